@@ -1,0 +1,36 @@
+# What every target of ours is compiled with, and the one way to declare a test.
+
+function(polyhead_compile_options target)
+  # Contraction off: a*b+c stays two roundings on every ISA; fused ones are written fma(a, b, c).
+  target_compile_options(${target} PRIVATE -ffp-contract=off)
+  if(POLYHEAD_DEVELOPER)
+    target_compile_options(${target} PRIVATE -Wall -Wextra -Wconversion -Wshadow -Werror)
+  endif()
+  if(POLYHEAD_SANITIZE)
+    target_compile_options(${target} PRIVATE -fsanitize=${POLYHEAD_SANITIZE}
+      -fno-sanitize-recover=all -fno-omit-frame-pointer -g)
+    target_link_options(${target} PUBLIC -fsanitize=${POLYHEAD_SANITIZE})
+  endif()
+  if(POLYHEAD_FUZZ)
+    target_compile_options(${target} PRIVATE -fsanitize=fuzzer-no-link)
+  endif()
+  if(POLYHEAD_SABOTAGE)
+    target_compile_definitions(${target} PRIVATE POLYHEAD_SABOTAGE_${POLYHEAD_SABOTAGE})
+  endif()
+endfunction()
+
+# polyhead_test(name source... [LIBS lib...]): a GoogleTest program that sees src/ and testing/.
+function(polyhead_test name)
+  if(NOT POLYHEAD_DEVELOPER)
+    return()
+  endif()
+  cmake_parse_arguments(ARG "" "" "LIBS" ${ARGN})
+  add_executable(${name} ${ARG_UNPARSED_ARGUMENTS})
+  polyhead_compile_options(${name})
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR})
+  target_compile_definitions(${name} PRIVATE
+    POLYHEAD_TEST_DATA="${PROJECT_SOURCE_DIR}/tests/data")
+  target_link_libraries(${name} PRIVATE polyhead polyhead_testing GTest::gtest GTest::gtest_main
+    ${ARG_LIBS})
+  add_test(NAME ${name} COMMAND ${name})
+endfunction()

@@ -1,0 +1,87 @@
+// Scaled dot-product attention over heads, without a module around it.
+//
+//   AttentionOptions options;
+//   options.masks = {Mask::causal()};
+//   attention_forward(query, key, value, options, {.out = out});   // float32 or float64
+//
+// query [B, H, L, D]  key [B, Hkv, S, D]  value [B, Hkv, S, Dv]  ->  out [B, H, L, Dv]
+//   out = softmax(scale * query . key^T + masks) . value
+// H must be a multiple of Hkv: head h reads key/value head h / (H / Hkv). Views may have any
+// strides, so [B, L, H, D] data is passed as view.transposed(1, 2) without a copy.
+//
+// The bits of a row depend on nothing but that row's query, keys, values and masks: not on threads,
+// batch, trailing padding, chunking of the queries, on weights being asked for, nor on the ISA
+// (of those with fused multiply-add).
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include <polyhead/tensor_view.h>
+
+namespace polyhead {
+
+// What `true` in a boolean mask means: nn.MultiheadAttention / scaled_dot_product_attention.
+enum class MaskSense { kExcluded, kIncluded };
+// Query i sees key j if j <= i (top left), or j <= i + S - L (bottom right, for a KV cache).
+enum class CausalAlign { kTopLeft, kBottomRight };
+// A row with every key masked: output and weights 0, or NaN as torch's weights path gives.
+// Without any key (S = 0) the output is 0 under either.
+enum class EmptyRow { kZero, kNan };
+enum class WeightsMode { kNone, kAverage, kPerHead };
+
+// One mask. Options hold a list: additive masks are summed first (in the query's dtype, in list
+// order), then added to the scaled scores; a pair is masked if a boolean or causal mask hides it or
+// the sum is -inf. Nothing of a masked key or value reaches the row, be it NaN.
+class Mask {
+ public:
+  enum class Kind { kBoolean, kAdditive, kCausal };
+
+  // `mask` is [L|1, S|1], [H|1, L|1, S|1] or [B|1, H|1, L|1, S|1], read through its strides; the
+  // memory must live as long as the call. Boolean: dtype kBool.
+  static Mask boolean(ConstTensorView mask, MaskSense sense);
+  // Adds factor * mask. dtype float32, float64, bool, int32 or int64 (as numbers).
+  static Mask additive(ConstTensorView mask, double factor = 1);
+  static Mask causal(CausalAlign align = CausalAlign::kTopLeft);
+
+  Kind kind() const { return kind_; }
+  const ConstTensorView& tensor() const { return tensor_; }
+  MaskSense sense() const { return sense_; }
+  double factor() const { return factor_; }
+  CausalAlign align() const { return align_; }
+
+ private:
+  explicit Mask(Kind kind) : kind_(kind) {}
+
+  Kind kind_;
+  ConstTensorView tensor_;
+  MaskSense sense_ = MaskSense::kExcluded;
+  double factor_ = 1;
+  CausalAlign align_ = CausalAlign::kTopLeft;
+};
+
+struct AttentionOptions {
+  std::optional<double> scale = {};  // default 1 / sqrt(D)
+  std::vector<Mask> masks = {};
+  EmptyRow empty_rows = EmptyRow::kZero;
+  WeightsMode weights = WeightsMode::kNone;
+  const char* plan =
+      nullptr;  // force a plan by its name in `polyhead info`; null: the first that fits
+};
+
+// The caller owns the memory; an undefined view means: not wanted.
+struct AttentionOutputs {
+  TensorView out = {};  // [B, H, L, Dv], any strides
+  TensorView lse =
+      {};  // [B, H, L], natural logarithm of the sum of exp(scores), -inf on an empty row
+  TensorView weights = {};  // [B, L, S] averaged over heads, or [B, H, L, S]
+};
+
+// Throws InvalidArgument before any output is touched. query, key, value and outputs have one
+// dtype, float32 or float64. Outputs must not overlap inputs. Safe from many threads.
+void attention_forward(const ConstTensorView& query, const ConstTensorView& key,
+                       const ConstTensorView& value, const AttentionOptions& options,
+                       const AttentionOutputs& outputs);
+
+}  // namespace polyhead

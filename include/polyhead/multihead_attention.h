@@ -1,0 +1,138 @@
+// torch.nn.MultiheadAttention in C++: same parameters, same state dict, same numbers.
+//
+//   auto mha = MultiheadAttention::load("layer.safetensors", {.num_heads = 8,
+//                                       .layout = Layout::kBatchFirst});
+//   Tensor out = mha.forward(x, x, x, {.is_causal = true}).out;
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <polyhead/attention.h>
+#include <polyhead/tensor_view.h>
+
+namespace polyhead {
+
+// Of 3-D inputs. It must be said: torch's default is sequence first, and a wrong guess is silent.
+enum class Layout { kUnset, kBatchFirst, kSequenceFirst };
+
+// Names in the file -> names of ours ("attention.self.query.weight" -> "q_proj_weight").
+using NameMap = std::map<std::string, std::string>;
+namespace name_maps {
+NameMap bert();   // attention.self.{query,key,value}, attention.output.dense
+NameMap vit();    // attention.attention.{query,key,value}, attention.output.dense
+NameMap llama();  // {q,k,v,o}_proj, without biases
+}  // namespace name_maps
+
+struct LoadOptions {
+  int64_t num_heads = 0;  // 0: taken from the file's __metadata__ "num_heads"
+  Layout layout = Layout::kUnset;
+  std::string prefix =
+      {};  // "encoder.layers.0.self_attn."; empty: found if the file holds one module
+  bool add_zero_attn = false;
+  double dropout = 0;
+  NameMap names = {};
+};
+
+struct ForwardOptions {
+  // [L, S], [B*H, L, S] (slice b*H + h) or broadcastable 4-D [1|B, 1|H, 1|L, 1|S]; unbatched also
+  // [H, L, S]. kBool: true = hidden. float: added to the scaled scores.
+  ConstTensorView attn_mask = {};
+  ConstTensorView key_padding_mask =
+      {};                  // [B, S], unbatched [S]; kBool: true = hidden, or float: added
+  bool is_causal = false;  // in addition to the masks
+  CausalAlign causal_align = CausalAlign::kTopLeft;
+  WeightsMode need_weights = WeightsMode::kNone;
+  EmptyRow empty_rows = EmptyRow::kZero;
+};
+
+class MultiheadAttention {
+ public:
+  struct Config {
+    int64_t embed_dim = 0, num_heads = 0;
+    Layout layout = Layout::kUnset;
+    bool bias = true, add_bias_kv = false, add_zero_attn = false;
+    int64_t kdim = 0, vdim = 0;  // 0: embed_dim
+    double dropout = 0;          // on the weights, in training only
+    DType dtype = DType::kFloat32;
+  };
+  struct Result {
+    Tensor out, weights;  // weights undefined unless asked for
+  };
+
+  // torch's initialisation (same distributions, our own generator).
+  explicit MultiheadAttention(const Config& config, uint64_t seed = 0);
+  static MultiheadAttention load(const std::string& path, const LoadOptions& options = {});
+  // torch's state-dict names, shapes and order; `num_heads` goes into __metadata__.
+  void save(const std::string& path, const std::string& prefix = "") const;
+
+  // query [B, L, E] key [B, S, kdim] value [B, S, vdim], or sequence first, or 2-D unbatched.
+  // out as query; weights [B, L, S'] or [B, H, L, S'], S' = S + add_bias_kv + add_zero_attn.
+  // Safe from many threads.
+  Result forward(const ConstTensorView& query, const ConstTensorView& key,
+                 const ConstTensorView& value, const ForwardOptions& options = {}) const;
+  // Into the caller's memory, any strides; allocates nothing after the first call of a shape.
+  void forward_into(const ConstTensorView& query, const ConstTensorView& key,
+                    const ConstTensorView& value, const ForwardOptions& options,
+                    const TensorView& out, const TensorView& weights = {}) const;
+
+  const Config& config() const;
+  // State dict in torch's order. Views stay valid as long as the module.
+  std::vector<std::pair<std::string, ConstTensorView>> state_dict() const;
+  // Copies new values in (shape and dtype must match), then repacks.
+  void set_parameter(const std::string& name, const ConstTensorView& value);
+
+  MultiheadAttention(MultiheadAttention&&) noexcept;
+  MultiheadAttention& operator=(MultiheadAttention&&) noexcept;
+  ~MultiheadAttention();
+
+ private:
+  struct Impl;
+  explicit MultiheadAttention(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+// How wide each head is: embed_size / num_heads (the seed's class) or embed_size (its text).
+enum class HeadWidth { kSplit, kFull };
+
+// The seed's from-scratch class: q_linear, k_linear, v_linear, fc_out; batch first only.
+class FromScratchMultiHeadAttention {
+ public:
+  FromScratchMultiHeadAttention(int64_t embed_size, int64_t num_heads,
+                                HeadWidth width = HeadWidth::kSplit, uint64_t seed = 0,
+                                DType dtype = DType::kFloat32);
+  // Split or full width is read from the shape of q_linear.weight. `layout` in options is ignored.
+  static FromScratchMultiHeadAttention load(const std::string& path,
+                                            const LoadOptions& options = {});
+  void save(const std::string& path, const std::string& prefix = "") const;
+
+  // q [B, L, E]  k, v [B, S, E]  ->  [B, L, E]. The mask (any number type, broadcast right-aligned
+  // onto [B, H, L, S]) is multiplied by -1e5 and added to the scores: 1 hides, softly.
+  Tensor forward(const ConstTensorView& q, const ConstTensorView& k, const ConstTensorView& v,
+                 const ConstTensorView& mask = {}) const;
+  void forward_into(const ConstTensorView& q, const ConstTensorView& k, const ConstTensorView& v,
+                    const ConstTensorView& mask, const TensorView& out,
+                    WeightsMode need_weights = WeightsMode::kNone,
+                    const TensorView& weights = {}) const;
+
+  int64_t embed_size() const;
+  int64_t num_heads() const;
+  HeadWidth head_width() const;
+  DType dtype() const;
+  std::vector<std::pair<std::string, ConstTensorView>> state_dict() const;
+  void set_parameter(const std::string& name, const ConstTensorView& value);
+
+  FromScratchMultiHeadAttention(FromScratchMultiHeadAttention&&) noexcept;
+  FromScratchMultiHeadAttention& operator=(FromScratchMultiHeadAttention&&) noexcept;
+  ~FromScratchMultiHeadAttention();
+
+ private:
+  struct Impl;
+  explicit FromScratchMultiHeadAttention(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace polyhead

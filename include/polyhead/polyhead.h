@@ -1,0 +1,9 @@
+// Everything public.
+#pragma once
+
+#include <polyhead/attention.h>
+#include <polyhead/error.h>
+#include <polyhead/io.h>
+#include <polyhead/multihead_attention.h>
+#include <polyhead/runtime.h>
+#include <polyhead/tensor_view.h>

@@ -1,0 +1,188 @@
+#include "attention/attention_reference.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+namespace polyhead {
+namespace {
+
+constexpr double kInf = std::numeric_limits<double>::infinity();
+
+double number_at(const ConstTensorView& view, int64_t offset) {
+  const auto* data = static_cast<const std::byte*>(view.data());
+  const auto* at = data + offset * static_cast<int64_t>(dtype_bytes(view.dtype()));
+  switch (view.dtype()) {
+    case DType::kFloat32:
+      return *reinterpret_cast<const float*>(at);
+    case DType::kFloat64:
+      return *reinterpret_cast<const double*>(at);
+    case DType::kBool:
+      return *reinterpret_cast<const unsigned char*>(at) != 0;
+    case DType::kInt32:
+      return *reinterpret_cast<const int32_t*>(at);
+    default:
+      return static_cast<double>(*reinterpret_cast<const int64_t*>(at));
+  }
+}
+
+double at(const ConstTensorView& view, int64_t a, int64_t b, int64_t c, int64_t d) {
+  return number_at(
+      view, a * view.stride(0) + b * view.stride(1) + c * view.stride(2) + d * view.stride(3));
+}
+
+// The masks are summed in the query's dtype, as torch does: two finfo.min make -inf.
+double rounded(DType dtype, double x) {
+  return dtype == DType::kFloat32 ? static_cast<double>(static_cast<float>(x)) : x;
+}
+
+// -inf: masked.
+double bias_at(const AttentionCall& call, int64_t b, int64_t h, int64_t i, int64_t j) {
+  double bias = 0;
+  for (const Mask& mask : call.masks) {
+    if (mask.kind() == Mask::Kind::kCausal) {
+      if (j > i + causal_offset(mask.align(), call.q_len(), call.kv_len())) return -kInf;
+      continue;
+    }
+    const MaskStrides s = mask_strides(mask.tensor());
+    const double number =
+        number_at(mask.tensor(), b * s.batch + h * s.head + i * s.query + j * s.key);
+    if (mask.kind() == Mask::Kind::kBoolean) {
+      if ((number != 0) == (mask.sense() == MaskSense::kExcluded)) return -kInf;
+      continue;
+    }
+    const DType dtype = call.query.dtype();
+    const double factor = rounded(dtype, mask.factor());
+    const double term = factor == 1 ? number : rounded(dtype, factor * rounded(dtype, number));
+    bias = rounded(dtype, bias + rounded(dtype, term));
+  }
+  return bias;
+}
+
+// One row of the score matrix and what follows from it.
+class Row {
+ public:
+  Row(const AttentionCall& call, int64_t b, int64_t h, int64_t i)
+      : call_(call),
+        b_(b),
+        h_(h),
+        i_(i),
+        columns_(call.kv_len() + call.num_extra()),
+        scores_(static_cast<size_t>(columns_)),
+        probs_(scores_),
+        error_(scores_) {}
+
+  double key(int64_t j, int64_t d) const {
+    const int64_t kv_head = call_.kv_head(h_), s = call_.kv_len();
+    return j < s ? at(call_.key, b_, kv_head, j, d)
+                 : at(call_.extra_key.unsqueezed(0), 0, kv_head, j - s, d);
+  }
+  double value(int64_t j, int64_t d) const {
+    const int64_t kv_head = call_.kv_head(h_), s = call_.kv_len();
+    return j < s ? at(call_.value, b_, kv_head, j, d)
+                 : at(call_.extra_value.unsqueezed(0), 0, kv_head, j - s, d);
+  }
+
+  // scores = scale * q . k + bias; probs = exp(scores - lse); masked pairs have score -inf.
+  void softmax() {
+    const double root = std::sqrt(static_cast<double>(call_.head_dim()));
+    for (int64_t j = 0; j < columns_; ++j) {
+      const auto n = static_cast<size_t>(j);
+      const double bias = j < call_.kv_len() ? bias_at(call_, b_, h_, i_, j) : 0;
+      if (bias == -kInf) {
+        scores_[n] = -kInf;
+        continue;
+      }
+      double dot = 0, magnitude = 0;
+      for (int64_t d = 0; d < call_.head_dim(); ++d) {
+        const double product = at(call_.query, b_, h_, i_, d) * key(j, d);
+        dot += product;
+        magnitude += std::abs(product);
+      }
+      scores_[n] = call_.scale * dot + bias;
+      error_[n] = root * std::abs(call_.scale) * magnitude + std::abs(bias) + 2;
+      if (std::isnan(scores_[n])) has_nan_ = true;
+      max_ = std::max(max_, scores_[n]);
+    }
+    if (has_nan_) max_ = std::numeric_limits<double>::quiet_NaN();
+    for (double score : scores_) {
+      if (score != -kInf) sum_ += std::exp(score - max_);
+    }
+    for (size_t n = 0; n < scores_.size(); ++n) {
+      probs_[n] = scores_[n] == -kInf ? empty_value() : std::exp(scores_[n] - max_) / sum_;
+      if (probs_[n] > 0) worst_ = std::max(worst_, error_[n] + (max_ - scores_[n]));
+    }
+  }
+
+  bool empty() const { return !has_nan_ && max_ == -kInf; }
+  double empty_value() const {
+    const bool nan = empty() && columns_ > 0 && call_.empty_rows == EmptyRow::kNan;
+    return nan ? std::numeric_limits<double>::quiet_NaN() : 0;
+  }
+  double lse() const { return empty() ? -kInf : max_ + std::log(sum_); }
+  double prob(int64_t j) const { return probs_[static_cast<size_t>(j)]; }
+
+  // sum_j p_ij v_jd, masked pairs skipped; and the same with |v|.
+  void output(int64_t d, double* out, double* magnitude) const {
+    *out = *magnitude = 0;
+    if (empty()) *out = empty_value();
+    for (int64_t j = 0; j < columns_; ++j) {
+      if (scores_[static_cast<size_t>(j)] == -kInf) continue;
+      *out += prob(j) * value(j, d);
+      *magnitude += prob(j) * std::abs(value(j, d));
+    }
+  }
+
+  // The budget's factor before sum_j p_ij |v_jd|.
+  double relative_budget() const {
+    const double u = call_.query.dtype() == DType::kFloat32 ? 0x1p-24 : 0x1p-53;
+    return u * (2 * worst_ + std::sqrt(static_cast<double>(columns_)) + 4);
+  }
+
+ private:
+  const AttentionCall& call_;
+  int64_t b_, h_, i_, columns_;
+  std::vector<double> scores_, probs_, error_;
+  double max_ = -kInf, sum_ = 0, worst_ = 0;
+  bool has_nan_ = false;
+};
+
+}  // namespace
+
+AttentionReference attention_forward_reference(const AttentionCall& call,
+                                               const ReferenceOptions& options) {
+  const int64_t batch = call.batch(), heads = call.num_heads(), q_len = call.q_len(),
+                v_dim = call.v_head_dim(), columns = call.kv_len() + call.num_extra();
+  AttentionReference result;
+  result.out = Tensor(DType::kFloat64, {batch, heads, q_len, v_dim});
+  result.lse = Tensor(DType::kFloat64, {batch, heads, q_len});
+  if (options.probs) result.probs = Tensor(DType::kFloat64, {batch, heads, q_len, columns});
+  if (options.budget) {
+    result.out_budget = Tensor(DType::kFloat64, {batch, heads, q_len, v_dim});
+    result.probs_budget =
+        Tensor(DType::kFloat64, {batch, heads, q_len, options.probs ? columns : 0});
+  }
+  for (int64_t n = 0; n < batch * heads * q_len; ++n) {
+    Row row(call, n / (heads * q_len), n / q_len % heads, n % q_len);
+    row.softmax();
+    result.lse.data_as<double>()[n] = row.lse();
+    for (int64_t d = 0; d < v_dim; ++d) {
+      double magnitude;
+      row.output(d, result.out.data_as<double>() + n * v_dim + d, &magnitude);
+      if (options.budget) {
+        result.out_budget.data_as<double>()[n * v_dim + d] = row.relative_budget() * magnitude;
+      }
+    }
+    for (int64_t j = 0; options.probs && j < columns; ++j) {
+      result.probs.data_as<double>()[n * columns + j] = row.prob(j);
+      if (options.budget) {
+        result.probs_budget.data_as<double>()[n * columns + j] =
+            row.relative_budget() * row.prob(j);
+      }
+    }
+  }
+  return result;
+}
+
+}  // namespace polyhead

@@ -1,0 +1,153 @@
+// All checks of the op, in one place, before any output is touched.
+#include <cmath>
+#include <string>
+
+#include <polyhead/error.h>
+#include "attention/attention_call.h"
+#include "base/message.h"
+
+namespace polyhead {
+namespace {
+
+class Checker {
+ public:
+  Checker(const AttentionCall& call, const char* function) : call_(call), function_(function) {}
+
+  void run() const {
+    inputs();
+    extras();
+    if (!std::isfinite(call_.scale)) fail("scale", "is not finite", "a finite number");
+    for (size_t i = 0; i < call_.masks.size(); ++i) {
+      mask(call_.masks[i], message("masks[", i, "]"));
+    }
+    outputs();
+  }
+
+ private:
+  [[noreturn]] void fail(const std::string& argument, const std::string& got,
+                         const std::string& need) const {
+    throw InvalidArgument(message(function_, ": ", argument, ": ", got, "; must be ", need));
+  }
+
+  void tensor(const ConstTensorView& view, const char* name, int rank) const {
+    if (!view.defined() || view.rank() != rank) {
+      const std::string got = view.defined() ? "shape is " + view.shape_string() : "not given";
+      fail(name, got, message("a ", rank, "-dimensional tensor"));
+    }
+    const DType dtype = call_.query.dtype();
+    if (view.dtype() != dtype) {
+      fail(name, message("dtype is ", dtype_name(view.dtype())),
+           message("query's ", dtype_name(dtype)));
+    }
+  }
+
+  void size(const ConstTensorView& view, const char* name, int dim, const char* what,
+            int64_t need) const {
+    if (view.size(dim) != need) {
+      fail(name, message(what, " is ", view.size(dim), " in ", view.shape_string()),
+           std::to_string(need));
+    }
+  }
+
+  void inputs() const {
+    const DType dtype = call_.query.dtype();
+    if (dtype != DType::kFloat32 && dtype != DType::kFloat64) {
+      fail("query", message("dtype is ", dtype_name(dtype)), "float32 or float64");
+    }
+    tensor(call_.query, "query", 4);
+    tensor(call_.key, "key", 4);
+    tensor(call_.value, "value", 4);
+    size(call_.key, "key", 0, "batch", call_.batch());
+    size(call_.key, "key", 3, "head_dim", call_.head_dim());
+    size(call_.value, "value", 0, "batch", call_.batch());
+    size(call_.value, "value", 1, "num_kv_heads", call_.num_kv_heads());
+    size(call_.value, "value", 2, "kv_len", call_.kv_len());
+    const int64_t heads = call_.num_heads(), kv_heads = call_.num_kv_heads();
+    if (heads != 0 && (kv_heads == 0 || heads % kv_heads != 0)) {
+      fail("key", message("num_kv_heads is ", kv_heads), message("a divisor of ", heads, " heads"));
+    }
+  }
+
+  void extras() const {
+    if (!call_.extra_key.defined()) return;
+    tensor(call_.extra_key, "extra_key", 3);
+    tensor(call_.extra_value, "extra_value", 3);
+    size(call_.extra_key, "extra_key", 0, "num_kv_heads", call_.num_kv_heads());
+    size(call_.extra_key, "extra_key", 2, "head_dim", call_.head_dim());
+    size(call_.extra_value, "extra_value", 0, "num_kv_heads", call_.num_kv_heads());
+    size(call_.extra_value, "extra_value", 1, "columns", call_.num_extra());
+    size(call_.extra_value, "extra_value", 2, "v_head_dim", call_.v_head_dim());
+    if (call_.num_extra() > 8) fail("extra_key", "more than 8 columns", "at most 8");
+  }
+
+  void mask(const Mask& mask, const std::string& name) const {
+    if (mask.kind() == Mask::Kind::kCausal) return;
+    const ConstTensorView& view = mask.tensor();
+    if (!view.defined() || view.rank() < 2 || view.rank() > 4) {
+      fail(name, view.defined() ? "shape is " + view.shape_string() : "not given",
+           "[L, S], [H, L, S] or [B, H, L, S], each size also 1");
+    }
+    const bool boolean = mask.kind() == Mask::Kind::kBoolean;
+    const bool half = view.dtype() == DType::kFloat16 || view.dtype() == DType::kBFloat16;
+    if (boolean ? view.dtype() != DType::kBool : half) {
+      fail(name, message("dtype is ", dtype_name(view.dtype())),
+           boolean ? "bool" : "float32, float64, bool, int32 or int64");
+    }
+    const int64_t need[] = {call_.batch(), call_.num_heads(), call_.q_len(), call_.kv_len()};
+    static constexpr const char* kNames[] = {"batch", "num_heads", "q_len", "kv_len"};
+    for (int dim = 0; dim < view.rank(); ++dim) {
+      const int as = dim + 4 - view.rank();
+      if (view.size(dim) != 1 && view.size(dim) != need[as]) {
+        fail(name, message("size ", dim, " is ", view.size(dim), " in ", view.shape_string()),
+             message("1 or ", kNames[as], " = ", need[as]));
+      }
+    }
+  }
+
+  void outputs() const {
+    const AttentionOutputs& outputs = call_.outputs;
+    tensor(outputs.out, "out", 4);
+    size(outputs.out, "out", 0, "batch", call_.batch());
+    size(outputs.out, "out", 1, "num_heads", call_.num_heads());
+    size(outputs.out, "out", 2, "q_len", call_.q_len());
+    size(outputs.out, "out", 3, "v_head_dim", call_.v_head_dim());
+    if (outputs.lse.defined()) {
+      tensor(outputs.lse, "lse", 3);
+      size(outputs.lse, "lse", 0, "batch", call_.batch());
+      size(outputs.lse, "lse", 1, "num_heads", call_.num_heads());
+      size(outputs.lse, "lse", 2, "q_len", call_.q_len());
+    }
+    if (call_.weights_mode == WeightsMode::kNone) {
+      if (outputs.weights.defined()) fail("weights", "given, with WeightsMode::kNone", "undefined");
+      return;
+    }
+    const bool per_head = call_.weights_mode == WeightsMode::kPerHead;
+    const int rank = per_head ? 4 : 3;
+    tensor(outputs.weights, "weights", rank);
+    size(outputs.weights, "weights", 0, "batch", call_.batch());
+    if (per_head) size(outputs.weights, "weights", 1, "num_heads", call_.num_heads());
+    size(outputs.weights, "weights", rank - 2, "q_len", call_.q_len());
+    size(outputs.weights, "weights", rank - 1, "kv_len", call_.kv_len() + call_.num_extra());
+  }
+
+  const AttentionCall& call_;
+  const char* function_;
+};
+
+}  // namespace
+
+void validate(const AttentionCall& call, const char* function) { Checker(call, function).run(); }
+
+MaskStrides mask_strides(const ConstTensorView& mask) {
+  int64_t strides[4] = {};
+  for (int dim = 0; dim < mask.rank(); ++dim) {
+    if (mask.size(dim) != 1) strides[dim + 4 - mask.rank()] = mask.stride(dim);
+  }
+  return {strides[0], strides[1], strides[2], strides[3]};
+}
+
+int64_t causal_offset(CausalAlign align, int64_t q_len, int64_t kv_len) {
+  return align == CausalAlign::kTopLeft ? 0 : kv_len - q_len;
+}
+
+}  // namespace polyhead
