@@ -1,0 +1,203 @@
+#include "base/thread_pool.h"
+
+#include <pthread.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <polyhead/error.h>
+#include "base/float_env.h"
+#include "base/message.h"
+
+namespace polyhead {
+namespace {
+
+constexpr int kMaxThreads = 1024;
+// Rounds of spinning before a thread sleeps in the kernel: about 20 us, longer than the gap between
+// two stages of one call, far shorter than what would disturb the host.
+constexpr int kSpins = 2000;
+
+void pause_cpu() {
+#if defined(__x86_64__)
+  _mm_pause();
+#endif
+}
+
+// One piece of work, shared by all threads that help with it.
+struct Job {
+  ParallelTask task = nullptr;
+  void* argument = nullptr;
+  size_t count = 0;
+  std::atomic<size_t> next{0};
+
+  void run() {
+    DefaultFloatEnv env;
+    for (size_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) task(argument, i);
+  }
+};
+
+class Pool {
+ public:
+  explicit Pool(int workers) {
+    for (int i = 0; i < workers; ++i) threads_.emplace_back([this] { work(); });
+  }
+
+  ~Pool() {
+    stop_ = true;
+    announce();
+    for (std::thread& thread : threads_) thread.join();
+  }
+
+  int workers() const { return static_cast<int>(threads_.size()); }
+
+  void run(size_t count, ParallelTask task, void* argument) {
+    job_.task = task;
+    job_.argument = argument;
+    job_.count = count;
+    job_.next.store(0, std::memory_order_relaxed);
+    busy_.store(workers(), std::memory_order_relaxed);
+    announce();
+    job_.run();
+    for (int spin = 0, left; (left = busy_.load(std::memory_order_acquire)) != 0;) {
+      if (++spin < kSpins) {
+        pause_cpu();
+      } else {
+        busy_.wait(left, std::memory_order_acquire);
+      }
+    }
+  }
+
+ private:
+  void announce() {
+    generation_.fetch_add(1, std::memory_order_release);
+    generation_.notify_all();
+  }
+
+  void work() {
+    for (unsigned seen = 0;;) {
+      seen = wait_for_change(seen);
+      if (stop_) return;
+      job_.run();
+      if (busy_.fetch_sub(1, std::memory_order_acq_rel) == 1) busy_.notify_one();
+    }
+  }
+
+  unsigned wait_for_change(unsigned seen) {
+    for (int spin = 0; spin < kSpins; ++spin) {
+      const unsigned now = generation_.load(std::memory_order_acquire);
+      if (now != seen) return now;
+      pause_cpu();
+    }
+    generation_.wait(seen, std::memory_order_acquire);
+    return generation_.load(std::memory_order_acquire);
+  }
+
+  std::vector<std::thread> threads_;
+  Job job_;
+  std::atomic<unsigned> generation_{0};
+  std::atomic<int> busy_{0};
+  std::atomic<bool> stop_{false};
+};
+
+int initial_threads() {
+  const char* text = std::getenv("POLYHEAD_NUM_THREADS");
+  if (text == nullptr) {
+    const unsigned cpus = std::thread::hardware_concurrency();
+    return cpus == 0 ? 1 : static_cast<int>(std::min(cpus, unsigned{kMaxThreads}));
+  }
+  char* end = nullptr;
+  const long n = std::strtol(text, &end, 10);
+  if (end == text || *end != '\0' || n < 1 || n > kMaxThreads) {
+    throw InvalidArgument(
+        message("POLYHEAD_NUM_THREADS: got \"", text, "\"; must be 1 to ", kMaxThreads));
+  }
+  return static_cast<int>(n);
+}
+
+struct Runtime {
+  std::atomic<int> num_threads{0};  // 0: not looked up yet
+  std::mutex mutex;                 // held by the one caller the pool works for
+  std::unique_ptr<Pool> pool;
+  std::atomic<ParallelFor> lent{nullptr};
+  std::atomic<void*> lent_context{nullptr};
+};
+
+// A pointer that a forked child replaces: its parent's threads are not there, and the mutex may be
+// held by one of them, so the old state is abandoned, not destroyed.
+Runtime* g_runtime = nullptr;
+
+Runtime& runtime() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    g_runtime = new Runtime;
+    pthread_atfork(nullptr, nullptr, [] {
+      auto* fresh = new Runtime;
+      fresh->num_threads = g_runtime->num_threads.load();
+      fresh->lent = g_runtime->lent.load();
+      fresh->lent_context = g_runtime->lent_context.load();
+      g_runtime = fresh;
+    });
+    std::atexit([] {
+      std::unique_lock lock(g_runtime->mutex, std::try_to_lock);
+      if (lock) g_runtime->pool.reset();
+    });
+  });
+  return *g_runtime;
+}
+
+}  // namespace
+
+int num_threads() {
+  Runtime& state = runtime();
+  int n = state.num_threads.load(std::memory_order_relaxed);
+  if (n == 0) {
+    n = initial_threads();
+    state.num_threads.store(n, std::memory_order_relaxed);
+  }
+  return n;
+}
+
+void set_num_threads(int n) {
+  if (n < 1 || n > kMaxThreads) {
+    throw InvalidArgument(message("set_num_threads: n: got ", n, "; must be 1 to ", kMaxThreads));
+  }
+  runtime().num_threads.store(n, std::memory_order_relaxed);
+}
+
+void lend_executor(ParallelFor parallel_for, void* context) {
+  Runtime& state = runtime();
+  state.lent_context.store(context, std::memory_order_relaxed);
+  state.lent.store(parallel_for, std::memory_order_release);
+}
+
+void parallel_for(size_t count, ParallelTask task, void* argument) {
+  Job job;
+  job.task = task;
+  job.argument = argument;
+  job.count = count;
+  const int threads = num_threads();
+  if (count <= 1 || threads == 1) return job.run();
+  Runtime& state = runtime();
+  if (ParallelFor lent = state.lent.load(std::memory_order_acquire)) {
+    const auto guarded = [](void* shared, size_t i) {
+      DefaultFloatEnv env;
+      const Job& of = *static_cast<Job*>(shared);
+      of.task(of.argument, i);
+    };
+    return lent(state.lent_context.load(std::memory_order_relaxed), count, guarded, &job);
+  }
+  std::unique_lock lock(state.mutex, std::try_to_lock);
+  if (!lock) return job.run();
+  if (!state.pool || state.pool->workers() != threads - 1) {
+    state.pool.reset();
+    state.pool = std::make_unique<Pool>(threads - 1);
+  }
+  state.pool->run(count, task, argument);
+}
+
+}  // namespace polyhead

@@ -1,0 +1,29 @@
+// y = x . weight^T + bias, the weight packed once for the vector kernels.
+//
+// Each element of y is one chain of fused multiply-adds that starts at the bias and runs over the
+// input features in order: the same bits for any number of rows, threads and ISA.
+#pragma once
+
+#include <polyhead/tensor_view.h>
+
+namespace polyhead {
+
+class PackedLinear {
+ public:
+  PackedLinear() = default;
+  // weight [out_features, in_features], any strides; bias [out_features] or undefined. Copies both.
+  PackedLinear(const ConstTensorView& weight, const ConstTensorView& bias);
+
+  int64_t in_features() const { return in_features_; }
+  int64_t out_features() const { return out_features_; }
+
+  // x [batch, len, in_features] -> out [batch, len, out_features], any strides, the dtype of the
+  // weight; shapes are the caller's to check. Runs on the pool; allocates nothing.
+  void run(const ConstTensorView& x, const TensorView& out) const;
+
+ private:
+  int64_t in_features_ = 0, out_features_ = 0;
+  Tensor weight_, bias_;
+};
+
+}  // namespace polyhead
