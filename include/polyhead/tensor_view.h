@@ -9,6 +9,7 @@
 #pragma once
 
 #include <array>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
@@ -134,7 +135,11 @@ class Tensor {
 
   TensorView view() { return view_; }
   ConstTensorView view() const { return view_; }
-  operator TensorView() { return view_; }             // NOLINT(google-explicit-constructor)
+  // A template, so that a conversion to ConstTensorView never has two candidates.
+  template <std::same_as<TensorView> View>
+  operator View() {  // NOLINT(google-explicit-constructor)
+    return view_;
+  }
   operator ConstTensorView() const { return view_; }  // NOLINT(google-explicit-constructor)
 
   bool defined() const { return view_.defined(); }

@@ -1,0 +1,31 @@
+// Every number that decides how wrong is too wrong. A change here is a change of its own, with its
+// cause in the message: "it failed on one machine" is not a cause.
+#pragma once
+
+#include <polyhead/tensor_view.h>
+
+namespace polyhead::oracle {
+
+// Unit roundoff: half the distance from 1 to the next number.
+constexpr double unit_roundoff(DType dtype) { return dtype == DType::kFloat32 ? 0x1p-24 : 0x1p-53; }
+
+// The share of the reference's error budget (computed with C = 1) that a correct result may use.
+// About twice the largest use measured, which tests/data/headroom.txt records suite by suite.
+constexpr double allowed_use(DType dtype) {
+  // In float64 the truth is as rounded as the result: two errors share one budget.
+  return dtype == DType::kFloat32 ? 1.0 : 2.0;
+}
+
+// Ratio alarm: at most this many times as wrong as the naive loops in the same precision, ...
+inline constexpr double kRatioToNaive = 2;
+// ... plus this many roundings of the largest answer: naive loops are exact on a single key.
+inline constexpr double kRatioFloorRoundings = 4;
+
+// A comparison of this many non-zero numbers or more, half of which would accept 0 too, proves
+// nothing and fails.
+inline constexpr long kDistrustFrom = 8;
+
+// Below this use over a whole suite the budget is decoration, and the ledger says so.
+inline constexpr double kDecoration = 0.01;
+
+}  // namespace polyhead::oracle
