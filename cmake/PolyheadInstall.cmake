@@ -1,0 +1,21 @@
+# `cmake --install`: the library, its headers, the command, and what find_package and pkg-config
+# need. Everything is relative to the prefix, so the tree may be moved.
+include(GNUInstallDirs)
+include(CMakePackageConfigHelpers)
+
+install(TARGETS polyhead EXPORT polyhead-targets)
+install(DIRECTORY include/polyhead DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+install(EXPORT polyhead-targets NAMESPACE polyhead::
+  DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/polyhead)
+
+set(polyhead_config_folder ${CMAKE_INSTALL_LIBDIR}/cmake/polyhead)
+configure_package_config_file(cmake/polyhead-config.cmake.in polyhead-config.cmake
+  INSTALL_DESTINATION ${polyhead_config_folder})
+write_basic_package_version_file(polyhead-config-version.cmake COMPATIBILITY SameMinorVersion)
+install(FILES ${PROJECT_BINARY_DIR}/polyhead-config.cmake
+  ${PROJECT_BINARY_DIR}/polyhead-config-version.cmake DESTINATION ${polyhead_config_folder})
+
+file(RELATIVE_PATH polyhead_include_from_pc ${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig
+  ${CMAKE_INSTALL_FULL_INCLUDEDIR})
+configure_file(cmake/polyhead.pc.in polyhead.pc @ONLY)
+install(FILES ${PROJECT_BINARY_DIR}/polyhead.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
