@@ -37,29 +37,6 @@ double rounded(DType dtype, double x) {
   return dtype == DType::kFloat32 ? static_cast<double>(static_cast<float>(x)) : x;
 }
 
-// -inf: masked.
-double bias_at(const AttentionCall& call, int64_t b, int64_t h, int64_t i, int64_t j) {
-  double bias = 0;
-  for (const Mask& mask : call.masks) {
-    if (mask.kind() == Mask::Kind::kCausal) {
-      if (j > i + causal_offset(mask.align(), call.q_len(), call.kv_len())) return -kInf;
-      continue;
-    }
-    const MaskStrides s = mask_strides(mask.tensor());
-    const double number =
-        number_at(mask.tensor(), b * s.batch + h * s.head + i * s.query + j * s.key);
-    if (mask.kind() == Mask::Kind::kBoolean) {
-      if ((number != 0) == (mask.sense() == MaskSense::kExcluded)) return -kInf;
-      continue;
-    }
-    const DType dtype = call.query.dtype();
-    const double factor = rounded(dtype, mask.factor());
-    const double term = factor == 1 ? number : rounded(dtype, factor * rounded(dtype, number));
-    bias = rounded(dtype, bias + rounded(dtype, term));
-  }
-  return bias;
-}
-
 // One row of the score matrix and what follows from it.
 class Row {
  public:
@@ -89,7 +66,7 @@ class Row {
     const double root = std::sqrt(static_cast<double>(call_.head_dim()));
     for (int64_t j = 0; j < columns_; ++j) {
       const auto n = static_cast<size_t>(j);
-      const double bias = j < call_.kv_len() ? bias_at(call_, b_, h_, i_, j) : 0;
+      const double bias = j < call_.kv_len() ? attention_bias_reference(call_, b_, h_, i_, j) : 0;
       if (bias == -kInf) {
         scores_[n] = -kInf;
         continue;
@@ -111,7 +88,8 @@ class Row {
     }
     for (size_t n = 0; n < scores_.size(); ++n) {
       probs_[n] = scores_[n] == -kInf ? empty_value() : std::exp(scores_[n] - max_) / sum_;
-      if (probs_[n] > 0) worst_ = std::max(worst_, error_[n] + (max_ - scores_[n]));
+      if (probs_[n] >= smallest_normal())
+        worst_ = std::max(worst_, error_[n] + (max_ - scores_[n]));
     }
   }
 
@@ -124,23 +102,35 @@ class Row {
   double prob(int64_t j) const { return probs_[static_cast<size_t>(j)]; }
 
   // sum_j p_ij v_jd, masked pairs skipped; and the same with |v|.
-  void output(int64_t d, double* out, double* magnitude) const {
-    *out = *magnitude = 0;
-    if (empty()) *out = empty_value();
+  // *budget = C * (r_i * sum_j p_ij |v_jd| + underflow), C = 1.
+  void output(int64_t d, double* out, double* budget) const {
+    *out = empty_value();
+    double magnitude = 0, lost = 0;
     for (int64_t j = 0; j < columns_; ++j) {
       if (scores_[static_cast<size_t>(j)] == -kInf) continue;
       *out += prob(j) * value(j, d);
-      *magnitude += prob(j) * std::abs(value(j, d));
+      magnitude += prob(j) * std::abs(value(j, d));
+      lost += flushed(prob(j)) * std::abs(value(j, d)) + 4 * smallest_subnormal();
     }
+    *budget = relative_budget() * magnitude + lost + 16 * smallest_subnormal();
   }
-
-  // The budget's factor before sum_j p_ij |v_jd|.
-  double relative_budget() const {
-    const double u = call_.query.dtype() == DType::kFloat32 ? 0x1p-24 : 0x1p-53;
-    return u * (2 * worst_ + std::sqrt(static_cast<double>(columns_)) + 4);
+  double prob_budget(int64_t j) const {
+    return relative_budget() * prob(j) + flushed(prob(j)) + 4 * smallest_subnormal();
   }
+  double lse_budget() const { return empty() ? 0 : relative_budget() + unit() * std::abs(lse()); }
 
  private:
+  bool single() const { return call_.query.dtype() == DType::kFloat32; }
+  double unit() const { return single() ? 0x1p-24 : 0x1p-53; }
+  double smallest_normal() const { return single() ? 0x1p-126 : 0x1p-1022; }
+  double smallest_subnormal() const { return single() ? 0x1p-149 : 0x1p-1074; }
+  // A kernel may flush probabilities this small; 4: so that the allowance survives C = 1/4.
+  double flushed(double p) const { return 4 * std::min(p, 2 * smallest_normal()); }
+  // r_i: the budget's factor before sum_j p_ij |v_jd|.
+  double relative_budget() const {
+    return unit() * (2 * worst_ + std::sqrt(static_cast<double>(columns_)) + 4);
+  }
+
   const AttentionCall& call_;
   int64_t b_, h_, i_, columns_;
   std::vector<double> scores_, probs_, error_;
@@ -149,6 +139,29 @@ class Row {
 };
 
 }  // namespace
+
+double attention_bias_reference(const AttentionCall& call, int64_t b, int64_t h, int64_t i,
+                                int64_t j) {
+  double bias = 0;
+  for (const Mask& mask : call.masks) {
+    if (mask.kind() == Mask::Kind::kCausal) {
+      if (j > i + causal_offset(mask.align(), call.q_len(), call.kv_len())) return -kInf;
+      continue;
+    }
+    const MaskStrides s = mask_strides(mask.tensor());
+    const double number =
+        number_at(mask.tensor(), b * s.batch + h * s.head + i * s.query + j * s.key);
+    if (mask.kind() == Mask::Kind::kBoolean) {
+      if ((number != 0) == (mask.sense() == MaskSense::kExcluded)) return -kInf;
+      continue;
+    }
+    const DType dtype = call.query.dtype();
+    const double factor = rounded(dtype, mask.factor());
+    const double term = factor == 1 ? number : rounded(dtype, factor * rounded(dtype, number));
+    bias = rounded(dtype, bias + rounded(dtype, term));
+  }
+  return bias;
+}
 
 AttentionReference attention_forward_reference(const AttentionCall& call,
                                                const ReferenceOptions& options) {
@@ -160,6 +173,7 @@ AttentionReference attention_forward_reference(const AttentionCall& call,
   if (options.probs) result.probs = Tensor(DType::kFloat64, {batch, heads, q_len, columns});
   if (options.budget) {
     result.out_budget = Tensor(DType::kFloat64, {batch, heads, q_len, v_dim});
+    result.lse_budget = Tensor(DType::kFloat64, {batch, heads, q_len});
     result.probs_budget =
         Tensor(DType::kFloat64, {batch, heads, q_len, options.probs ? columns : 0});
   }
@@ -167,18 +181,16 @@ AttentionReference attention_forward_reference(const AttentionCall& call,
     Row row(call, n / (heads * q_len), n / q_len % heads, n % q_len);
     row.softmax();
     result.lse.data_as<double>()[n] = row.lse();
+    if (options.budget) result.lse_budget.data_as<double>()[n] = row.lse_budget();
     for (int64_t d = 0; d < v_dim; ++d) {
-      double magnitude;
-      row.output(d, result.out.data_as<double>() + n * v_dim + d, &magnitude);
-      if (options.budget) {
-        result.out_budget.data_as<double>()[n * v_dim + d] = row.relative_budget() * magnitude;
-      }
+      double budget;
+      row.output(d, result.out.data_as<double>() + n * v_dim + d, &budget);
+      if (options.budget) result.out_budget.data_as<double>()[n * v_dim + d] = budget;
     }
     for (int64_t j = 0; options.probs && j < columns; ++j) {
       result.probs.data_as<double>()[n * columns + j] = row.prob(j);
       if (options.budget) {
-        result.probs_budget.data_as<double>()[n * columns + j] =
-            row.relative_budget() * row.prob(j);
+        result.probs_budget.data_as<double>()[n * columns + j] = row.prob_budget(j);
       }
     }
   }
