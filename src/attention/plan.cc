@@ -1,5 +1,6 @@
 #include "attention/plan.h"
 
+#include <algorithm>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -7,6 +8,7 @@
 #include <polyhead/error.h>
 #include <polyhead/runtime.h>
 #include "attention/attention_reference.h"
+#include "attention/tiled_plans.h"
 #include "base/message.h"
 
 namespace polyhead {
@@ -64,7 +66,20 @@ void run_reference(const AttentionCall& call) {
   if (weights) store_weights(call, result.probs);
 }
 
+bool averages(const AttentionCall& call) {
+  return call.weights_mode == WeightsMode::kAverage && tiled_supports(call);
+}
+
+bool does_not_average(const AttentionCall& call) {
+  return call.weights_mode != WeightsMode::kAverage && tiled_supports(call);
+}
+
 constexpr Plan kPlans[] = {
+    {"tile_per_head", "no weights or weights per head: a task is a tile of queries of one head",
+     does_not_average, run_tile_per_head},
+    {"tile_all_heads",
+     "averaged weights: a task is a tile of queries of all heads, summed in place", averages,
+     run_tile_all_heads},
     {"reference", "any call: plain loops in double, one thread, materialised weights", any_call,
      run_reference},
 };

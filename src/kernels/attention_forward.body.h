@@ -1,0 +1,166 @@
+// The forward tile: attention_forward.h says what it computes, and in which order.
+// clang-format off: in this order
+#include "kernels/attention_tile.body.h"
+#include "kernels/attention_values.body.h"
+#include "kernels/attention_scores.body.h"
+#include "kernels/attention_mask.body.h"
+#include "kernels/attention_store.body.h"
+// clang-format on
+
+// Where a granule's probs go: a ring, or, when weights are wanted, a place for good.
+template <class T, int NV>
+POLYHEAD_INLINE T* probs_of(Tile<T, NV>& tile, size_t granule_index) {
+  constexpr size_t kSize = kGranule * Tile<T, NV>::kWidth;
+  if (tile.in.weights.data != nullptr) return tile.scratch.probs + granule_index * kSize;
+  tile.next_slot = tile.next_slot + 1 < tile.pending_limit ? tile.next_slot + 1 : 0;
+  return tile.scratch.probs + static_cast<size_t>(tile.next_slot) * kSize;
+}
+
+template <class T, int NV>
+POLYHEAD_INLINE void keep_maximum(Tile<T, NV>& tile, size_t granule_index) {
+  if (tile.in.weights.data == nullptr) return;
+  T* maxima = tile.scratch.maxima + granule_index * Tile<T, NV>::kWidth;
+  for (int i = 0; i < NV; ++i) store(maxima + i * kLanes<T>, tile.maximum[i]);
+}
+
+// Scores, probabilities, and a place among the pending.
+template <class T, int NV>
+POLYHEAD_INLINE void take_granule(Tile<T, NV>& tile, const Granule<T>& granule,
+                                  const Strided<const T>& key) {
+  if (granule.hides_keys()) {
+    fold_granule<true>(tile, granule, key.column_stride);
+    tile.guarded |=
+        !rows_are_finite(tile.in.value, granule.value, granule.count, tile.in.v_head_dim);
+  } else {
+    fold_granule<false>(tile, granule, key.column_stride);
+  }
+  tile.pending[tile.num_pending++] = {granule.probs, granule.value, granule.count};
+}
+
+template <class T>
+POLYHEAD_INLINE Granule<T> granule_at(const Strided<const T>& key, const Strided<const T>& value,
+                                      size_t first, size_t end) {
+  Granule<T> granule;
+  granule.count = at_most(end - first, kGranule);
+  for (size_t j = 0; j < kGranule; ++j) {
+    const size_t row = first + at_most(j, granule.count - 1);
+    granule.rows[j] = key.data + static_cast<ptrdiff_t>(row) * key.row_stride;
+  }
+  granule.value = value.data + static_cast<ptrdiff_t>(first) * value.row_stride;
+  granule.has_limit = granule.count < kGranule;
+  granule.limit = kGranule;
+  return granule;
+}
+
+// The weights of a granule that no row sees.
+template <class T, int NV>
+POLYHEAD_INLINE void skip_granule(Tile<T, NV>& tile, size_t granule_index) {
+  if (tile.in.weights.data == nullptr) return;
+  constexpr size_t kSize = kGranule * Tile<T, NV>::kWidth;
+  __builtin_memset(tile.scratch.probs + granule_index * kSize, 0, kSize * sizeof(T));
+  keep_maximum(tile, granule_index);
+}
+
+// EMPTY granules are skipped, FULL ones stay in registers, PARTIAL ones meet their masks.
+template <class T, int NV>
+POLYHEAD_INLINE void fold_key_granule(Tile<T, NV>& tile, size_t first) {
+  const AttentionTile<T>& in = tile.in;
+  Granule<T> granule = granule_at(in.key, in.value, first, in.kv_len);
+  const ptrdiff_t limit = in.causal_limit - static_cast<ptrdiff_t>(first);  // of row 0
+  if (limit < kGranule - 1) {
+    granule.has_limit = true;
+    granule.limit = limit;
+  }
+  if (in.num_masks > 0) {
+    const Visibility seen = prepare_bias(tile, first, granule.count);
+    if (seen == Visibility::kNone) return skip_granule(tile, first / kGranule);
+    granule.has_bias = seen == Visibility::kSome;
+  }
+  if (tile.num_pending == tile.pending_limit) drain_pending(tile);
+  granule.probs = probs_of(tile, first / kGranule);
+  take_granule(tile, granule, in.key);
+  keep_maximum(tile, first / kGranule);
+}
+
+// All keys: granules at absolute multiples of 8, in chunks of 1024.
+template <class T, int NV>
+POLYHEAD_INLINE void fold_keys(Tile<T, NV>& tile) {
+  const AttentionTile<T>& in = tile.in;
+  const ptrdiff_t seen = in.causal_limit + static_cast<ptrdiff_t>(in.rows);  // by the last row
+  const size_t key_end = seen < 0 ? 0 : at_most(static_cast<size_t>(seen), in.kv_len);
+  size_t key = 0;
+  do {
+    begin_chunk(tile);
+    const size_t chunk_end = at_most(key_end, key + kChunk);
+    for (; key < chunk_end; key += kGranule) fold_key_granule(tile, key);
+    end_chunk(tile);
+  } while (key < key_end);
+  for (; key < in.kv_len; key += kGranule) skip_granule(tile, key / kGranule);
+}
+
+// The appended columns: a chunk of their own, folded last, so that they do not move with kv_len.
+template <class T, int NV>
+POLYHEAD_INLINE void fold_extra(Tile<T, NV>& tile) {
+  const AttentionTile<T>& in = tile.in;
+  if (in.num_extra == 0) return;
+  begin_chunk(tile);
+  Granule<T> granule = granule_at(in.extra_key, in.extra_value, 0, in.num_extra);
+  const size_t index = (in.kv_len + kGranule - 1) / kGranule;
+  granule.probs = probs_of(tile, index);
+  take_granule(tile, granule, in.extra_key);
+  keep_maximum(tile, index);
+  end_chunk(tile);
+}
+
+// Divides the workspace; `bytes` receives the size of all of it.
+template <class T>
+TileScratch<T> carve_scratch(const AttentionTile<T>& in, size_t width, std::byte* memory,
+                             size_t* bytes) {
+  size_t used = 0;
+  const auto take = [&](size_t rows) {
+    T* at = memory == nullptr ? nullptr : reinterpret_cast<T*>(memory + used);
+    used += round_up(rows * width * sizeof(T), 64);
+    return at;
+  };
+  const bool weights = in.weights.data != nullptr;
+  const size_t granules = (in.kv_len + kGranule - 1) / kGranule + (in.num_extra > 0);
+  TileScratch<T> scratch{};
+  scratch.query = take(in.head_dim);
+  scratch.out = take(in.v_head_dim);
+  scratch.total = take(in.v_head_dim);
+  scratch.bias = take(kGranule);
+  scratch.probs = take(kGranule * (weights ? granules : size_t{kMaxPending}));
+  scratch.maxima = take(weights ? granules : 0);
+  scratch.average = take(in.heads_to_average > 0 ? granules * kGranule : 0);
+  *bytes = used;
+  return scratch;
+}
+
+template <class T, int NV>
+void run_tile(const AttentionTile<T>& in, std::byte* workspace) {
+  size_t bytes;
+  Tile<T, NV> tile{in};
+  tile.scratch = carve_scratch(in, Tile<T, NV>::kWidth, workspace, &bytes);
+  tile.pending_limit = in.head_dim + in.v_head_dim > 160 ? kMaxPending / 2 : kMaxPending;
+  load_query(tile);
+  fold_keys(tile);
+  fold_extra(tile);
+  const Normaliser<T, NV> normaliser(tile);
+  store_transposed(tile, tile.scratch.total, in.out, in.v_head_dim, normaliser.factor,
+                   normaliser.offset);
+  if (in.lse != nullptr) store_lse(tile);
+  if (in.weights.data != nullptr) store_weights(tile, normaliser);
+}
+
+// As few vectors of lanes as the rows need: short sequences pad little.
+template <class T>
+void run_attention_tile(const AttentionTile<T>& in, std::byte* workspace) noexcept {
+  if (in.rows <= kLanes<T>) return run_tile<T, 1>(in, workspace);
+  if (in.rows <= 2 * kLanes<T>) return run_tile<T, 2>(in, workspace);
+  run_tile<T, 3>(in, workspace);
+}
+
+template <class T>
+AttentionKernel<T> make_attention_kernel() {
+  return {3 * kLanes<T>, run_attention_tile<T>};
+}

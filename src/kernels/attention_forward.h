@@ -1,0 +1,89 @@
+// One tile of query rows against all keys: the forward kernel of attention.
+//
+//   out[r] = sum_j p_rj value[j] / sum_j p_rj,   p_rj = exp(scale * query[r] . key[j] + bias_rj -
+//   m_r)
+//
+// query [rows, D]  key [S, D]  value [S, Dv]  out [rows, Dv], any strides, one head.
+// Vector lanes are query rows; K and V are read in place, element by element, as broadcasts, so
+// nothing of them is packed or transposed. Scores of 8 keys x 3 vectors of queries stay in
+// registers until they are probabilities; those go to L1, 64 keys at a time, and are multiplied
+// with V there (FlashAttention, Dao 2023, arXiv 2307.08691, with the roles of rows and lanes of
+// this design). Cost per pair: 2 (D + Dv) flops, one exp2; memory O(rows * D).
+// Accumulation in T throughout. Order of every sum: docs/canonical_order.md in short:
+//   - s is one chain of fused multiply-adds over d, of (query * scale) * key, started at 0;
+//   - the maximum m of a row follows the scores with a lag: it moves, at a granule of 8 keys at
+//     absolute multiples of 8, only if a score exceeds m by more than 16;
+//   - t = (s - m) * log2(e), p = 2^t; l and out are chains over keys in order;
+//   - chunks of 1024 keys have an m, l and out of their own, folded in order.
+// So a row's bits depend on nothing but its own query, keys, values and masks.
+// A masked pair has score -inf, is left out of the maximum, and its value is never multiplied.
+// Reference: attention/attention_reference.h. Derivation: docs/kernels/attention_forward.md.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "simd/isa.h"
+
+namespace polyhead {
+
+// A matrix in memory: element (row, column) is at data[row * row_stride + column * column_stride].
+template <class T>
+struct Strided {
+  T* data = nullptr;
+  ptrdiff_t row_stride = 0, column_stride = 0;
+};
+
+// One mask tensor, positioned at the tile's first query and at key 0.
+struct TileMask {
+  enum class Element : uint8_t {
+    kFloat32,
+    kFloat64,
+    kInt32,
+    kInt64,
+    kBool,
+    kHiddenIfTrue,
+    kHiddenIfFalse
+  };
+  const void* data = nullptr;
+  Element element = Element::kBool;
+  double factor = 1;                           // for those that are added
+  ptrdiff_t query_stride = 0, key_stride = 0;  // in elements
+};
+
+inline constexpr int kMaxTileMasks = 8;
+inline constexpr ptrdiff_t kNotCausal = PTRDIFF_MAX / 2;
+
+template <class T>
+struct AttentionTile {
+  Strided<const T> query, key, value;
+  Strided<T> out;
+  Strided<const T> extra_key, extra_value;  // appended columns, never masked
+  size_t rows = 0, kv_len = 0, num_extra = 0, head_dim = 0, v_head_dim = 0;
+  T scale = 1;
+  ptrdiff_t causal_limit = kNotCausal;  // row r sees the keys j <= causal_limit + r
+  const TileMask* masks = nullptr;
+  int num_masks = 0;
+  bool empty_rows_nan = false;
+  T* lse = nullptr;  // null: not wanted
+  ptrdiff_t lse_stride = 0;
+  // Weights [rows, S + X]; data null: not wanted. With heads_to_average = H > 0, call the H tiles
+  // of one query range in head order with the same workspace: the last one stores the mean.
+  Strided<T> weights;
+  size_t head = 0, heads_to_average = 0;
+};
+
+template <class T>
+struct AttentionKernel {
+  size_t max_rows;
+  void (*run)(const AttentionTile<T>& tile, std::byte* workspace) noexcept;
+};
+
+template <class T>
+AttentionKernel<T> attention_kernel(Isa isa);
+
+// Bytes of workspace for any tile of this shape, 64-byte aligned. columns = S + X.
+template <class T>
+size_t attention_workspace_bytes(const AttentionTile<T>& shape, size_t max_rows);
+
+}  // namespace polyhead

@@ -1,0 +1,151 @@
+// Into and out of the tile: query rows to lanes, lanes to rows of out and weights, lse.
+
+// n <= lanes elements, any column stride; the other lanes are 0.
+template <class T>
+POLYHEAD_INLINE Vec<T> load_row(const T* from, ptrdiff_t column_stride, size_t n) {
+  if (column_stride == 1) return n == kLanes<T> ? load(from) : load_part(from, n);
+  T row[kLanes<T>] = {};
+  for (size_t c = 0; c < n; ++c) row[c] = from[static_cast<ptrdiff_t>(c) * column_stride];
+  return load(row);
+}
+
+template <class T>
+POLYHEAD_INLINE void store_row(T* to, ptrdiff_t column_stride, Vec<T> v, size_t n) {
+  if (column_stride == 1) {
+    if (n == kLanes<T>) return store(to, v);
+    return store_part(to, v, n);
+  }
+  for (size_t c = 0; c < n; ++c) to[static_cast<ptrdiff_t>(c) * column_stride] = v[c];
+}
+
+POLYHEAD_INLINE size_t at_most(size_t n, size_t limit) { return n < limit ? n : limit; }
+
+// scratch.query[d][lane] = scale * query[row][d]; lanes past the last row are 0.
+template <class T, int NV>
+__attribute__((noinline)) void load_query(Tile<T, NV>& tile) {
+  constexpr size_t kN = kLanes<T>;
+  const Strided<const T>& query = tile.in.query;
+  const Vec<T> scale = splat(tile.in.scale);
+  for (size_t first = 0; first < Tile<T, NV>::kWidth; first += kN) {
+    const size_t rows = first < tile.in.rows ? at_most(tile.in.rows - first, kN) : 0;
+    for (size_t d = 0; d < tile.in.head_dim; d += kN) {
+      const size_t dims = at_most(tile.in.head_dim - d, kN);
+      Vec<T> block[kN] = {};
+      for (size_t r = 0; r < rows; ++r) {
+        const T* from = query.data + static_cast<ptrdiff_t>(first + r) * query.row_stride +
+                        static_cast<ptrdiff_t>(d) * query.column_stride;
+        block[r] = load_row(from, query.column_stride, dims) * scale;
+      }
+      transpose(block);
+      for (size_t c = 0; c < dims; ++c) {
+        store(tile.scratch.query + (d + c) * Tile<T, NV>::kWidth + first, block[c]);
+      }
+    }
+  }
+}
+
+// to[row][c] = from[c][lane] * factor[lane] + offset[lane] for c in [0, columns).
+template <class T, int NV>
+__attribute__((noinline)) void store_transposed(const Tile<T, NV>& tile, const T* from,
+                                                const Strided<T>& to, size_t columns,
+                                                const Vec<T> (&factor)[NV],
+                                                const Vec<T> (&offset)[NV]) {
+  constexpr size_t kN = kLanes<T>;
+  for (size_t first = 0; first < tile.in.rows; first += kN) {
+    const size_t rows = at_most(tile.in.rows - first, kN);
+    for (size_t c = 0; c < columns; c += kN) {
+      const size_t n = at_most(columns - c, kN);
+      Vec<T> block[kN] = {};
+      for (size_t k = 0; k < n; ++k) {
+        const Vec<T> x = load(from + (c + k) * Tile<T, NV>::kWidth + first);
+        block[k] = x * factor[first / kN] + offset[first / kN];
+      }
+      transpose(block);
+      for (size_t r = 0; r < rows; ++r) {
+        store_row(to.data + static_cast<ptrdiff_t>(first + r) * to.row_stride +
+                      static_cast<ptrdiff_t>(c) * to.column_stride,
+                  to.column_stride, block[r], n);
+      }
+    }
+  }
+}
+
+// What a row is multiplied with at the end, 1 / l, and what is added: +0.0, which turns -0.0 into
+// 0, or NaN on an empty row under EmptyRow::kNan.
+template <class T, int NV>
+struct Normaliser {
+  Vec<T> factor[NV], offset[NV];
+
+  explicit POLYHEAD_INLINE Normaliser(const Tile<T, NV>& tile) {
+    const bool nan = tile.in.empty_rows_nan && tile.in.kv_len + tile.in.num_extra > 0;
+    const Vec<T> for_empty = splat(nan ? std::numeric_limits<T>::quiet_NaN() : T{0});
+    for (int i = 0; i < NV; ++i) {
+      const auto empty = tile.total_sum[i] == Vec<T>{};
+      factor[i] = empty ? Vec<T>{} : splat(T{1}) / tile.total_sum[i];
+      offset[i] = empty ? for_empty : Vec<T>{};
+    }
+  }
+};
+
+// lse = m + log(l).
+template <class T, int NV>
+__attribute__((noinline)) void store_lse(const Tile<T, NV>& tile) {
+  for (size_t r = 0; r < tile.in.rows; ++r) {
+    const size_t i = r / kLanes<T>, lane = r % kLanes<T>;
+    const T sum = tile.total_sum[i][lane];
+    const double m = static_cast<double>(tile.total_maximum[i][lane]);
+    tile.in.lse[static_cast<ptrdiff_t>(r) * tile.in.lse_stride] =
+        sum == 0 ? kMasked<T> : static_cast<T>(m + natural_log(static_cast<double>(sum)));
+  }
+}
+
+// probs -> weights in place: (p * exp(m_then - m)) / l. A pair with p = 0 has weight 0 whatever
+// the factor, which may have overflowed where a lane had seen no key yet.
+template <class T, int NV>
+POLYHEAD_INLINE void normalise_weights(const Tile<T, NV>& tile, const Normaliser<T, NV>& by,
+                                       size_t granules) {
+  constexpr size_t kWidth = Tile<T, NV>::kWidth;
+  for (size_t n = 0; n < granules * NV; ++n) {
+    const size_t g = n / NV, i = n % NV;
+    const Vec<T> then = load(tile.scratch.maxima + g * kWidth + i * kLanes<T>);
+    const Vec<T> factor = rescale_factor(then, tile.total_maximum[i]);
+    T* probs = tile.scratch.probs + g * kGranule * kWidth + i * kLanes<T>;
+    for (int j = 0; j < kGranule; ++j, probs += kWidth) {
+      const Vec<T> p = load(probs), weight = (p * factor) * by.factor[i];
+      store(probs, (p == Vec<T>{} ? Vec<T>{} : weight) + by.offset[i]);
+    }
+  }
+}
+
+// [0, S) start at row 0 of `from`, the appended columns at the next multiple of 8.
+template <class T, int NV>
+POLYHEAD_INLINE void store_columns(const Tile<T, NV>& tile, const T* from,
+                                   const Vec<T> (&factor)[NV]) {
+  const Vec<T> none[NV] = {};
+  const size_t kv_len = tile.in.kv_len, padded = (kv_len + kGranule - 1) / kGranule * kGranule;
+  store_transposed(tile, from, tile.in.weights, kv_len, factor, none);
+  Strided<T> extra = tile.in.weights;
+  extra.data += static_cast<ptrdiff_t>(kv_len) * extra.column_stride;
+  store_transposed(tile, from + padded * Tile<T, NV>::kWidth, extra, tile.in.num_extra, factor,
+                   none);
+}
+
+template <class T, int NV>
+__attribute__((noinline)) void store_weights(Tile<T, NV>& tile, const Normaliser<T, NV>& by) {
+  constexpr size_t kWidth = Tile<T, NV>::kWidth;
+  const size_t granules = (tile.in.kv_len + kGranule - 1) / kGranule + (tile.in.num_extra > 0);
+  normalise_weights(tile, by, granules);
+  Vec<T> one[NV];
+  for (Vec<T>& v : one) v = splat(T{1});
+  if (tile.in.heads_to_average == 0) return store_columns(tile, tile.scratch.probs, one);
+  T* average = tile.scratch.average;
+  const size_t numbers = granules * kGranule * kWidth;
+  for (size_t n = 0; n < numbers; n += kLanes<T>) {
+    const Vec<T> weight = load(tile.scratch.probs + n);
+    store(average + n, tile.in.head == 0 ? weight : load(average + n) + weight);
+  }
+  if (tile.in.head + 1 < tile.in.heads_to_average) return;
+  const Vec<T> heads = splat(static_cast<T>(tile.in.heads_to_average));
+  for (size_t n = 0; n < numbers; n += kLanes<T>) store(average + n, load(average + n) / heads);
+  store_columns(tile, average, one);
+}

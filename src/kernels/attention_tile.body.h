@@ -1,0 +1,63 @@
+// State of one tile on its way through the keys, and its scratch memory.
+
+inline constexpr int kGranule = 8;      // keys between two looks at the maximum, on every ISA
+inline constexpr size_t kChunk = 1024;  // keys that have an m, l and out of their own
+inline constexpr int kMaxPending = 8;   // granules of probs between two passes over value
+
+template <class T>
+inline constexpr T kMasked = -std::numeric_limits<T>::infinity();
+// m moves only when a score exceeds it by this: p <= e^16 < 2^24 can overflow nothing.
+template <class T>
+inline constexpr T kLag = 16;
+template <class T>
+inline constexpr T kLog2E = static_cast<T>(1.4426950408889634074);
+
+// All arrays are [n, W], W = lanes of the tile. probs: W lanes of the pending keys, or, when
+// weights are wanted, of all columns (the appended ones start at a multiple of 8).
+template <class T>
+struct TileScratch {
+  T* query;    // [D, W] transposed, times scale
+  T* out;      // [Dv, W] of the running chunk
+  T* total;    // [Dv, W] of the chunks before it
+  T* bias;     // [8, W] summed masks of one granule
+  T* probs;    // [64 or columns, W]
+  T* maxima;   // [granules, W] the m that each granule's probs were made with; weights only
+  T* average;  // [columns, W] sum of the weights over heads; averaged weights only
+};
+
+// Probabilities that have not met their values yet.
+template <class T>
+struct Pending {
+  const T* probs;  // [count, W]
+  const T* value;  // first key's row
+  size_t count;
+};
+
+template <class T, int NV>
+struct Tile {
+  static constexpr int kWidth = NV * kLanes<T>;
+  const AttentionTile<T>& in;
+  TileScratch<T> scratch{};
+  int pending_limit = 0;          // granules; so that all the arrays fit L1
+  Vec<T> maximum[NV] = {};        // m
+  Vec<T> limit[NV] = {};          // m + 16; -inf before the first visible score
+  Vec<T> sum[NV] = {};            // l
+  Vec<T> total_maximum[NV] = {};  // the same, of the chunks before
+  Vec<T> total_sum[NV] = {};
+  Pending<T> pending[kMaxPending] = {};
+  int num_pending = 0;
+  int next_slot = 0;
+  bool guarded = false;  // a pending value row is not finite where a mask hides its key
+  bool has_total = false;
+};
+
+template <class T, int NV>
+POLYHEAD_INLINE void begin_chunk(Tile<T, NV>& tile) {
+  for (int i = 0; i < NV; ++i) {
+    tile.maximum[i] = Vec<T>{};
+    tile.limit[i] = splat(kMasked<T>);
+    tile.sum[i] = Vec<T>{};
+  }
+  const size_t size = tile.in.v_head_dim * Tile<T, NV>::kWidth;
+  __builtin_memset(tile.scratch.out, 0, size * sizeof(T));
+}

@@ -1,0 +1,137 @@
+// The half of the tile that multiplies probabilities with values, and folds chunks together.
+
+// Whether a probability is the -0.0 of a masked pair, not a NaN with its sign set.
+template <class V>
+POLYHEAD_INLINE auto is_hidden(V p) {
+  using T = Element<V>;
+  using Bits = decltype(p < p);
+  using Int = Element<Bits>;
+  return std::bit_cast<Bits>(p) == (Bits{} + std::bit_cast<Int>(T{-0.0}));
+}
+
+// out[d][lanes] += probs[key][lanes] * value[key][d] for kDims rows of out, over all pending keys.
+// A pair that a mask hides has prob -0.0 and, guarded, leaves out alone whatever its value is.
+// innermost kernel
+template <int kDims, bool kUnit, bool kGuarded, class T, int NV>
+POLYHEAD_INLINE void accumulate_dims(const Tile<T, NV>& tile, size_t first, size_t store_from) {
+  constexpr int kWidth = Tile<T, NV>::kWidth;
+  const ptrdiff_t row_stride = tile.in.value.row_stride;
+  const ptrdiff_t step = kUnit ? 1 : tile.in.value.column_stride;
+  T* out = tile.scratch.out + first * kWidth;
+  Vec<T> acc[kDims][NV];
+#pragma GCC unroll 8
+  for (int d = 0; d < kDims; ++d) {
+#pragma GCC unroll 3
+    for (int i = 0; i < NV; ++i) acc[d][i] = load(out + d * kWidth + i * kLanes<T>);
+  }
+  for (int n = 0; n < tile.num_pending; ++n) {
+    const T* probs = tile.pending[n].probs;
+    const T* value = tile.pending[n].value + static_cast<ptrdiff_t>(first) * step;
+    for (size_t key = tile.pending[n].count; key > 0; --key, probs += kWidth, value += row_stride) {
+      Vec<T> p[NV];
+#pragma GCC unroll 3
+      for (int i = 0; i < NV; ++i) p[i] = load(probs + i * kLanes<T>);
+#pragma GCC unroll 8
+      for (int d = 0; d < kDims; ++d) {
+        const Vec<T> v = broadcast(value + d * step);
+#pragma GCC unroll 3
+        for (int i = 0; i < NV; ++i) {
+          const Vec<T> next = fma(v, p[i], acc[d][i]);
+          acc[d][i] = kGuarded ? (is_hidden(p[i]) ? acc[d][i] : next) : next;
+        }
+      }
+    }
+  }
+#pragma GCC unroll 8
+  for (int d = 0; d < kDims; ++d) {
+    if (first + static_cast<size_t>(d) < store_from) continue;
+#pragma GCC unroll 3
+    for (int i = 0; i < NV; ++i) store(out + d * kWidth + i * kLanes<T>, acc[d][i]);
+  }
+}
+
+// All of value's columns, kDims at a time; the last step overlaps the one before rather than read
+// past a row, and stores only what is new.
+template <int kDims, bool kUnit, bool kGuarded, class T, int NV>
+__attribute__((noinline)) void accumulate_all(const Tile<T, NV>& tile) {
+  const size_t dims = tile.in.v_head_dim;
+  for (size_t d = 0; d < dims; d += kDims) {
+    const size_t first = d + kDims <= dims ? d : dims - kDims;
+    accumulate_dims<kDims, kUnit, kGuarded>(tile, first, d);
+  }
+}
+
+template <class T, int NV>
+POLYHEAD_INLINE void drain_pending(Tile<T, NV>& tile) {
+  if (tile.num_pending == 0) return;
+  if (tile.guarded) {
+    accumulate_all<1, false, true>(tile);
+  } else if (tile.in.v_head_dim < kKeyTile) {
+    accumulate_all<1, false, false>(tile);
+  } else if (tile.in.value.column_stride == 1) {
+    accumulate_all<kKeyTile, true, false>(tile);
+  } else {
+    accumulate_all<kKeyTile, false, false>(tile);
+  }
+  tile.num_pending = 0;
+  tile.guarded = false;
+}
+
+// Whether all of `count` value rows are finite: 0 * x is 0 then, and NaN otherwise.
+template <class T>
+POLYHEAD_INLINE bool rows_are_finite(const Strided<const T>& value, const T* row, size_t count,
+                                     size_t dims) {
+  Vec<T> zero{};
+  T rest = 0;
+  for (size_t n = 0; n < count; ++n, row += value.row_stride) {
+    size_t d = 0;
+    if (value.column_stride == 1) {
+      for (; d + kLanes<T> <= dims; d += kLanes<T>) zero = fma(load(row + d), Vec<T>{}, zero);
+    }
+    for (; d < dims; ++d) rest += T{0} * row[static_cast<ptrdiff_t>(d) * value.column_stride];
+  }
+  for (int i = 0; i < kLanes<T>; ++i) rest += zero[i];
+  return rest == 0;
+}
+
+// exp(from - to), 1 where the two are equal.
+template <class V>
+POLYHEAD_INLINE V rescale_factor(V from, V to) {
+  using T = Element<V>;
+  return from == to ? splat(T{1}) : exp2_flushed((from - to) * splat(kLog2E<T>));
+}
+
+// total += chunk, per lane: the larger of the two maxima becomes common. An empty side counts for
+// nothing, so a lane that a chunk does not reach keeps its bits.
+template <class T, int NV>
+POLYHEAD_INLINE void fold_chunk(Tile<T, NV>& tile) {
+  constexpr int kWidth = Tile<T, NV>::kWidth;
+  for (int i = 0; i < NV; ++i) {
+    const Vec<T> m_total = tile.total_maximum[i], m_chunk = tile.maximum[i], none{};
+    const auto chunk_empty = tile.sum[i] == none, total_empty = tile.total_sum[i] == none;
+    Vec<T> m = maximum(m_total, m_chunk);
+    m = total_empty ? m_chunk : m;
+    m = chunk_empty ? m_total : m;
+    const Vec<T> keep = total_empty ? none : rescale_factor(m_total, m);
+    const Vec<T> add = chunk_empty ? none : rescale_factor(m_chunk, m);
+    tile.total_maximum[i] = m;
+    tile.total_sum[i] = fma(tile.sum[i], add, tile.total_sum[i] * keep);
+    for (size_t d = 0; d < tile.in.v_head_dim; ++d) {
+      T* total = tile.scratch.total + d * kWidth + i * kLanes<T>;
+      const Vec<T> chunk = load(tile.scratch.out + d * kWidth + i * kLanes<T>);
+      store(total, fma(chunk, add, load(total) * keep));
+    }
+  }
+}
+
+template <class T, int NV>
+POLYHEAD_INLINE void end_chunk(Tile<T, NV>& tile) {
+  drain_pending(tile);
+  if (tile.has_total) return fold_chunk(tile);
+  std::swap(tile.scratch.out, tile.scratch.total);
+  for (int i = 0; i < NV; ++i) {
+    tile.total_maximum[i] = tile.maximum[i];
+    tile.total_sum[i] = tile.sum[i];
+  }
+  tile.has_total = true;
+}
