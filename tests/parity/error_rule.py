@@ -1,0 +1,58 @@
+"""How close is close enough: no numbers, only comparisons.
+
+Against the truth, our worst and our mean error may be at most twice the larger of torch's and a
+naive implementation's in the same precision, plus a floor from rounding the answer: a value as
+large as the largest there can be stored no more exactly. The naive one is run twice, its sums in
+either direction: in a small case a single order can be exact by luck.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass
+class Ratios:
+    """Our largest share of what was allowed, kept to be printed."""
+    worst: dict = field(default_factory=dict)
+
+    def note(self, what, share):
+        self.worst[what] = max(self.worst.get(what, 0.0), share)
+
+
+RATIOS = Ratios()
+
+
+def unit_roundoff(dtype):
+    return np.finfo(dtype).eps / 2
+
+
+def errors(values, truth):
+    """Absolute errors; a NaN or infinity that the truth does not have counts as infinite."""
+    difference = np.abs(values.astype(np.longdouble) - truth.astype(np.longdouble))
+    return np.where(np.isfinite(difference), difference, np.inf)
+
+
+def finite_errors(values, truth):
+    """Of the elements where these values are finite: torch has NaN on fully masked rows."""
+    found = errors(values, truth)
+    return found[np.isfinite(found)]
+
+
+def expect_as_good(what, ours, truth, others, factor=2):
+    """`others`: the answers of torch and of the naive formula."""
+    assert ours.shape == truth.shape, f"{what}: shape {ours.shape}, truth {truth.shape}"
+    if truth.size == 0:
+        return
+    floor = 2 * unit_roundoff(ours.dtype) * float(np.abs(truth).max())
+    mine = errors(ours, truth)
+    for name, measure in (("worst", np.max), ("mean", np.mean)):
+        found = [finite_errors(other, truth) for other in others]
+        theirs = [float(measure(e)) for e in found if e.size > 0]
+        allowed = factor * max(theirs, default=0.0) + floor
+        got = float(measure(mine))
+        RATIOS.note(f"{what}, {name} error", got / allowed if allowed else got)
+        where = np.unravel_index(int(mine.argmax()), mine.shape)
+        assert got <= allowed, (
+            f"{what}: {name} error {got:.3g} where others have {theirs}, allowed {allowed:.3g}; "
+            f"worst at {tuple(map(int, where))}: got {ours[where]!r}, want {truth[where]!r}")
