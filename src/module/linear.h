@@ -23,7 +23,8 @@ class PackedLinear {
 
  private:
   int64_t in_features_ = 0, out_features_ = 0;
-  Tensor weight_, bias_;
+  Tensor packed_;  // [panels, in_features, panel]
+  Tensor bias_;    // [panels * panel]
 };
 
 }  // namespace polyhead

@@ -1,0 +1,58 @@
+// out[m][n] = bias[n] + sum_k a[m][k] * weight[n][k]: the projections of attention.
+//
+// a [M, K] and out [M, N], rows anywhere (RowMap), any column stride; weight [N, K] packed once by
+// pack_weight into panels of 192 bytes' worth of output columns, [N / panel][K][panel], the same
+// layout for every ISA; bias padded to whole panels. Vector lanes are output columns, rows of a are
+// broadcasts: 8 rows x 3 vectors = 24 accumulators, 3 + 8 loads for 24 FMAs.
+// Accumulation in T: one chain of fused multiply-adds per element, started at the bias, over k in
+// order, never split. So an element's bits depend on its row, weight row and bias alone.
+// Cost 2 M N K flops; the panel (K * 192 bytes) streams from L2 once for each block of 8 rows.
+#pragma once
+
+#include <cstddef>
+
+#include "simd/isa.h"
+
+namespace polyhead {
+
+template <class T>
+inline constexpr size_t kPanel = 192 / sizeof(T);
+
+// Row m of a [outer, inner, columns] tensor at data + (m / inner) * outer_stride + (m % inner) *
+// inner_stride.
+template <class T>
+struct RowMap {
+  T* data = nullptr;
+  size_t inner = 1;
+  ptrdiff_t outer_stride = 0, inner_stride = 0, column_stride = 1;
+
+  T* row(size_t m) const {
+    return data + static_cast<ptrdiff_t>(m / inner) * outer_stride +
+           static_cast<ptrdiff_t>(m % inner) * inner_stride;
+  }
+};
+
+template <class T>
+struct GemmBlock {
+  RowMap<const T> a;
+  RowMap<T> out;
+  const T* packed = nullptr;  // [panels, K, kPanel]
+  const T* bias = nullptr;    // [panels * kPanel]
+  size_t k = 0, n = 0;        // of the whole product
+  size_t row_begin = 0, row_end = 0, panel_begin = 0, panel_end = 0;
+};
+
+template <class T>
+using GemmKernel = void (*)(const GemmBlock<T>& block) noexcept;
+
+template <class T>
+GemmKernel<T> gemm_kernel(Isa isa);
+
+inline size_t num_panels(size_t n, size_t panel) { return (n + panel - 1) / panel; }
+
+// weight[n][k] at weight[n * row_stride + k * column_stride] -> packed, zeros past N.
+template <class T>
+void pack_weight(const T* weight, ptrdiff_t row_stride, ptrdiff_t column_stride, size_t n, size_t k,
+                 T* packed);
+
+}  // namespace polyhead
