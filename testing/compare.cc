@@ -32,7 +32,10 @@ Comparison refuse(const std::string& why) { return {.ok = false, .use = kInf, .r
 // Collects what the elements say; finish() turns it into the verdict.
 class Tally {
  public:
-  explicit Tally(double allowed) : allowed_(allowed) {}
+  Tally(double allowed, DType dtype)
+      : allowed_(allowed),
+        negligible_(0x1p30 * (dtype == DType::kFloat32 ? double{std::numeric_limits<float>::min()}
+                                                       : std::numeric_limits<double>::min())) {}
 
   void element(const Index& index, double got, double truth, double budget) {
     ++count_;
@@ -43,8 +46,8 @@ class Tally {
       sum_err_ += err;
       sum_squares_ += truth * truth;
       sum_err_squares_ += err * err;
-      if (truth != 0) ++nonzero_;
-      if (truth != 0 && std::abs(truth) <= allowed_ * budget) ++accepts_zero_;
+      if (std::abs(truth) > negligible_) ++nonzero_;
+      if (std::abs(truth) > negligible_ && std::abs(truth) <= allowed_ * budget) ++accepts_zero_;
     }
     if (!(use <= allowed_)) ++bad_;
     if (use > result_.use || count_ == 1) {
@@ -56,7 +59,7 @@ class Tally {
     }
   }
 
-  Comparison finish(int rank) {
+  Comparison finish(int rank, Zeros zeros) {
     result_.mean_err = count_ ? sum_err_ / static_cast<double>(count_) : 0;
     std::ostringstream text;
     text << std::setprecision(17);
@@ -67,7 +70,8 @@ class Tally {
            << std::abs(worst_got_ - worst_truth_) << " (use " << result_.use << "); max err "
            << result_.max_err << ", norm of err " << std::sqrt(sum_err_squares_)
            << ", norm of truth " << std::sqrt(sum_squares_);
-    } else if (nonzero_ >= kDistrustFrom && 2 * accepts_zero_ > nonzero_) {
+    } else if (zeros == Zeros::kDistrusted && nonzero_ >= kDistrustFrom &&
+               2 * accepts_zero_ > nonzero_) {
       text << "proves nothing: " << accepts_zero_ << " of " << nonzero_
            << " non-zero elements would accept 0 as well";
     }
@@ -87,6 +91,7 @@ class Tally {
   }
 
   double allowed_;
+  double negligible_;  // may underflow
   Comparison result_;
   int64_t count_ = 0, bad_ = 0, nonzero_ = 0, accepts_zero_ = 0;
   double sum_err_ = 0, sum_squares_ = 0, sum_err_squares_ = 0;
@@ -110,7 +115,7 @@ uint64_t bits_at(const ConstTensorView& view, const Index& index) {
 }  // namespace
 
 Comparison compare_within_budget(const ConstTensorView& got, const ConstTensorView& truth,
-                                 const ConstTensorView& budget, double allowed_use) {
+                                 const ConstTensorView& budget, double allowed_use, Zeros zeros) {
   if (!same_shape(got, truth) || !same_shape(truth, budget)) {
     return refuse(message("shapes differ: got ", got.shape_string(), ", truth ",
                           truth.shape_string(), ", budget ", budget.shape_string()));
@@ -119,16 +124,17 @@ Comparison compare_within_budget(const ConstTensorView& got, const ConstTensorVi
     return refuse(message("dtypes: got ", dtype_name(got.dtype()), ", truth ",
                           dtype_name(truth.dtype()), ", budget ", dtype_name(budget.dtype())));
   }
-  Tally tally(allowed_use);
+  Tally tally(allowed_use, got.dtype());
   for_each_index(got.shape(), [&](const Index& index) {
     tally.element(index, read(got, index), read(truth, index), read(budget, index));
   });
-  return tally.finish(got.rank());
+  return tally.finish(got.rank(), zeros);
 }
 
 bool expect_within_budget(const ConstTensorView& got, const ConstTensorView& truth,
                           const ConstTensorView& budget, const CheckContext& context) {
-  const Comparison result = compare_within_budget(got, truth, budget, allowed_use(got.dtype()));
+  const Comparison result =
+      compare_within_budget(got, truth, budget, allowed_use(got.dtype()), context.zeros);
   if (result.ok) record_headroom(context.suite, result.use);
   return report(result, context.suite + ": " + context.what);
 }
@@ -144,8 +150,8 @@ Comparison compare_with_naive(const ConstTensorView& got, const ConstTensorView&
   });
   const double rounding = unit_roundoff(got.dtype()) * largest;
   fill(budget, rounding);
-  Comparison ours = compare_within_budget(got, truth, budget, kInf);
-  const Comparison theirs = compare_within_budget(naive, truth, budget, kInf);
+  Comparison ours = compare_within_budget(got, truth, budget, kInf, Zeros::kPlausible);
+  const Comparison theirs = compare_within_budget(naive, truth, budget, kInf, Zeros::kPlausible);
   if (!std::isfinite(ours.use)) return refuse("ratio alarm: " + ours.report);
   const double floor = kRatioFloorRoundings * rounding;
   ours.ok = ours.max_err <= kRatioToNaive * theirs.max_err + floor &&

@@ -24,13 +24,16 @@ struct Comparison {
 
 // got float32 or float64, any strides; truth and budget float64 of the same shape. Also refuses a
 // comparison that proves nothing: when most non-zero truths are smaller than what they may err by.
+enum class Zeros { kDistrusted, kPlausible };
 Comparison compare_within_budget(const ConstTensorView& got, const ConstTensorView& truth,
-                                 const ConstTensorView& budget, double allowed_use);
+                                 const ConstTensorView& budget, double allowed_use,
+                                 Zeros zeros = Zeros::kDistrusted);
 
 // Where a comparison belongs: its line of the headroom ledger, and what to print on failure.
 struct CheckContext {
   std::string suite;
   std::string what = {};
+  Zeros zeros = Zeros::kDistrusted;  // plausible where an answer near 0 is like any other: lse
 };
 
 // compare_within_budget with the C of testing/tolerance.h, as a GoogleTest expectation that also

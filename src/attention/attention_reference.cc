@@ -124,8 +124,9 @@ class Row {
   double unit() const { return single() ? 0x1p-24 : 0x1p-53; }
   double smallest_normal() const { return single() ? 0x1p-126 : 0x1p-1022; }
   double smallest_subnormal() const { return single() ? 0x1p-149 : 0x1p-1074; }
-  // A kernel may flush probabilities this small; 4: so that the allowance survives C = 1/4.
-  double flushed(double p) const { return 4 * std::min(p, 2 * smallest_normal()); }
+  // A streaming kernel may flush what is this small: its running maximum lags by up to 16, and the
+  // factor that brings a probability to the final one is flushed too. 4: to survive C = 1/4.
+  double flushed(double p) const { return 4 * std::min(p, 0x1p24 * 2 * smallest_normal()); }
   // r_i: the budget's factor before sum_j p_ij |v_jd|.
   double relative_budget() const {
     return unit() * (2 * worst_ + std::sqrt(static_cast<double>(columns_)) + 4);

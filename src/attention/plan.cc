@@ -67,7 +67,8 @@ void run_reference(const AttentionCall& call) {
 }
 
 bool averages(const AttentionCall& call) {
-  return call.weights_mode == WeightsMode::kAverage && tiled_supports(call);
+  const bool heads = call.num_heads() > 0;  // without heads no task would write the mean
+  return call.weights_mode == WeightsMode::kAverage && heads && tiled_supports(call);
 }
 
 bool does_not_average(const AttentionCall& call) {

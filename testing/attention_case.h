@@ -1,0 +1,92 @@
+// Inputs for the attention op: shapes, regimes of scores, masks and memory layouts, all drawn from
+// a seed.
+//
+//   const AttentionProblem problem({.q_len = 5, .kv_len = 65, .masks = {{.kind = kCausal}}});
+//   AttentionRun run = run_attention_case(problem.call());
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "attention/attention_call.h"
+#include "testing/guarded.h"
+#include "testing/random.h"
+
+namespace polyhead::oracle {
+
+enum class Regime {
+  kNearUniform,  // scores of deviation 0.05
+  kSigma1,
+  kPeaked,  // deviation 4 in the first head to 16 in the last
+  kAllEqual,
+  kHuge,        // scores of deviation 900, values of 2^60
+  kDenormal,    // queries and values below the smallest normal number
+  kDescending,  // each key 2.5 below the one before
+  kAscending,   // 2.5 above: the running maximum is outgrown in every 8 keys
+};
+inline constexpr Regime kRegimes[] = {Regime::kNearUniform, Regime::kSigma1,   Regime::kPeaked,
+                                      Regime::kAllEqual,    Regime::kHuge,     Regime::kDenormal,
+                                      Regime::kDescending,  Regime::kAscending};
+const char* regime_name(Regime regime);
+
+enum class MaskPattern {
+  kRandom,     // every pair by chance
+  kPadding,    // trailing keys, as many as chance has it; at least one key is left
+  kEmptyRows,  // every third query sees nothing
+  kOneKey,     // each query sees exactly one key
+};
+
+struct MaskSpec {
+  Mask::Kind kind = Mask::Kind::kBoolean;
+  const char* dims = "ls";  // of "bhls", from the right; '1' broadcasts: "ls", "b11s", "hl1"
+  MaskPattern pattern = MaskPattern::kRandom;
+  double density = 0.3;  // chance of a pair to be masked, under kRandom
+  MaskSense sense = MaskSense::kExcluded;
+  CausalAlign align = CausalAlign::kTopLeft;
+  DType dtype = DType::kFloat32;  // of an additive mask
+  double factor = 1;
+};
+
+struct AttentionCase {
+  int64_t batch = 1, heads = 2, kv_heads = 2, q_len = 5, kv_len = 9, head_dim = 8, v_head_dim = 8;
+  int64_t extra = 0;  // appended columns
+  DType dtype = DType::kFloat32;
+  Regime regime = Regime::kSigma1;
+  std::vector<MaskSpec> masks = {};
+  EmptyRow empty_rows = EmptyRow::kZero;
+  WeightsMode weights = WeightsMode::kNone;
+  std::optional<double> scale = {};
+  Storage storage = Storage::kContiguous;
+  uint64_t seed = 1;
+
+  std::string describe() const;
+};
+
+class AttentionProblem {
+ public:
+  explicit AttentionProblem(const AttentionCase& spec);
+  AttentionProblem(const AttentionProblem&) = delete;
+
+  AttentionCall call() const;  // without outputs; lives as long as this and `masks` unchanged
+
+  AttentionCase spec;
+  GuardedTensor query, key, value, extra_key, extra_value;
+  std::vector<GuardedTensor> mask_tensors;
+  std::vector<Mask> masks;
+
+ private:
+  void add_mask(const MaskSpec& mask, Random& random);
+};
+
+struct AttentionRun {
+  GuardedTensor out, lse, weights;  // weights undefined for WeightsMode::kNone
+  bool intact() const { return out.intact() && lse.intact() && weights.intact(); }
+};
+
+// Validates and runs with outputs of its own, NaN before the call. Plan: "" is the op's choice.
+AttentionRun run_attention_case(AttentionCall call, const std::string& plan = "",
+                                Storage storage = Storage::kContiguous);
+
+}  // namespace polyhead::oracle

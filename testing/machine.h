@@ -1,0 +1,44 @@
+// Running a body on every instruction set, plan and number of threads, and putting all back after.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "attention/attention_call.h"
+
+namespace polyhead::oracle {
+
+// Runs body(isa) with each ISA this CPU has forced, the best first.
+void for_each_isa(const std::function<void(const std::string& isa)>& body);
+
+// Those that promise each other's bits: all but "baseline".
+std::vector<std::string> isas_with_fma();
+
+// Names of the plans that support the call. "reference" comes last and is left out where there is
+// another, unless asked for: it is the truth, not a kernel.
+std::vector<std::string> plans_for(const AttentionCall& call, bool with_reference = false);
+
+class ForcedIsa {
+ public:
+  explicit ForcedIsa(const std::string& name);
+  ~ForcedIsa();
+  ForcedIsa(const ForcedIsa&) = delete;
+  ForcedIsa& operator=(const ForcedIsa&) = delete;
+
+ private:
+  std::string saved_;
+};
+
+class Threads {
+ public:
+  explicit Threads(int n);
+  ~Threads();
+  Threads(const Threads&) = delete;
+  Threads& operator=(const Threads&) = delete;
+
+ private:
+  int saved_;
+};
+
+}  // namespace polyhead::oracle
