@@ -1,0 +1,118 @@
+#include "module/attention_parameters.h"
+
+#include <cstring>
+
+#include "module/require.h"
+
+namespace polyhead {
+
+ConstTensorView AttentionParameters::weight(Projection first, int count) const {
+  if (in_proj_weight.defined()) {
+    const int64_t width = in_proj_weight.size(0) / 3;
+    return in_proj_weight.view().narrow(0, static_cast<int64_t>(first) * width, count * width);
+  }
+  const Tensor* separate[] = {&q_proj_weight, &k_proj_weight, &v_proj_weight};
+  return separate[static_cast<size_t>(first)]->view();
+}
+
+ConstTensorView AttentionParameters::bias(Projection first, int count) const {
+  if (!in_proj_bias.defined()) return {};
+  const int64_t width = in_proj_bias.size(0) / 3;
+  return in_proj_bias.view().narrow(0, static_cast<int64_t>(first) * width, count * width);
+}
+
+AttentionParameters make_parameters(const AttentionSizes& sizes, bool bias, bool bias_kv) {
+  const int64_t width = sizes.width(), embed_dim = sizes.embed_dim;
+  const auto zeros = [&](std::initializer_list<int64_t> shape) {
+    return Tensor(sizes.dtype, shape);
+  };
+  AttentionParameters result;
+  if (sizes.packed()) {
+    result.in_proj_weight = zeros({3 * width, embed_dim});
+  } else {
+    result.q_proj_weight = zeros({width, embed_dim});
+    result.k_proj_weight = zeros({width, sizes.kdim});
+    result.v_proj_weight = zeros({width, sizes.vdim});
+  }
+  result.out_proj_weight = zeros({embed_dim, width});
+  if (bias) {
+    result.in_proj_bias = zeros({3 * width});
+    result.out_proj_bias = zeros({embed_dim});
+  }
+  if (bias_kv) {
+    result.bias_k = zeros({1, 1, width});
+    result.bias_v = zeros({1, 1, width});
+  }
+  return result;
+}
+
+NamedViews mha_state_dict(AttentionParameters& parameters) {
+  NamedViews views;
+  const auto add = [&](const char* name, Tensor& tensor) {
+    if (tensor.defined()) views.emplace_back(name, tensor.view());
+  };
+  add("in_proj_weight", parameters.in_proj_weight);
+  add("q_proj_weight", parameters.q_proj_weight);
+  add("k_proj_weight", parameters.k_proj_weight);
+  add("v_proj_weight", parameters.v_proj_weight);
+  add("in_proj_bias", parameters.in_proj_bias);
+  add("bias_k", parameters.bias_k);
+  add("bias_v", parameters.bias_v);
+  add("out_proj.weight", parameters.out_proj_weight);
+  add("out_proj.bias", parameters.out_proj_bias);
+  return views;
+}
+
+NamedViews mha_load_targets(AttentionParameters& parameters) {
+  NamedViews views = mha_state_dict(parameters);
+  const char* const names[] = {"q_proj_", "k_proj_", "v_proj_"};
+  const auto add_parts = [&](Tensor& packed, const char* suffix) {
+    if (!packed.defined()) return;
+    const int64_t width = packed.size(0) / 3;
+    for (int64_t i = 0; i < 3; ++i) {
+      views.emplace_back(std::string(names[i]) + suffix, packed.view().narrow(0, i * width, width));
+    }
+  };
+  add_parts(parameters.in_proj_weight, "weight");
+  add_parts(parameters.in_proj_bias, "bias");
+  return views;
+}
+
+NamedViews scratch_state_dict(AttentionParameters& parameters) {
+  NamedViews views;
+  const int64_t width = parameters.in_proj_weight.size(0) / 3;
+  const char* const names[] = {"q_linear", "k_linear", "v_linear"};
+  for (int64_t i = 0; i < 3; ++i) {
+    const std::string name = names[i];
+    views.emplace_back(name + ".weight",
+                       parameters.in_proj_weight.view().narrow(0, i * width, width));
+    views.emplace_back(name + ".bias", parameters.in_proj_bias.view().narrow(0, i * width, width));
+  }
+  views.emplace_back("fc_out.weight", parameters.out_proj_weight.view());
+  views.emplace_back("fc_out.bias", parameters.out_proj_bias.view());
+  return views;
+}
+
+std::vector<std::pair<std::string, ConstTensorView>> read_only(const NamedViews& views) {
+  return {views.begin(), views.end()};
+}
+
+void assign_parameter(const NamedViews& state_dict, const std::string& name,
+                      const ConstTensorView& value, const char* function) {
+  const Require require(function);
+  std::string names;
+  for (const auto& [known, view] : state_dict) {
+    names += (names.empty() ? "" : ", ") + known;
+    if (known != name) continue;
+    require.given(value, name.c_str());
+    require.shape(value, name.c_str(), view.shape());
+    require.dtype(value, name.c_str(), view.dtype());
+    const Tensor rows(value);  // row-major, as the parameter
+    std::memcpy(view.data(), rows.data(),
+                static_cast<size_t>(view.numel()) * dtype_bytes(view.dtype()));
+    return;
+  }
+  require.fail("name", "got \"" + name + "\"", "one of " + names);
+}
+
+}  // namespace polyhead

@@ -1,0 +1,229 @@
+#include "module/forward_inputs.h"
+
+#include <string>
+
+#include "module/require.h"
+
+namespace polyhead {
+namespace {
+
+bool is_float_mask(const ConstTensorView& mask, DType module) {
+  return mask.dtype() == DType::kFloat32 || mask.dtype() == module;
+}
+
+Mask hidden_or_added(const ConstTensorView& mask) {
+  return mask.dtype() == DType::kBool ? Mask::boolean(mask, MaskSense::kExcluded)
+                                      : Mask::additive(mask);
+}
+
+// The checks of one call, in the order in which a user would want to hear of them.
+class Checker {
+ public:
+  // `names` are the operands', as the class calls them.
+  Checker(const ProjectedAttention& module, const char* function,
+          const std::array<const char*, 3>& names, bool batched_only)
+      : sizes_(module.sizes()),
+        extra_(module.num_extra()),
+        require_(function),
+        names_(names),
+        batched_only_(batched_only) {}
+
+  // Ranks, layouts and dtypes; leaves batch-first 3-D views.
+  void operands(Layout layout, const ConstTensorView& query, const ConstTensorView& key,
+                const ConstTensorView& value) {
+    require_.given(query, names_[0]);
+    if (query.rank() != 3 && (query.rank() != 2 || batched_only_)) {
+      require_.fail(names_[0], "shape is " + query.shape_string(),
+                    batched_only_ ? "3-D" : "3-D (batched) or 2-D (unbatched)");
+    }
+    inputs_.batched = query.rank() == 3;
+    inputs_.layout = layout;
+    inputs_.query = operand(query, names_[0], query.rank(), sizes_.embed_dim, "embed_dim");
+    inputs_.key = operand(key, names_[1], query.rank(), sizes_.kdim, "kdim");
+    inputs_.value = operand(value, names_[2], query.rank(), sizes_.vdim, "vdim");
+    same_size(inputs_.key, 1, 0, "batch", inputs_.query, 0);
+    same_size(inputs_.value, 2, 0, "batch", inputs_.query, 0);
+    same_size(inputs_.value, 2, 1, "length", inputs_.key, 1);
+    inputs_.columns = inputs_.kv_len() + extra_;
+  }
+
+  void key_padding_mask(const ConstTensorView& mask) {
+    if (!mask.defined()) return;
+    mask_dtype(mask, "key_padding_mask");
+    const int64_t batch = inputs_.batch(), kv_len = inputs_.kv_len();
+    const int64_t shape[] = {batch, kv_len};
+    require_.shape(mask, "key_padding_mask", Shape(shape).last(inputs_.batched ? 2 : 1),
+                   inputs_.batched ? "[B, S]" : "[S]");
+    const int last = mask.rank() - 1;
+    const int64_t sizes[] = {batch, 1, 1, kv_len};
+    const int64_t strides[] = {last > 0 ? mask.stride(0) : 0, 0, 0, mask.stride(last)};
+    inputs_.masks.add(hidden_or_added({mask.data(), mask.dtype(), sizes, strides}));
+  }
+
+  void attn_mask(const ConstTensorView& mask) {
+    if (!mask.defined()) return;
+    mask_dtype(mask, "attn_mask");
+    const int64_t batch = inputs_.batch(), heads = sizes_.num_heads;
+    const int64_t q_len = inputs_.q_len(), kv_len = inputs_.kv_len();
+    if (mask.rank() == 4) {
+      broadcastable(mask, "attn_mask");
+      inputs_.masks.add(hidden_or_added(mask));
+      return;
+    }
+    const int64_t shape[] = {batch * heads, q_len, kv_len};
+    if (mask.rank() != 2 && mask.rank() != 3) {
+      require_.fail("attn_mask", "shape is " + mask.shape_string(),
+                    "[L, S], [B*H, L, S] or broadcastable [1|B, 1|H, 1|L, 1|S]");
+    }
+    const char* const letters = inputs_.batched ? "[B*H, L, S]" : "[H, L, S]";
+    require_.shape(mask, "attn_mask", Shape(shape).last(static_cast<size_t>(mask.rank())),
+                   mask.rank() == 2 ? "[L, S]" : letters);
+    if (mask.rank() == 2) {
+      inputs_.masks.add(hidden_or_added(mask));
+      return;
+    }
+    const int64_t sizes[] = {batch, heads, q_len, kv_len};  // slice b * heads + h
+    const int64_t strides[] = {heads * mask.stride(0), mask.stride(0), mask.stride(1),
+                               mask.stride(2)};
+    inputs_.masks.add(hidden_or_added({mask.data(), mask.dtype(), sizes, strides}));
+  }
+
+  // The from-scratch class: numbers of any type, right-aligned, times -1e5.
+  void scratch_mask(const ConstTensorView& mask) {
+    if (!mask.defined()) return;
+    if (mask.dtype() == DType::kFloat16 || mask.dtype() == DType::kBFloat16) {
+      require_.fail("mask", message("dtype is ", dtype_name(mask.dtype())),
+                    "float32, float64, bool, int32 or int64");
+    }
+    if (mask.rank() > 4) {
+      require_.fail("mask", "shape is " + mask.shape_string(), "at most 4-D");
+    }
+    ConstTensorView aligned = mask;
+    while (aligned.rank() < 4) aligned = aligned.unsqueezed(0);
+    broadcastable(aligned, "mask");
+    inputs_.masks.add(Mask::additive(aligned, -1e5));
+  }
+
+  ForwardInputs& inputs() { return inputs_; }
+
+ private:
+  ConstTensorView operand(const ConstTensorView& view, const char* name, int rank, int64_t features,
+                          const char* why) const {
+    require_.given(view, name);
+    if (view.rank() != rank) {
+      require_.fail(name, "shape is " + view.shape_string(),
+                    message(rank, "-D, as ", names_[0], " is"));
+    }
+    require_.dtype(view, name, sizes_.dtype);
+    const int64_t size = view.size(rank - 1);
+    if (size != features) {
+      require_.fail(name, message("embed dim is ", size, " in ", view.shape_string()),
+                    message(features, " (", why, ")"));
+    }
+    if (rank == 2) return view.unsqueezed(0);
+    return inputs_.layout == Layout::kSequenceFirst ? view.transposed(0, 1) : view;
+  }
+
+  void same_size(const ConstTensorView& view, size_t name, int dim, const char* what,
+                 const ConstTensorView& as, size_t whose) const {
+    if (view.size(dim) == as.size(dim)) return;
+    require_.fail(names_[name], message(what, " is ", view.size(dim)),
+                  message(names_[whose], "'s ", as.size(dim)));
+  }
+
+  void mask_dtype(const ConstTensorView& mask, const char* name) const {
+    if (mask.dtype() == DType::kBool || is_float_mask(mask, sizes_.dtype)) return;
+    const bool wide = sizes_.dtype == DType::kFloat64;
+    require_.fail(name, message("dtype is ", dtype_name(mask.dtype())),
+                  wide ? "bool, float32 or float64" : "bool or float32");
+  }
+
+  void broadcastable(const ConstTensorView& mask, const char* name) const {
+    const int64_t need[] = {inputs_.batch(), sizes_.num_heads, inputs_.q_len(), inputs_.kv_len()};
+    static constexpr const char* kNames[] = {"batch", "num_heads", "query length", "key length"};
+    for (int dim = 0; dim < 4; ++dim) {
+      if (mask.size(dim) == 1 || mask.size(dim) == need[dim]) continue;
+      require_.fail(
+          name, message("shape is ", mask.shape_string(), ", ", kNames[dim], " ", mask.size(dim)),
+          message("1 or ", need[dim]));
+    }
+  }
+
+  const AttentionSizes& sizes_;
+  int64_t extra_;
+  Require require_;
+  std::array<const char*, 3> names_;
+  bool batched_only_;
+  ForwardInputs inputs_;
+};
+
+// The result as batch-first 3-D (or 4-D) view.
+TensorView batched_view(const TensorView& view, const ForwardInputs& inputs) {
+  return inputs.batched ? view : view.unsqueezed(0);
+}
+
+}  // namespace
+
+ForwardInputs check_mha_inputs(const ProjectedAttention& module, Layout layout,
+                               const ConstTensorView& query, const ConstTensorView& key,
+                               const ConstTensorView& value, const ForwardOptions& options) {
+  Checker checker(module, kMhaName, {"query", "key", "value"}, /*batched_only=*/false);
+  checker.operands(layout, query, key, value);
+  checker.key_padding_mask(options.key_padding_mask);
+  checker.attn_mask(options.attn_mask);
+  if (options.is_causal) checker.inputs().masks.add(Mask::causal(options.causal_align));
+  return checker.inputs();
+}
+
+ForwardInputs check_scratch_inputs(const ProjectedAttention& module, const ConstTensorView& q,
+                                   const ConstTensorView& k, const ConstTensorView& v,
+                                   const ConstTensorView& mask) {
+  Checker checker(module, kScratchName, {"q", "k", "v"}, /*batched_only=*/true);
+  checker.operands(Layout::kBatchFirst, q, k, v);
+  checker.scratch_mask(mask);
+  return checker.inputs();
+}
+
+ShapeBuffer out_shape(const ForwardInputs& inputs, const AttentionSizes& sizes) {
+  const int64_t batch = inputs.batch(), q_len = inputs.q_len();
+  if (!inputs.batched) return {{q_len, sizes.embed_dim}, 2};
+  if (inputs.layout == Layout::kSequenceFirst) return {{q_len, batch, sizes.embed_dim}, 3};
+  return {{batch, q_len, sizes.embed_dim}, 3};
+}
+
+ShapeBuffer weights_shape(const ForwardInputs& inputs, const AttentionSizes& sizes,
+                          WeightsMode mode) {
+  ShapeBuffer shape;
+  if (inputs.batched) shape.sizes[shape.rank++] = inputs.batch();
+  if (mode == WeightsMode::kPerHead) shape.sizes[shape.rank++] = sizes.num_heads;
+  shape.sizes[shape.rank++] = inputs.q_len();
+  shape.sizes[shape.rank++] = inputs.columns;
+  return shape;
+}
+
+ProjectedCall complete_call(const ForwardInputs& inputs, const AttentionSizes& sizes,
+                            WeightsMode mode, const TensorView& out, const TensorView& weights,
+                            const char* function) {
+  const Require require(function);
+  const auto output = [&](const TensorView& view, const char* name, Shape need) {
+    require.given(view, name);
+    require.shape(view, name, need);
+    require.dtype(view, name, sizes.dtype);
+  };
+  ProjectedCall call{.query = inputs.query, .key = inputs.key, .value = inputs.value};
+  output(out, "out", out_shape(inputs, sizes));
+  const bool sequence_first = inputs.batched && inputs.layout == Layout::kSequenceFirst;
+  call.out = batched_view(out, inputs);
+  if (sequence_first) call.out = call.out.transposed(0, 1);
+  call.masks = inputs.masks.span();
+  call.weights_mode = mode;
+  if (mode == WeightsMode::kNone) {
+    if (weights.defined()) require.fail("weights", "given, with WeightsMode::kNone", "undefined");
+    return call;
+  }
+  output(weights, "weights", weights_shape(inputs, sizes, mode));
+  call.weights = batched_view(weights, inputs);
+  return call;
+}
+
+}  // namespace polyhead

@@ -1,0 +1,65 @@
+// The checks of a module's forward, and what they leave: batch-first views and a list of masks.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include <polyhead/multihead_attention.h>
+#include "module/attention_parameters.h"
+#include "module/projected_attention.h"
+
+namespace polyhead {
+
+// Holds its masks in place: a forward must not allocate.
+class MaskList {
+ public:
+  void add(const Mask& mask) { masks_[count_++] = mask; }
+  std::span<const Mask> span() const { return {masks_.data(), count_}; }
+
+ private:
+  std::array<Mask, 3> masks_{Mask::causal(), Mask::causal(), Mask::causal()};
+  size_t count_ = 0;
+};
+
+struct ForwardInputs {
+  ConstTensorView query, key, value;  // [batch, len, features]
+  MaskList masks;
+  bool batched = true;
+  Layout layout = Layout::kBatchFirst;
+  int64_t columns = 0;  // of the weights: kv_len and the appended ones
+
+  int64_t batch() const { return query.size(0); }
+  int64_t q_len() const { return query.size(1); }
+  int64_t kv_len() const { return key.size(1); }
+};
+
+// All throw InvalidArgument with a message that says what was got and what is needed.
+ForwardInputs check_mha_inputs(const ProjectedAttention& module, Layout layout,
+                               const ConstTensorView& query, const ConstTensorView& key,
+                               const ConstTensorView& value, const ForwardOptions& options);
+ForwardInputs check_scratch_inputs(const ProjectedAttention& module, const ConstTensorView& q,
+                                   const ConstTensorView& k, const ConstTensorView& v,
+                                   const ConstTensorView& mask);
+
+// Shapes of the results, as the caller sees them.
+struct ShapeBuffer {
+  std::array<int64_t, 4> sizes{};
+  size_t rank = 0;
+
+  operator Shape() const { return {sizes.data(), rank}; }  // NOLINT(google-explicit-constructor)
+};
+ShapeBuffer out_shape(const ForwardInputs& inputs, const AttentionSizes& sizes);
+ShapeBuffer weights_shape(const ForwardInputs& inputs, const AttentionSizes& sizes,
+                          WeightsMode mode);
+
+// Checks the caller's outputs and completes the call; `inputs` must outlive it.
+ProjectedCall complete_call(const ForwardInputs& inputs, const AttentionSizes& sizes,
+                            WeightsMode mode, const TensorView& out, const TensorView& weights,
+                            const char* function);
+
+inline constexpr const char* kMhaName = "MultiheadAttention";
+inline constexpr const char* kScratchName = "FromScratchMultiHeadAttention";
+
+}  // namespace polyhead

@@ -1,0 +1,162 @@
+#include "module/module_files.h"
+
+#include <map>
+
+#include <polyhead/io.h>
+#include "base/escape.h"
+#include "module/forward_inputs.h"
+#include "module/recognise.h"
+#include "module/require.h"
+#include "module/state_dict_plan.h"
+
+namespace polyhead {
+namespace {
+
+// Problems named in one message: a file of another model can have thousands.
+constexpr size_t kListed = 12;
+
+std::string listed(const std::vector<std::string>& items, const char* separator) {
+  std::string text;
+  for (size_t i = 0; i < items.size() && i < kListed; ++i) text += (i ? separator : "") + items[i];
+  if (items.size() > kListed) text += message(separator, "and ", items.size() - kListed, " more");
+  return text;
+}
+
+std::string described(const RecognisedModule& module) {
+  const std::string map = module.map.empty() ? "" : ", name map " + module.map;
+  return message('"', escaped(module.prefix), "\" (", layout_name(module.layout), map, ")");
+}
+
+// One file, one class: finds the module's prefix and plans what to read.
+class Reader {
+ public:
+  using Prefixes = std::vector<std::string> (*)(const Entries&, const NameMap&);
+  using MakePlan = StateDictPlan (*)(const Entries&, const std::string&, const NameMap&);
+
+  Reader(const char* function, const std::string& path, const LoadOptions& options)
+      : function_(function), path_(path), options_(options), file_(path) {}
+
+  StateDictPlan plan(Prefixes prefixes, MakePlan make_plan) const {
+    StateDictPlan plan = make_plan(
+        file_.entries(), prefix(prefixes(file_.entries(), options_.names)), options_.names);
+    if (!plan.module.problems.empty()) fail(listed(plan.module.problems, "; "));
+    return plan;
+  }
+
+  // `known`: what the shapes say, 0 if nothing.
+  int64_t num_heads(int64_t known) const {
+    const int64_t given = options_.num_heads != 0 ? options_.num_heads : metadata_heads(known);
+    if (given < 0 || (known != 0 && given != known)) {
+      fail(message("num_heads: got ", given, "; must be ",
+                   known != 0 ? message(known, ", by the shape of q_linear.weight")
+                              : std::string("greater than 0")));
+    }
+    return given;
+  }
+
+  LoadedTensors tensors(const StateDictPlan& plan) const {
+    LoadedTensors tensors;
+    for (const auto& [target, name] : plan.tensors) {
+      tensors.emplace_back(target, file_.read_widened(name));
+    }
+    return tensors;
+  }
+
+ private:
+  [[noreturn]] void fail(const std::string& what) const {
+    throw InvalidArgument(message(function_, ": ", escaped(path_), ": ", what));
+  }
+
+  std::string prefix(const std::vector<std::string>& found) const {
+    if (!options_.prefix.empty()) {
+      if (std::ranges::find(found, options_.prefix) != found.end()) return options_.prefix;
+      fail(message("prefix: got \"", escaped(options_.prefix), "\"; ", modules_here()));
+    }
+    if (found.size() == 1) return found.front();
+    if (found.empty()) fail("holds no module of this class; " + modules_here());
+    std::vector<std::string> quoted;
+    for (const std::string& each : found) quoted.push_back(message('"', escaped(each), '"'));
+    fail(message("holds ", found.size(), " modules; name one as prefix: ", listed(quoted, ", ")));
+  }
+
+  std::string modules_here() const {
+    std::vector<std::string> modules;
+    for (const RecognisedModule& module : recognise_modules(file_)) {
+      modules.push_back(described(module));
+    }
+    if (modules.empty()) return "no attention module is recognised in it";
+    return "recognised in it: " + listed(modules, ", ");
+  }
+
+  int64_t metadata_heads(int64_t known) const {
+    if (known != 0) return known;
+    const auto& metadata = file_.metadata();
+    const auto at = metadata.find("num_heads");
+    if (at == metadata.end()) {
+      fail("num_heads: not given, and not in the file's __metadata__; must be given");
+    }
+    const int64_t heads = whole_number(at->second);
+    if (heads == 0) {
+      fail(message("num_heads: __metadata__ has \"", escaped(at->second, 40),
+                   "\"; must be a whole number greater than 0"));
+    }
+    return heads;
+  }
+
+  const char* function_;
+  const std::string& path_;
+  const LoadOptions& options_;
+  SafetensorsFile file_;
+};
+
+DType module_dtype(const LoadedTensors& tensors) { return tensors.front().second.dtype(); }
+
+}  // namespace
+
+MhaFile read_mha(const std::string& path, const LoadOptions& options) {
+  check_mha_names(options.names);
+  const Reader reader("MultiheadAttention::load", path, options);
+  const StateDictPlan plan = reader.plan(mha_prefixes, plan_mha);
+  MhaFile result;
+  result.config = {.embed_dim = plan.module.embed_dim,
+                   .num_heads = reader.num_heads(0),
+                   .layout = options.layout,
+                   .bias = plan.module.has_bias,
+                   .add_bias_kv = plan.module.has_bias_kv,
+                   .add_zero_attn = options.add_zero_attn,
+                   .kdim = plan.module.kdim,
+                   .vdim = plan.module.vdim,
+                   .dropout = options.dropout};
+  result.tensors = reader.tensors(plan);
+  result.config.dtype = module_dtype(result.tensors);
+  return result;
+}
+
+ScratchFile read_scratch(const std::string& path, const LoadOptions& options) {
+  check_scratch_names(options.names);
+  const Reader reader("FromScratchMultiHeadAttention::load", path, options);
+  const StateDictPlan plan = reader.plan(scratch_prefixes, plan_scratch);
+  const bool full = plan.module.layout == ModuleLayout::kScratchFull;
+  ScratchFile result;
+  result.embed_size = plan.module.embed_dim;
+  result.num_heads = reader.num_heads(full ? plan.module.num_heads : 0);
+  result.width = full ? HeadWidth::kFull : HeadWidth::kSplit;
+  result.tensors = reader.tensors(plan);
+  result.dtype = module_dtype(result.tensors);
+  return result;
+}
+
+void fill_parameters(const NamedViews& targets, const LoadedTensors& tensors,
+                     const char* function) {
+  for (const auto& [name, tensor] : tensors) assign_parameter(targets, name, tensor, function);
+}
+
+void save_module(const std::string& path, const std::string& prefix,
+                 const std::vector<std::pair<std::string, ConstTensorView>>& state_dict,
+                 int64_t num_heads) {
+  NamedTensors tensors;
+  for (const auto& [name, view] : state_dict) tensors.emplace_back(prefix + name, view);
+  save_safetensors(path, tensors, {{"num_heads", std::to_string(num_heads)}});
+}
+
+}  // namespace polyhead

@@ -1,0 +1,126 @@
+#include <polyhead/multihead_attention.h>
+
+#include <utility>
+
+#include "module/forward_inputs.h"
+#include "module/initialise.h"
+#include "module/module_files.h"
+#include "module/require.h"
+
+namespace polyhead {
+namespace {
+
+int64_t positive(int64_t value, const char* name) {
+  if (value <= 0) Require(kMhaName).fail(name, message("got ", value), "greater than 0");
+  return value;
+}
+
+// Checks the configuration and fills in its defaults.
+MultiheadAttention::Config checked(MultiheadAttention::Config config) {
+  const Require require(kMhaName);
+  positive(config.embed_dim, "embed_dim");
+  positive(config.num_heads, "num_heads");
+  if (config.embed_dim % config.num_heads != 0) {
+    require.fail("num_heads", message("got ", config.num_heads),
+                 message("a divisor of embed_dim ", config.embed_dim));
+  }
+  if (config.layout != Layout::kBatchFirst && config.layout != Layout::kSequenceFirst) {
+    require.fail("layout", "not said", "Layout::kBatchFirst or Layout::kSequenceFirst");
+  }
+  if (config.kdim != 0) positive(config.kdim, "kdim");
+  if (config.vdim != 0) positive(config.vdim, "vdim");
+  if (config.kdim == 0) config.kdim = config.embed_dim;
+  if (config.vdim == 0) config.vdim = config.embed_dim;
+  if (!(config.dropout >= 0 && config.dropout <= 1)) {  // also refuses NaN
+    require.fail("dropout", message("got ", config.dropout), "between 0 and 1");
+  }
+  if (config.dtype != DType::kFloat32 && config.dtype != DType::kFloat64) {
+    require.fail("dtype", message("got ", dtype_name(config.dtype)), "float32 or float64");
+  }
+  return config;
+}
+
+AttentionSizes sizes_of(const MultiheadAttention::Config& config) {
+  return {.embed_dim = config.embed_dim,
+          .num_heads = config.num_heads,
+          .head_dim = config.embed_dim / config.num_heads,
+          .kdim = config.kdim,
+          .vdim = config.vdim,
+          .add_zero_attn = config.add_zero_attn,
+          .dtype = config.dtype};
+}
+
+}  // namespace
+
+struct MultiheadAttention::Impl {
+  explicit Impl(const Config& checked_config)
+      : config(checked_config),
+        attention(sizes_of(config),
+                  make_parameters(sizes_of(config), config.bias, config.add_bias_kv)) {}
+
+  Config config;
+  ProjectedAttention attention;
+};
+
+MultiheadAttention::MultiheadAttention(const Config& config, uint64_t seed)
+    : impl_(std::make_unique<Impl>(checked(config))) {
+  initialise_mha(impl_->attention.parameters(), seed);
+  impl_->attention.repack();
+}
+
+MultiheadAttention::MultiheadAttention(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+MultiheadAttention::MultiheadAttention(MultiheadAttention&&) noexcept = default;
+MultiheadAttention& MultiheadAttention::operator=(MultiheadAttention&&) noexcept = default;
+MultiheadAttention::~MultiheadAttention() = default;
+
+MultiheadAttention MultiheadAttention::load(const std::string& path, const LoadOptions& options) {
+  MhaFile file = read_mha(path, options);
+  auto impl = std::make_unique<Impl>(checked(file.config));
+  fill_parameters(mha_load_targets(impl->attention.parameters()), file.tensors, kMhaName);
+  impl->attention.repack();
+  return MultiheadAttention(std::move(impl));
+}
+
+void MultiheadAttention::save(const std::string& path, const std::string& prefix) const {
+  save_module(path, prefix, state_dict(), config().num_heads);
+}
+
+MultiheadAttention::Result MultiheadAttention::forward(const ConstTensorView& query,
+                                                       const ConstTensorView& key,
+                                                       const ConstTensorView& value,
+                                                       const ForwardOptions& options) const {
+  const AttentionSizes& sizes = impl_->attention.sizes();
+  const ForwardInputs inputs =
+      check_mha_inputs(impl_->attention, impl_->config.layout, query, key, value, options);
+  Result result;
+  result.out = Tensor(sizes.dtype, out_shape(inputs, sizes));
+  if (options.need_weights != WeightsMode::kNone) {
+    result.weights = Tensor(sizes.dtype, weights_shape(inputs, sizes, options.need_weights));
+  }
+  forward_into(query, key, value, options, result.out, result.weights);
+  return result;
+}
+
+void MultiheadAttention::forward_into(const ConstTensorView& query, const ConstTensorView& key,
+                                      const ConstTensorView& value, const ForwardOptions& options,
+                                      const TensorView& out, const TensorView& weights) const {
+  const ForwardInputs inputs =
+      check_mha_inputs(impl_->attention, impl_->config.layout, query, key, value, options);
+  ProjectedCall call =
+      complete_call(inputs, impl_->attention.sizes(), options.need_weights, out, weights, kMhaName);
+  call.empty_rows = options.empty_rows;
+  impl_->attention.run(call);
+}
+
+const MultiheadAttention::Config& MultiheadAttention::config() const { return impl_->config; }
+
+std::vector<std::pair<std::string, ConstTensorView>> MultiheadAttention::state_dict() const {
+  return read_only(mha_state_dict(impl_->attention.parameters()));
+}
+
+void MultiheadAttention::set_parameter(const std::string& name, const ConstTensorView& value) {
+  assign_parameter(mha_state_dict(impl_->attention.parameters()), name, value, kMhaName);
+  impl_->attention.repack();
+}
+
+}  // namespace polyhead

@@ -1,0 +1,38 @@
+// Which attention modules a safetensors file holds, told from names, shapes and dtypes alone.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include <polyhead/io.h>
+
+namespace polyhead {
+
+enum class ModuleLayout { kMha, kScratchSplit, kScratchFull };
+
+struct RecognisedModule {
+  ModuleLayout layout = ModuleLayout::kMha;
+  std::string prefix;                // "encoder.layers.0.self_attn."; empty: at the top
+  std::string map;                   // "": the class's own names; "bert", "vit" or "llama"
+  std::vector<std::string> tensors;  // their names in the file, the class's order
+  int64_t embed_dim = 0, kdim = 0, vdim = 0;
+  int64_t num_heads = 0;  // of __metadata__, or of the full layout's shapes; 0: unknown
+  std::string dtype;      // as in the file: "F32", "BF16", ...
+  bool packed = false, has_bias = false, has_bias_kv = false;
+  std::vector<std::string> problems;  // why it would not load; empty: it would
+};
+
+// In the order of the file's names. The llama map covers checkpoints without biases.
+std::vector<RecognisedModule> recognise_modules(const SafetensorsFile& file);
+std::vector<RecognisedModule> recognise_modules(const std::vector<SafetensorsEntry>& entries,
+                                                const std::map<std::string, std::string>& metadata);
+
+// The number greater than 0 that the text is, or 0.
+int64_t whole_number(const std::string& text);
+
+// "nn.MultiheadAttention", "from scratch", "from scratch, full head width".
+const char* layout_name(ModuleLayout layout);
+
+}  // namespace polyhead

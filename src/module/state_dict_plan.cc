@@ -1,0 +1,279 @@
+#include "module/state_dict_plan.h"
+
+#include <algorithm>
+#include <array>
+#include <map>
+#include <span>
+
+#include "base/escape.h"
+#include "module/forward_inputs.h"
+#include "module/require.h"
+
+namespace polyhead {
+namespace {
+
+using Names = std::span<const char* const>;
+
+// The in-projection weights come first: one of them makes a module.
+constexpr const char* kMhaTargets[] = {"in_proj_weight", "q_proj_weight",   "k_proj_weight",
+                                       "v_proj_weight",  "in_proj_bias",    "q_proj_bias",
+                                       "k_proj_bias",    "v_proj_bias",     "bias_k",
+                                       "bias_v",         "out_proj.weight", "out_proj.bias"};
+constexpr size_t kMhaAnchors = 4;
+constexpr const char* kScratchTargets[] = {"q_linear.weight", "k_linear.weight", "v_linear.weight",
+                                           "q_linear.bias",   "k_linear.bias",   "v_linear.bias",
+                                           "fc_out.weight",   "fc_out.bias"};
+constexpr size_t kScratchAnchors = 3;
+
+bool contains(Names names, const std::string& name) {
+  return std::ranges::any_of(names, [&](const char* known) { return name == known; });
+}
+
+// Our name for a tensor called `rest` under the module's prefix; empty: none of ours.
+std::string target_of(const std::string& rest, const NameMap& names, Names known) {
+  const auto mapped = names.find(rest);
+  const std::string target = mapped == names.end() ? rest : mapped->second;
+  return contains(known, target) ? target : "";
+}
+
+// The name in the file, for messages about a tensor that is not there.
+std::string name_in_file(const std::string& target, const NameMap& names) {
+  for (const auto& [from, to] : names) {
+    if (to == target) return from;
+  }
+  return target;
+}
+
+std::vector<std::string> prefixes(const Entries& entries, const NameMap& names, Names anchors) {
+  std::vector<std::string> keys;
+  for (const char* anchor : anchors) keys.push_back(name_in_file(anchor, names));
+  std::vector<std::string> found;
+  for (const SafetensorsEntry& entry : entries) {
+    for (const std::string& key : keys) {
+      if (!entry.name.ends_with(key)) continue;
+      const std::string prefix = entry.name.substr(0, entry.name.size() - key.size());
+      const bool whole_name = prefix.empty() || prefix.back() == '.';
+      if (whole_name && std::ranges::find(found, prefix) == found.end()) found.push_back(prefix);
+    }
+  }
+  return found;
+}
+
+// "attention.self.query.weight" -> "attention.self.query."
+std::string stem(const std::string& name) { return name.substr(0, name.rfind('.') + 1); }
+
+// Collects the tensors under one prefix and what is wrong with them.
+class Planner {
+ public:
+  Planner(const std::string& prefix, const NameMap& names) : prefix_(prefix), names_(names) {
+    plan_.module.prefix = prefix;
+  }
+
+  void collect(const Entries& entries, Names known) {
+    for (const SafetensorsEntry& entry : entries) {
+      if (!entry.name.starts_with(prefix_)) continue;
+      const std::string rest = entry.name.substr(prefix_.size());
+      const std::string target = target_of(rest, names_, known);
+      if (target.empty()) {
+        if (is_ours(rest)) problem("extra " + described(entry));
+        continue;
+      }
+      const auto [at, fresh] = found_.emplace(target, &entry);
+      if (!fresh) {
+        problem(message("both ", escaped(at->second->name), " and ", escaped(entry.name),
+                        " stand for ", target));
+      }
+    }
+    for (const char* name : known) {
+      if (const SafetensorsEntry* entry = find(name)) dtype(*entry);
+    }
+  }
+
+  const SafetensorsEntry* find(const std::string& target) const {
+    const auto at = found_.find(target);
+    return at == found_.end() ? nullptr : at->second;
+  }
+
+  // Size `dim` of a tensor, 0 if it is not there or has not as many.
+  int64_t size(const char* target, size_t dim) const {
+    const SafetensorsEntry* entry = find(target);
+    return entry != nullptr && dim < entry->shape.size() ? entry->shape[dim] : 0;
+  }
+
+  bool has_any(std::initializer_list<const char*> targets) const {
+    return std::ranges::any_of(targets, [&](const char* name) { return find(name) != nullptr; });
+  }
+
+  // The tensor must be there with this shape; `wrong` adds to the message if it has another.
+  void need(const char* target, const std::vector<int64_t>& shape, const char* wrong = "") {
+    const SafetensorsEntry* entry = find(target);
+    if (entry == nullptr) {
+      problem(message("missing ", escaped(prefix_ + name_in_file(target, names_)), " ",
+                      shape_text(shape)));
+      return;
+    }
+    plan_.tensors.emplace_back(target, entry->name);
+    plan_.module.tensors.push_back(entry->name);
+    if (entry->shape == shape) return;
+    const bool transposed = shape.size() == 2 && shape[0] != shape[1] &&
+                            entry->shape == std::vector<int64_t>{shape[1], shape[0]};
+    problem(message(escaped(entry->name), " is ", shape_text(entry->shape), "; must be ",
+                    shape_text(shape),
+                    transposed ? " (it is stored transposed, as Conv1D layers do)" : wrong));
+  }
+
+  void problem(const std::string& text) { plan_.module.problems.push_back(text); }
+  RecognisedModule& module() { return plan_.module; }
+  StateDictPlan take() { return std::move(plan_); }
+
+ private:
+  // Under the class's own names everything below the prefix belongs to the module. A map describes
+  // part of a layer, so there only what sits beside a mapped tensor does ("query.weight_scale").
+  bool is_ours(const std::string& rest) const {
+    if (names_.empty()) return true;
+    return std::ranges::any_of(names_, [&](const auto& pair) {
+      const std::string beside = stem(pair.first);
+      return !beside.empty() && rest.starts_with(beside);
+    });
+  }
+
+  std::string described(const SafetensorsEntry& entry) const {
+    return message(escaped(entry.name), " ", shape_text(entry.shape));
+  }
+
+  void dtype(const SafetensorsEntry& entry) {
+    static constexpr std::array<const char*, 4> kDTypes = {"F32", "F64", "F16", "BF16"};
+    std::string& dtype = plan_.module.dtype;
+    if (!contains(kDTypes, entry.dtype)) {
+      problem(message(escaped(entry.name), " has dtype ", escaped(entry.dtype),
+                      "; must be F32, F64, F16 or BF16"));
+    } else if (dtype.empty()) {
+      dtype = entry.dtype;
+      first_ = entry.name;
+    } else if (dtype != entry.dtype) {
+      problem(message("mixed dtypes: ", escaped(first_), " is ", dtype, ", ", escaped(entry.name),
+                      " is ", escaped(entry.dtype)));
+    }
+  }
+
+  std::string prefix_, first_;
+  const NameMap& names_;
+  std::map<std::string, const SafetensorsEntry*> found_;
+  StateDictPlan plan_;
+};
+
+// The packed weight may be stored transposed: the smaller size is E either way.
+int64_t infer_embed_dim(const Planner& planner) {
+  if (planner.find("in_proj_weight") != nullptr) {
+    return std::min(planner.size("in_proj_weight", 0), planner.size("in_proj_weight", 1));
+  }
+  const int64_t out = planner.size("out_proj.weight", 0);
+  return out != 0 ? out : planner.size("q_proj_weight", 0);
+}
+
+// in_proj_weight, or three separate weights; and its bias likewise.
+void plan_in_projection(Planner& planner, int64_t embed_dim) {
+  RecognisedModule& module = planner.module();
+  module.packed = planner.find("in_proj_weight") != nullptr;
+  if (module.packed) {
+    if (planner.has_any({"q_proj_weight", "k_proj_weight", "v_proj_weight"})) {
+      planner.problem("both in_proj_weight and separate q, k, v weights; only one can be meant");
+    }
+    planner.need("in_proj_weight", {3 * embed_dim, embed_dim});
+  } else {
+    static constexpr const char* kHint =
+        " (a transposed weight, or fewer key/value heads than query heads?)";
+    planner.need("q_proj_weight", {embed_dim, embed_dim}, kHint);
+    planner.need("k_proj_weight", {embed_dim, module.kdim}, kHint);
+    planner.need("v_proj_weight", {embed_dim, module.vdim}, kHint);
+  }
+  if (!module.has_bias) return;
+  if (planner.has_any({"q_proj_bias", "k_proj_bias", "v_proj_bias"})) {
+    if (planner.find("in_proj_bias") != nullptr) {
+      planner.problem("both in_proj_bias and separate q, k, v biases; only one can be meant");
+    }
+    planner.need("q_proj_bias", {embed_dim});
+    planner.need("k_proj_bias", {embed_dim});
+    planner.need("v_proj_bias", {embed_dim});
+  } else {
+    planner.need("in_proj_bias", {3 * embed_dim});
+  }
+}
+
+int64_t or_else(int64_t size, int64_t otherwise) { return size != 0 ? size : otherwise; }
+
+void check_names(const NameMap& names, Names known, const char* function) {
+  for (const auto& [from, to] : names) {
+    if (contains(known, to)) continue;
+    std::string all;
+    for (const char* name : known) all += (all.empty() ? "" : ", ") + std::string(name);
+    Require(function).fail("names",
+                           message("\"", escaped(from), "\" leads to \"", escaped(to), "\""),
+                           "one of " + all);
+  }
+}
+
+}  // namespace
+
+std::vector<std::string> mha_prefixes(const Entries& entries, const NameMap& names) {
+  return prefixes(entries, names, Names(kMhaTargets).first(kMhaAnchors));
+}
+
+std::vector<std::string> scratch_prefixes(const Entries& entries, const NameMap& names) {
+  return prefixes(entries, names, Names(kScratchTargets).first(kScratchAnchors));
+}
+
+StateDictPlan plan_mha(const Entries& entries, const std::string& prefix, const NameMap& names) {
+  Planner planner(prefix, names);
+  planner.collect(entries, kMhaTargets);
+  RecognisedModule& module = planner.module();
+  const int64_t embed_dim = infer_embed_dim(planner);
+  module.embed_dim = embed_dim;
+  module.kdim = or_else(planner.size("k_proj_weight", 1), embed_dim);
+  module.vdim = or_else(planner.size("v_proj_weight", 1), embed_dim);
+  module.has_bias = planner.has_any(
+      {"in_proj_bias", "q_proj_bias", "k_proj_bias", "v_proj_bias", "out_proj.bias"});
+  module.has_bias_kv = planner.has_any({"bias_k", "bias_v"});
+  plan_in_projection(planner, embed_dim);
+  if (module.has_bias_kv) {
+    planner.need("bias_k", {1, 1, embed_dim});
+    planner.need("bias_v", {1, 1, embed_dim});
+  }
+  planner.need("out_proj.weight", {embed_dim, embed_dim});
+  if (module.has_bias) planner.need("out_proj.bias", {embed_dim});
+  return planner.take();
+}
+
+// Linear(embed_dim, width) three times, then Linear(width, embed_dim).
+StateDictPlan plan_scratch(const Entries& entries, const std::string& prefix,
+                           const NameMap& names) {
+  Planner planner(prefix, names);
+  planner.collect(entries, kScratchTargets);
+  RecognisedModule& module = planner.module();
+  const int64_t embed_dim = planner.size("q_linear.weight", 1);
+  const int64_t width = planner.size("q_linear.weight", 0);
+  const bool full = width > embed_dim;
+  module.layout = full ? ModuleLayout::kScratchFull : ModuleLayout::kScratchSplit;
+  module.embed_dim = module.kdim = module.vdim = embed_dim;
+  module.has_bias = true;
+  if (full && embed_dim > 0 && width % embed_dim == 0) module.num_heads = width / embed_dim;
+  if (embed_dim == 0 || width % embed_dim != 0) {
+    planner.problem(message(escaped(prefix), "q_linear.weight has ", width, " rows of ", embed_dim,
+                            "; must be [E, E] or [H*E, E]"));
+  }
+  for (const std::string name : {"q_linear", "k_linear", "v_linear"}) {
+    planner.need((name + ".weight").c_str(), {width, embed_dim});
+    planner.need((name + ".bias").c_str(), {width});
+  }
+  planner.need("fc_out.weight", {embed_dim, width});
+  planner.need("fc_out.bias", {embed_dim});
+  return planner.take();
+}
+
+void check_mha_names(const NameMap& names) { check_names(names, kMhaTargets, kMhaName); }
+
+void check_scratch_names(const NameMap& names) {
+  check_names(names, kScratchTargets, kScratchName);
+}
+
+}  // namespace polyhead
