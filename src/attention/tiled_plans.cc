@@ -117,8 +117,9 @@ void run_rows(const AttentionCall& call, const AttentionKernel<T>& kernel, int64
   kernel.run(*tile, workspace);
 }
 
-// Tasks: (query tile, batch, heads in steps of heads_per_task), the last query tiles first, since
-// causal ones grow longer with the row.
+// Tasks: (batch, heads in steps of heads_per_task, query tile), so that the keys and values of a
+// head stay in cache from tile to tile; the last tile first, since causal ones grow longer with the
+// row.
 template <class T>
 void run_tiled(const AttentionCall& call, int64_t heads_per_task) {
   if (call.batch() * call.num_heads() * call.q_len() == 0) return;
@@ -134,8 +135,8 @@ void run_tiled(const AttentionCall& call, int64_t heads_per_task) {
       static_cast<size_t>(tiles * call.batch() * groups), flops,
       attention_workspace_bytes(shape, kernel.max_rows), [&](size_t task, std::byte* workspace) {
         const auto n = static_cast<int64_t>(task);
-        const int64_t group = n % groups, batch = n / groups % call.batch();
-        const int64_t row = (tiles - 1 - n / groups / call.batch()) * rows;
+        const int64_t group = n / tiles % groups, batch = n / tiles / groups;
+        const int64_t row = (tiles - 1 - n % tiles) * rows;
         AttentionTile<T> tile = shape;
         for (int64_t h = 0; h < heads_per_task; ++h) {
           run_rows(call, kernel, batch, group * heads_per_task + h, row, &tile, workspace);
