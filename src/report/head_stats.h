@@ -1,0 +1,27 @@
+// What one head does, in six numbers.
+#pragma once
+
+#include <cstdint>
+
+#include <polyhead/tensor_view.h>
+
+namespace polyhead {
+
+// Means over the query rows that see anything. The last five compare positions, query i with key j,
+// and mean something where queries and keys are the same tokens.
+struct HeadStats {
+  double entropy_bits = 0;   // 2^entropy keys looked at evenly have it
+  double mean_distance = 0;  // |i - j|, weighted
+  double previous = 0;       // weight on key i - 1
+  double next = 0;           // weight on key i + 1
+  double diagonal = 0;       // weight on key i
+  double first = 0;          // weight on key 0
+};
+
+// weights [q_len, kv_len], float32 or float64, any strides; NaN counts as 0.
+HeadStats head_stats(const ConstTensorView& weights);
+
+// One element of a float32 or float64 [q_len, kv_len] view.
+double weight_at(const ConstTensorView& weights, int64_t query, int64_t key);
+
+}  // namespace polyhead

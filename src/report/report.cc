@@ -1,0 +1,191 @@
+#include "report/report.h"
+
+#include <bit>
+#include <cstring>
+#include <string_view>
+
+#include <polyhead/error.h>
+#include <polyhead/io.h>
+#include "base/message.h"
+#include "report/head_stats.h"
+#include "report/page_sources.h"
+#include "report/quantise.h"
+#include "report/sha256.h"
+#include "report/text_encoding.h"
+
+namespace polyhead {
+namespace {
+
+// Up to here 16 bits a weight keep the page under 12 MB.
+constexpr int64_t kMaxLinear16Weights = 4'000'000;
+
+int64_t shown_rows(const ReportItem& item, const ConstTensorView& weights) {
+  return item.query_labels.empty() ? weights.size(2)
+                                   : static_cast<int64_t>(item.query_labels.size());
+}
+
+int64_t shown_columns(const ReportItem& item, const ConstTensorView& weights) {
+  return item.key_labels.empty() ? weights.size(3) : static_cast<int64_t>(item.key_labels.size());
+}
+
+void check_layer(const ReportData& data, size_t l) {
+  const ReportLayer& layer = data.layers[l];
+  const ConstTensorView& weights = layer.weights;
+  const std::string where = message("write_report: layers[", l, "]: ");
+  if (!weights.defined() || weights.rank() != 4 ||
+      weights.size(0) != static_cast<int64_t>(data.items.size())) {
+    throw InvalidArgument(message(where, "weights are ", weights.shape_string(), "; must be [",
+                                  data.items.size(), " items, heads, q_len, kv_len]"));
+  }
+  if (weights.dtype() != DType::kFloat32 && weights.dtype() != DType::kFloat64) {
+    throw InvalidArgument(message(where, "weights are ", dtype_name(weights.dtype()),
+                                  "; must be float32 or float64"));
+  }
+  if (!layer.head_notes.empty() &&
+      static_cast<int64_t>(layer.head_notes.size()) != weights.size(1)) {
+    throw InvalidArgument(message(where, layer.head_notes.size(), " head_notes for ",
+                                  weights.size(1), " heads; must be one each or none"));
+  }
+  for (size_t i = 0; i < data.items.size(); ++i) {
+    const int64_t rows = shown_rows(data.items[i], weights);
+    const int64_t columns = shown_columns(data.items[i], weights);
+    if (rows > weights.size(2) || columns > weights.size(3)) {
+      throw InvalidArgument(message(where, "item ", i, " has ", rows, " query and ", columns,
+                                    " key labels; weights are ", weights.shape_string()));
+    }
+  }
+}
+
+// Weights that the page will hold, all layers and items.
+int64_t count_weights(const ReportData& data) {
+  int64_t total = 0;
+  for (const ReportLayer& layer : data.layers) {
+    for (const ReportItem& item : data.items) {
+      total += layer.weights.size(1) * shown_rows(item, layer.weights) *
+               shown_columns(item, layer.weights);
+    }
+  }
+  return total;
+}
+
+std::string json_strings(const std::vector<std::string>& list) {
+  std::string out = "[";
+  for (const std::string& text : list) {
+    if (out.size() > 1) out += ",";
+    out += json_string(text);
+  }
+  return out + "]";
+}
+
+std::string item_json(const ReportItem& item, const ConstTensorView& weights) {
+  return message("{\"title\":", json_string(item.title), ",\"rows\":", shown_rows(item, weights),
+                 ",\"columns\":", shown_columns(item, weights),
+                 ",\"queries\":", json_strings(item.query_labels),
+                 ",\"keys\":", json_strings(item.key_labels), "}");
+}
+
+// Titles, labels and sizes. It travels as base64, so nothing in it can end the script element.
+std::string meta_json(const ReportData& data, WeightCode code, const QuantiseLoss& loss) {
+  std::string items, layers;
+  for (const ReportItem& item : data.items) {
+    if (!items.empty()) items += ",";
+    items += item_json(item, data.layers[0].weights);
+  }
+  for (const ReportLayer& layer : data.layers) {
+    if (!layers.empty()) layers += ",";
+    layers += message("{\"name\":", json_string(layer.name), ",\"heads\":", layer.weights.size(1),
+                      ",\"notes\":", json_strings(layer.head_notes), "}");
+  }
+  return message("{\"title\":", json_string(data.title),
+                 ",\"subtitle\":", json_string(data.subtitle),
+                 ",\"facts\":", json_strings(data.facts),
+                 ",\"bits\":", code == WeightCode::kLinear16 ? 16 : 8, ",\"worst\":", loss.worst,
+                 ",\"nan\":", loss.nan, ",\"items\":[", items, "],\"layers\":[", layers, "]}");
+}
+
+std::string data_block(const std::string& id, std::string_view bytes) {
+  return message("<script type=\"application/octet-stream\" id=\"", id, "\">",
+                 base64(bytes.data(), bytes.size()), "</script>\n");
+}
+
+void append_float(std::string* out, double x) {
+  const auto bits = std::bit_cast<uint32_t>(static_cast<float>(x));
+  for (int shift = 0; shift < 32; shift += 8) out->push_back(static_cast<char>(bits >> shift));
+}
+
+void append_stats(std::string* out, const HeadStats& stats) {
+  for (const double x : {stats.entropy_bits, stats.mean_distance, stats.previous, stats.next,
+                         stats.diagonal, stats.first}) {
+    append_float(out, x);
+  }
+}
+
+std::string data_blocks(const ReportData& data, WeightCode code) {
+  QuantiseLoss loss;
+  std::string blocks;
+  for (size_t l = 0; l < data.layers.size(); ++l) {
+    const ConstTensorView& all = data.layers[l].weights;
+    for (size_t i = 0; i < data.items.size(); ++i) {
+      const ConstTensorView shown =  // [heads, rows, columns]
+          all.select(0, static_cast<int64_t>(i))
+              .narrow(1, 0, shown_rows(data.items[i], all))
+              .narrow(2, 0, shown_columns(data.items[i], all));
+      std::string stats;
+      for (int64_t head = 0; head < shown.size(0); ++head) {
+        append_stats(&stats, head_stats(shown.select(0, head)));
+      }
+      blocks += data_block(message("stats-", l, "-", i), stats);
+      blocks += data_block(message("weights-", l, "-", i), quantise(shown, code, &loss));
+    }
+  }
+  return data_block("meta", meta_json(data, code, loss)) + blocks;
+}
+
+// The template with each {{NAME}} replaced; what is put in is not looked at again.
+std::string fill(std::string_view page,
+                 const std::vector<std::pair<std::string_view, std::string>>& values) {
+  std::string out;
+  for (size_t at = page.find("{{"); at != page.npos; at = page.find("{{")) {
+    const size_t end = page.find("}}", at);
+    out += page.substr(0, at);
+    for (const auto& [name, value] : values) {
+      if (name == page.substr(at + 2, end - at - 2)) out += value;
+    }
+    page.remove_prefix(end + 2);
+  }
+  return out + std::string(page);
+}
+
+std::string security_policy() {
+  const Sha256::Digest hash = sha256(page_sources::kScript);
+  return message(
+      "default-src 'none'; script-src 'sha256-", base64(hash.data(), hash.size()),
+      "'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'");
+}
+
+}  // namespace
+
+std::string report_html(const ReportData& data) {
+  if (data.layers.empty() || data.items.empty()) {
+    throw InvalidArgument(message("write_report: data: ", data.layers.size(), " layers, ",
+                                  data.items.size(), " items; needs at least one of each"));
+  }
+  for (size_t l = 0; l < data.layers.size(); ++l) check_layer(data, l);
+  const int64_t total = count_weights(data);
+  if (total > kMaxReportWeights) {
+    throw InvalidArgument(message("write_report: layers: ", total, " weights in all; a page takes ",
+                                  kMaxReportWeights, " at most (fewer items, or shorter ones)"));
+  }
+  const WeightCode code = total <= kMaxLinear16Weights ? WeightCode::kLinear16 : WeightCode::kRoot8;
+  return fill(page_sources::kPage, {{"TITLE", html_text(data.title)},
+                                    {"POLICY", security_policy()},
+                                    {"STYLE", page_sources::kStyle},
+                                    {"DATA", data_blocks(data, code)},
+                                    {"SCRIPT", page_sources::kScript}});
+}
+
+void write_report(const std::string& path, const ReportData& data) {
+  save_text(path, report_html(data));
+}
+
+}  // namespace polyhead
