@@ -67,6 +67,15 @@ void expect_truth(const AttentionRun& run, const AttentionTruth& truth, const st
   EXPECT_TRUE(run.intact()) << "written outside the outputs: " << what;
 }
 
+void expect_same_run(const AttentionRun& a, const AttentionRun& b, const std::string& what) {
+  expect_same_bits(a.out.view(), b.out.view(), "out: " + what);
+  expect_same_bits(a.lse.view(), b.lse.view(), "lse: " + what);
+  ASSERT_EQ(a.weights.defined(), b.weights.defined());
+  if (a.weights.defined()) {
+    expect_same_bits(a.weights.view(), b.weights.view(), "weights: " + what);
+  }
+}
+
 void for_each_kernel(
     const AttentionCall& call,
     const std::function<void(const std::string& plan, const std::string& what)>& body) {

@@ -26,6 +26,9 @@ void for_each_kernel(
     const AttentionCall& call,
     const std::function<void(const std::string& plan, const std::string& what)>& body);
 
+// out, lse and weights have the same bits.
+void expect_same_run(const AttentionRun& a, const AttentionRun& b, const std::string& what);
+
 // Draws the case, and runs it on every ISA and every plan that supports it.
 void check_case(const AttentionCase& spec, const std::string& suite);
 
