@@ -113,7 +113,8 @@ def functions(text):
             brace = stack.pop()
             if brace.kind == "function":
                 yield function_at(code, brace, position)
-            if brace.kind != "other" or not stack or stack[-1].kind != "scope":
+            in_scope = not stack or stack[-1].kind == "scope"
+            if brace.kind != "other" or not in_scope:  # after a_{1} the header goes on
                 header_start, parentheses = position + 1, 0
 
 
