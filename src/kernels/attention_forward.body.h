@@ -1,6 +1,7 @@
 // The forward tile: attention_forward.h says what it computes, and in which order.
 // clang-format off: in this order
 #include "kernels/attention_tile.body.h"
+#include "kernels/attention_load.body.h"
 #include "kernels/attention_values.body.h"
 #include "kernels/attention_scores.body.h"
 #include "kernels/attention_mask.body.h"

@@ -2,42 +2,84 @@
 
 enum class Visibility { kNone, kSome, kAll };
 
-// Calls use(key, row, number) for the granule's pairs under one mask.
-template <class Stored, class T, class Use>
-POLYHEAD_INLINE void for_each_pair(const TileMask& mask, size_t key, size_t count, size_t rows,
-                                   const Use& use) {
-  const auto* at =
-      static_cast<const Stored*>(mask.data) + static_cast<ptrdiff_t>(key) * mask.key_stride;
-  for (size_t j = 0; j < count; ++j, at += mask.key_stride) {
-    const Stored* row = at;
-    for (size_t r = 0; r < rows; ++r, row += mask.query_stride) use(j, r, *row);
+// The granule's pairs under one boolean mask, a byte each: 1 where the mask hides the pair. Byte j
+// of a word is key j of its row.
+inline constexpr uint64_t kAllHidden = 0x0101010101010101;
+
+// words[r] for the rows of the tile; returns how much the mask leaves visible of `count` keys.
+template <int kWidth>
+__attribute__((noinline)) Visibility hidden_words(const TileMask& mask, size_t key, size_t count,
+                                                  size_t rows, uint64_t* words) {
+  const auto* row =
+      static_cast<const uint8_t*>(mask.data) + static_cast<ptrdiff_t>(key) * mask.key_stride;
+  const uint64_t valid = count == kGranule ? kAllHidden : kAllHidden >> (8 * (kGranule - count));
+  const uint64_t flip = mask.element == TileMask::Element::kHiddenIfTrue ? 0 : valid;
+  uint64_t any = 0, all = valid;
+  const size_t distinct = mask.query_stride == 0 ? 1 : rows;
+  for (size_t r = 0; r < distinct; ++r, row += mask.query_stride) {
+    uint64_t word = 0;
+    if (mask.key_stride == 1 && count == kGranule) {
+      __builtin_memcpy(&word, row, sizeof word);
+    } else {
+      for (size_t j = 0; j < count; ++j) {
+        word |= uint64_t{row[static_cast<ptrdiff_t>(j) * mask.key_stride]} << (8 * j);
+      }
+    }
+    word |= word >> 4 & 0x0f0f0f0f0f0f0f0f;  // any non-zero byte is true
+    word |= word >> 2 & 0x0303030303030303;
+    word = ((word | (word >> 1 & kAllHidden)) & kAllHidden) ^ flip;
+    words[r] = word;
+    any |= word;
+    all &= word;
   }
+  for (size_t r = distinct; r < kWidth; ++r) words[r] = r < rows ? words[0] : valid;
+  if (any == 0) return Visibility::kAll;
+  return all == valid ? Visibility::kNone : Visibility::kSome;
 }
 
-// How much of the granule a boolean mask leaves visible.
-POLYHEAD_INLINE Visibility boolean_visibility(const TileMask& mask, size_t key, size_t count,
-                                              size_t rows) {
-  const bool hidden_if = mask.element == TileMask::Element::kHiddenIfTrue;
-  if (mask.query_stride == 0) rows = 1;
-  size_t set = 0;
-  for_each_pair<uint8_t, uint8_t>(mask, key, count, rows,
-                                  [&](size_t, size_t, uint8_t x) { set += x != 0; });
-  const size_t all = rows * count;
-  if (set != 0 && set != all) return Visibility::kSome;
-  return (set == 0) == hidden_if ? Visibility::kAll : Visibility::kNone;
+// bias = -inf where the words say hidden.
+template <class T, int NV>
+POLYHEAD_INLINE void hide_pairs(Tile<T, NV>& tile, const uint64_t* words) {
+  using Int = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
+  constexpr int kKeysPerWord = sizeof(Int), kWidth = Tile<T, NV>::kWidth;
+  for (int first = 0; first < kGranule; first += kKeysPerWord) {
+    Int part[kWidth];
+    for (int r = 0; r < kWidth; ++r) part[r] = static_cast<Int>(words[r] >> (8 * first));
+    for (int i = 0; i < NV; ++i) {
+      using Bits = decltype(Vec<T>{} < Vec<T>{});
+      Bits flags;
+      __builtin_memcpy(&flags, part + i * kLanes<T>, sizeof flags);
+      for (int j = 0; j < kKeysPerWord; ++j) {
+        T* bias = tile.scratch.bias + (first + j) * kWidth + i * kLanes<T>;
+        const Bits hidden = (flags >> (8 * j) & 1) != 0;
+        store(bias, hidden ? splat(kMasked<T>) : load(bias));
+      }
+    }
+  }
 }
 
 // bias += T(factor) * T(mask), rounded as torch does it: the product first, then the sum.
 template <class Stored, class T, int NV>
-POLYHEAD_INLINE void add_numbers(Tile<T, NV>& tile, const TileMask& mask, size_t key,
-                                 size_t count) {
+__attribute__((noinline)) void add_numbers(Tile<T, NV>& tile, const TileMask& mask, size_t key,
+                                           size_t count) {
   constexpr size_t kWidth = Tile<T, NV>::kWidth;
-  T* bias = tile.scratch.bias;
+  const auto* row =
+      static_cast<const Stored*>(mask.data) + static_cast<ptrdiff_t>(key) * mask.key_stride;
   const T factor = static_cast<T>(mask.factor);
-  for_each_pair<Stored, T>(mask, key, count, tile.in.rows, [&](size_t j, size_t r, Stored x) {
-    const T number = static_cast<T>(x);
-    bias[j * kWidth + r] += factor == 1 ? number : factor * number;
-  });
+  T* bias = tile.scratch.bias;
+  if constexpr (std::is_same_v<Stored, T>) {
+    const Strided<const T> source{row, mask.query_stride, mask.key_stride};
+    return for_each_column(tile, source, count, [&](size_t j, size_t lane, Vec<T> numbers) {
+      T* to = bias + j * kWidth + lane;
+      store(to, load(to) + (factor == 1 ? numbers : numbers * splat(factor)));
+    });
+  }
+  for (size_t r = 0; r < tile.in.rows; ++r, row += mask.query_stride) {
+    for (size_t j = 0; j < count; ++j) {
+      const T number = static_cast<T>(row[static_cast<ptrdiff_t>(j) * mask.key_stride]);
+      bias[j * kWidth + r] += factor == 1 ? number : factor * number;
+    }
+  }
 }
 
 template <class T, int NV>
@@ -56,65 +98,59 @@ void add_mask(Tile<T, NV>& tile, const TileMask& mask, size_t key, size_t count)
   }
 }
 
-template <class T, int NV>
-void hide_pairs(Tile<T, NV>& tile, const TileMask& mask, size_t key, size_t count) {
-  constexpr size_t kWidth = Tile<T, NV>::kWidth;
-  const bool hidden_if = mask.element == TileMask::Element::kHiddenIfTrue;
-  T* bias = tile.scratch.bias;
-  for_each_pair<uint8_t, T>(mask, key, count, tile.in.rows, [&](size_t j, size_t r, uint8_t x) {
-    if ((x != 0) == hidden_if) bias[j * kWidth + r] = kMasked<T>;
-  });
-}
-
-inline bool is_boolean(const TileMask& mask) {
+POLYHEAD_INLINE bool is_boolean(const TileMask& mask) {
   return mask.element >= TileMask::Element::kHiddenIfTrue;
 }
 
 // Lanes past the last row, and keys past the last, are hidden; the others start at 0.
 template <class T, int NV>
-void clear_bias(Tile<T, NV>& tile, size_t count) {
-  constexpr size_t kWidth = Tile<T, NV>::kWidth;
-  for (size_t j = 0; j < kGranule; ++j) {
-    for (size_t r = 0; r < kWidth; ++r) {
-      tile.scratch.bias[j * kWidth + r] = j < count && r < tile.in.rows ? T{0} : kMasked<T>;
+POLYHEAD_INLINE void clear_bias(Tile<T, NV>& tile, size_t count) {
+  const Vec<T> masked = splat(kMasked<T>), last = splat(static_cast<T>(tile.in.rows) - 1);
+  for (int i = 0; i < NV; ++i) {
+    const Vec<T> row = iota<T>() + splat(static_cast<T>(i * kLanes<T>));
+    const Vec<T> start = row > last ? masked : Vec<T>{};
+    for (size_t j = 0; j < kGranule; ++j) {
+      T* bias = tile.scratch.bias + j * Tile<T, NV>::kWidth + i * kLanes<T>;
+      store(bias, j < count ? start : masked);
     }
   }
 }
 
 // Whether every pair is masked by now.
 template <class T, int NV>
-bool all_masked(const Tile<T, NV>& tile) {
-  bool visible = false;
+POLYHEAD_INLINE bool all_masked(const Tile<T, NV>& tile) {
+  Vec<T> seen{};
   for (int n = 0; n < kGranule * NV; ++n) {
     const Vec<T> b = load(tile.scratch.bias + n * kLanes<T>);
-    const Vec<T> seen = b == splat(kMasked<T>) ? Vec<T>{} : splat(T{1});
-    visible |= any_greater(seen, Vec<T>{});
+    seen = b == splat(kMasked<T>) ? seen : splat(T{1});
   }
-  return !visible;
+  return !any_greater(seen, Vec<T>{});
 }
 
 // Fills scratch.bias if the answer is kSome. Booleans come last: they hide whatever was added.
 template <class T, int NV>
 __attribute__((noinline)) Visibility prepare_bias(Tile<T, NV>& tile, size_t key, size_t count) {
-  bool added = false, some[kMaxTileMasks] = {};
+  constexpr int kWidth = Tile<T, NV>::kWidth;
+  uint64_t words[kMaxTileMasks][kWidth];
+  bool changes = false, hides[kMaxTileMasks] = {};
   const AttentionTile<T>& in = tile.in;
   for (int n = 0; n < in.num_masks; ++n) {
     if (!is_boolean(in.masks[n])) {
-      added = true;
+      changes = true;
       continue;
     }
-    const Visibility seen = boolean_visibility(in.masks[n], key, count, in.rows);
+    const Visibility seen = hidden_words<kWidth>(in.masks[n], key, count, in.rows, words[n]);
     if (seen == Visibility::kNone) return seen;
-    some[n] = seen == Visibility::kSome;
-    added |= some[n];
+    hides[n] = seen == Visibility::kSome;
+    changes |= hides[n];
   }
-  if (!added) return Visibility::kAll;
+  if (!changes) return Visibility::kAll;
   clear_bias(tile, count);
   for (int n = 0; n < in.num_masks; ++n) {
     if (!is_boolean(in.masks[n])) add_mask(tile, in.masks[n], key, count);
   }
   for (int n = 0; n < in.num_masks; ++n) {
-    if (some[n]) hide_pairs(tile, in.masks[n], key, count);
+    if (hides[n]) hide_pairs(tile, words[n]);
   }
   return all_masked(tile) ? Visibility::kNone : Visibility::kSome;
 }

@@ -1,13 +1,4 @@
-// Into and out of the tile: query rows to lanes, lanes to rows of out and weights, lse.
-
-// n <= lanes elements, any column stride; the other lanes are 0.
-template <class T>
-POLYHEAD_INLINE Vec<T> load_row(const T* from, ptrdiff_t column_stride, size_t n) {
-  if (column_stride == 1) return n == kLanes<T> ? load(from) : load_part(from, n);
-  T row[kLanes<T>] = {};
-  for (size_t c = 0; c < n; ++c) row[c] = from[static_cast<ptrdiff_t>(c) * column_stride];
-  return load(row);
-}
+// Out of the tile: lanes to rows of out and weights, lse.
 
 template <class T>
 POLYHEAD_INLINE void store_row(T* to, ptrdiff_t column_stride, Vec<T> v, size_t n) {
@@ -16,32 +7,6 @@ POLYHEAD_INLINE void store_row(T* to, ptrdiff_t column_stride, Vec<T> v, size_t 
     return store_part(to, v, n);
   }
   for (size_t c = 0; c < n; ++c) to[static_cast<ptrdiff_t>(c) * column_stride] = v[c];
-}
-
-POLYHEAD_INLINE size_t at_most(size_t n, size_t limit) { return n < limit ? n : limit; }
-
-// scratch.query[d][lane] = scale * query[row][d]; lanes past the last row are 0.
-template <class T, int NV>
-__attribute__((noinline)) void load_query(Tile<T, NV>& tile) {
-  constexpr size_t kN = kLanes<T>;
-  const Strided<const T>& query = tile.in.query;
-  const Vec<T> scale = splat(tile.in.scale);
-  for (size_t first = 0; first < Tile<T, NV>::kWidth; first += kN) {
-    const size_t rows = first < tile.in.rows ? at_most(tile.in.rows - first, kN) : 0;
-    for (size_t d = 0; d < tile.in.head_dim; d += kN) {
-      const size_t dims = at_most(tile.in.head_dim - d, kN);
-      Vec<T> block[kN] = {};
-      for (size_t r = 0; r < rows; ++r) {
-        const T* from = query.data + static_cast<ptrdiff_t>(first + r) * query.row_stride +
-                        static_cast<ptrdiff_t>(d) * query.column_stride;
-        block[r] = load_row(from, query.column_stride, dims) * scale;
-      }
-      transpose(block);
-      for (size_t c = 0; c < dims; ++c) {
-        store(tile.scratch.query + (d + c) * Tile<T, NV>::kWidth + first, block[c]);
-      }
-    }
-  }
 }
 
 // to[row][c] = from[c][lane] * factor[lane] + offset[lane] for c in [0, columns).

@@ -1,0 +1,44 @@
+// Into the tile: rows of a matrix in memory become lanes.
+
+POLYHEAD_INLINE size_t at_most(size_t n, size_t limit) { return n < limit ? n : limit; }
+
+// n <= lanes elements, any column stride; the other lanes are 0.
+template <class T>
+POLYHEAD_INLINE Vec<T> load_row(const T* from, ptrdiff_t column_stride, size_t n) {
+  if (column_stride == 1) return n == kLanes<T> ? load(from) : load_part(from, n);
+  T row[kLanes<T>] = {};
+  for (size_t c = 0; c < n; ++c) row[c] = from[static_cast<ptrdiff_t>(c) * column_stride];
+  return load(row);
+}
+
+// Transposes [rows of the tile, columns]: calls use(column, first lane, vector of that column); the
+// lanes past the last row are 0.
+template <class T, int NV, class Use>
+POLYHEAD_INLINE void for_each_column(const Tile<T, NV>& tile, const Strided<const T>& source,
+                                     size_t columns, const Use& use) {
+  constexpr size_t kN = kLanes<T>;
+  for (size_t first = 0; first < Tile<T, NV>::kWidth; first += kN) {
+    const size_t rows = first < tile.in.rows ? at_most(tile.in.rows - first, kN) : 0;
+    for (size_t c = 0; c < columns; c += kN) {
+      const size_t n = at_most(columns - c, kN);
+      const T* row = source.data + static_cast<ptrdiff_t>(first) * source.row_stride +
+                     static_cast<ptrdiff_t>(c) * source.column_stride;
+      Vec<T> block[kN];
+      for (size_t r = 0; r < kN; ++r, row += source.row_stride) {
+        block[r] = r < rows ? load_row(row, source.column_stride, n) : Vec<T>{};
+      }
+      transpose(block);
+      for (size_t k = 0; k < n; ++k) use(c + k, first, block[k]);
+    }
+  }
+}
+
+// scratch.query[d][lane] = scale * query[row][d].
+template <class T, int NV>
+__attribute__((noinline)) void load_query(Tile<T, NV>& tile) {
+  const Vec<T> scale = splat(tile.in.scale);
+  T* query = tile.scratch.query;
+  for_each_column(tile, tile.in.query, tile.in.head_dim, [&](size_t d, size_t lane, Vec<T> q) {
+    store(query + d * Tile<T, NV>::kWidth + lane, q * scale);
+  });
+}
