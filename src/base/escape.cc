@@ -87,7 +87,7 @@ std::string escaped(std::string_view text, size_t max_bytes) {
   return shown;
 }
 
-std::string quoted(std::string_view text, size_t max_bytes) {
+std::string in_quotes(std::string_view text, size_t max_bytes) {
   std::string shown(1, '"');
   shown += escaped(text, max_bytes);
   shown += '"';

@@ -13,8 +13,8 @@ namespace polyhead {
 // Longer texts end in "..." after max_bytes of input, never within a character.
 std::string escaped(std::string_view text, size_t max_bytes = std::string_view::npos);
 
-// The same between double quotes.
-std::string quoted(std::string_view text, size_t max_bytes = std::string_view::npos);
+// The same between double quotes. Not `quoted`: calls with a std::string would find std::quoted.
+std::string in_quotes(std::string_view text, size_t max_bytes = std::string_view::npos);
 
 bool is_valid_utf8(std::string_view text);
 bool has_control_character(std::string_view text);  // NUL..1f, 7f, and U+0080..U+009f

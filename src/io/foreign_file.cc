@@ -19,22 +19,22 @@ std::string with_extension(const std::string& path, const std::string& extension
 // weights_only: without it torch runs whatever code the pickle holds.
 std::string convert_checkpoint(const std::string& path) {
   return message("convert it in Python: import torch; from safetensors.torch import save_file; ",
-                 "save_file(torch.load(", quoted(path), ", weights_only=True), ",
-                 quoted(with_extension(path, ".safetensors")), ")");
+                 "save_file(torch.load(", in_quotes(path), ", weights_only=True), ",
+                 in_quotes(with_extension(path, ".safetensors")), ")");
 }
 
 std::string merge_shards(const std::string& path) {
   return message("if it is a sharded index, merge the shards in Python, in their folder: ",
                  "import json; from safetensors.torch import load_file, save_file; ",
-                 "save_file({k: v for f in set(json.load(open(", quoted(path),
+                 "save_file({k: v for f in set(json.load(open(", in_quotes(path),
                  "))[\"weight_map\"].values()) for k, v in load_file(f).items()}, ",
                  "\"merged.safetensors\")");
 }
 
-std::string convert_zip(const std::string& path) {
-  return message("an .npz file is unpacked in Python: import numpy; numpy.save(",
-                 quoted(with_extension(path, ".npy")), ", numpy.load(", quoted(path),
-                 ")[NAME]); a torch checkpoint: ", convert_checkpoint(path));
+std::string unpack_npz(const std::string& path) {
+  return message("unpack it in Python: import numpy; numpy.save(",
+                 in_quotes(with_extension(path, ".npy")), ", numpy.load(", in_quotes(path),
+                 ")[NAME])");
 }
 
 }  // namespace
@@ -45,7 +45,10 @@ std::string foreign_file_hint(const ByteSource& source, const std::string& path)
   source.read(0, std::as_writable_bytes(std::span(first).first(bytes)));
   const std::string_view start(first.data(), bytes);
   if (start.starts_with("PK")) {
-    return "it is a zip archive (a torch checkpoint, or .npz); " + convert_zip(path);
+    const bool is_npz = path.ends_with(".npz");
+    return is_npz
+               ? message("it is an .npz archive; ", unpack_npz(path))
+               : message("it is a zip archive, as torch.save writes; ", convert_checkpoint(path));
   }
   if (start.starts_with('\x80') && bytes > 1 && first[1] >= 2 && first[1] <= 5) {
     return "it is a Python pickle, which can run code when loaded and is never read here; " +

@@ -37,7 +37,7 @@ class DictParser {
   [[noreturn]] void fail(const std::string& need) const {
     constexpr size_t kShownBytes = 20;
     const std::string found =
-        next_ == text_.size() ? "its end" : quoted(text_.substr(next_), kShownBytes);
+        next_ == text_.size() ? "its end" : in_quotes(text_.substr(next_), kShownBytes);
     source_.fail("header: found ", found, " at its byte ", next_, "; ", need);
   }
 
@@ -61,7 +61,7 @@ class DictParser {
     size_t i = 0;
     while (i < kFields.size() && kFields[i] != name) ++i;
     if (i == kFields.size()) {
-      source_.fail("header: field ", quoted(name, 100),
+      source_.fail("header: field ", in_quotes(name, 100),
                    " is unknown; need descr, fortran_order and shape only");
     }
     if (seen_[i]) source_.fail("header: ", name, ": appears twice");

@@ -75,12 +75,13 @@ void set_dtype(const ByteSource& source, const std::string& descr, NpyHeader* he
     return !text.empty() && type.first == text.substr(1);
   });
   if (known == std::end(kTypes)) {
-    source.unsupported("header: descr: is ", quoted(descr, 100), "; need one of f2 f4 f8 i4 i8 b1");
+    source.unsupported("header: descr: is ", in_quotes(descr, 100),
+                       "; need one of f2 f4 f8 i4 i8 b1");
   }
   header->dtype = known->second;
   const std::string_view orders = known->second == DType::kBool ? "|" : "<>";
   if (orders.find(text[0]) == orders.npos) {
-    source.fail("header: descr: byte order of ", quoted(descr, 100), " is '",
+    source.fail("header: descr: byte order of ", in_quotes(descr, 100), " is '",
                 escaped(text.substr(0, 1)), "'; need one of ", orders);
   }
   header->big_endian = text[0] == '>';

@@ -121,7 +121,7 @@ void check_first_byte(const ByteSource& source, const std::string& path) {
   source.read(kLengthBytes, std::as_writable_bytes(std::span(&first, 1)));
   if (first == '{') return;
   refuse(source, path,
-         message("header: begins with ", quoted(std::string(1, first)), "; need \"{\""));
+         message("header: begins with ", in_quotes(std::string(1, first)), "; need \"{\""));
 }
 
 // Bytes that the shape and dtype ask for. Sizes of 0 count as 1 on the way, so that whether a shape
@@ -229,7 +229,7 @@ SafetensorsHeader parse_safetensors_header(const ByteSource& source, const std::
   SafetensorsSax sax(source, &header);
   nlohmann::json::sax_parse(HeaderIterator(&text), HeaderIterator(), &sax);
   if (text.last() != '}') {
-    source.fail("header: ends with ", quoted(std::string(1, text.last())),
+    source.fail("header: ends with ", in_quotes(std::string(1, text.last())),
                 "; need \"}\", then spaces only");
   }
   const int64_t buffer_bytes = source.size() - header.data_start;

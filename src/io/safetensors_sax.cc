@@ -13,7 +13,7 @@ namespace {
 constexpr std::string_view kMetadataName = "__metadata__";
 constexpr size_t kShownBytes = 200;  // of a name or a value, in messages
 
-std::string shown_name(std::string_view text) { return quoted(text, kShownBytes); }
+std::string shown_name(std::string_view text) { return in_quotes(text, kShownBytes); }
 
 }  // namespace
 
@@ -47,7 +47,7 @@ void SafetensorsSax::bad_json(size_t position, const std::string& last_token) co
   constexpr size_t kTail = 40;  // where it went wrong is at the token's end
   const std::string_view token(last_token);
   source_.fail("header: not valid JSON at its byte ", position, ", after ",
-               quoted(token.substr(token.size() - std::min(token.size(), kTail))));
+               in_quotes(token.substr(token.size() - std::min(token.size(), kTail))));
 }
 
 bool SafetensorsSax::number_unsigned(uint64_t value) {

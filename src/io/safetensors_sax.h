@@ -20,7 +20,7 @@ class SafetensorsSax {
   // The events. Each returns true or throws.
   bool null() { unexpected("null"); }
   bool boolean(bool value) { unexpected(value ? "true" : "false"); }
-  bool number_integer(int64_t value) { unexpected(std::to_string(value)); }
+  bool number_integer(int64_t value) { unexpected(value == 0 ? "-0" : std::to_string(value)); }
   bool number_float(double, const std::string& text) { unexpected(text); }
   bool number_unsigned(uint64_t value);
   bool string(const std::string& value);

@@ -46,7 +46,7 @@ void check_metadata(const std::string& where, const std::map<std::string, std::s
   }
   for (const auto& [key, value] : metadata) {
     if (!is_valid_utf8(key) || !is_valid_utf8(value)) {
-      throw InvalidArgument(message(where, ": metadata: ", quoted(key, 200), ": is not UTF-8"));
+      throw InvalidArgument(message(where, ": metadata: ", in_quotes(key, 200), ": is not UTF-8"));
     }
   }
 }
