@@ -31,7 +31,7 @@ POLYHEAD_INLINE void take_granule(Tile<T, NV>& tile, const Granule<T>& granule,
   if (granule.hides_keys()) {
     fold_granule<true>(tile, granule, key.column_stride);
     tile.guarded |=
-        !rows_are_finite(tile.in.value, granule.value, granule.count, tile.in.v_head_dim);
+        !rows_are_finite(tile.value, granule.value, granule.count, tile.in.v_head_dim);
   } else {
     fold_granule<false>(tile, granule, key.column_stride);
   }
@@ -105,6 +105,7 @@ POLYHEAD_INLINE void fold_extra(Tile<T, NV>& tile) {
   const AttentionTile<T>& in = tile.in;
   if (in.num_extra == 0) return;
   begin_chunk(tile);
+  tile.value = in.extra_value;
   Granule<T> granule = granule_at(in.extra_key, in.extra_value, 0, in.num_extra);
   const size_t index = (in.kv_len + kGranule - 1) / kGranule;
   granule.probs = probs_of(tile, index);

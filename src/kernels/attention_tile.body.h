@@ -38,6 +38,7 @@ struct Tile {
   static constexpr int kWidth = NV * kLanes<T>;
   const AttentionTile<T>& in;
   TileScratch<T> scratch{};
+  Strided<const T> value = in.value;  // of the pending rows: the keys', at last the appended ones'
   int pending_limit = 0;          // granules; so that all the arrays fit L1
   Vec<T> maximum[NV] = {};        // m
   Vec<T> limit[NV] = {};          // m + 16; -inf before the first visible score

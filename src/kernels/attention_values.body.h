@@ -15,8 +15,8 @@ POLYHEAD_INLINE auto is_hidden(V p) {
 template <int kDims, bool kUnit, bool kGuarded, class T, int NV>
 POLYHEAD_INLINE void accumulate_dims(const Tile<T, NV>& tile, size_t first, size_t store_from) {
   constexpr int kWidth = Tile<T, NV>::kWidth;
-  const ptrdiff_t row_stride = tile.in.value.row_stride;
-  const ptrdiff_t step = kUnit ? 1 : tile.in.value.column_stride;
+  const ptrdiff_t row_stride = tile.value.row_stride;
+  const ptrdiff_t step = kUnit ? 1 : tile.value.column_stride;
   T* out = tile.scratch.out + first * kWidth;
   Vec<T> acc[kDims][NV];
 #pragma GCC unroll 8
@@ -68,7 +68,7 @@ POLYHEAD_INLINE void drain_pending(Tile<T, NV>& tile) {
     accumulate_all<1, false, true>(tile);
   } else if (tile.in.v_head_dim < kKeyTile) {
     accumulate_all<1, false, false>(tile);
-  } else if (tile.in.value.column_stride == 1) {
+  } else if (tile.value.column_stride == 1) {
     accumulate_all<kKeyTile, true, false>(tile);
   } else {
     accumulate_all<kKeyTile, false, false>(tile);
