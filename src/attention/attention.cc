@@ -5,6 +5,7 @@
 
 #include "attention/attention_call.h"
 #include "attention/plan.h"
+#include "base/float_env.h"
 
 namespace polyhead {
 
@@ -28,11 +29,15 @@ Mask Mask::causal(CausalAlign align) {
   return result;
 }
 
-void run_attention(const AttentionCall& call) { choose_plan(call).run(call); }
+void run_attention(const AttentionCall& call) {
+  DefaultFloatEnv env;
+  choose_plan(call).run(call);
+}
 
 void attention_forward(const ConstTensorView& query, const ConstTensorView& key,
                        const ConstTensorView& value, const AttentionOptions& options,
                        const AttentionOutputs& outputs) {
+  DefaultFloatEnv env;  // before the default scale is computed
   AttentionCall call{.query = query, .key = key, .value = value};
   call.masks = options.masks;
   call.empty_rows = options.empty_rows;

@@ -69,7 +69,7 @@ class Checker {
   }
 
   void extras() const {
-    if (!call_.extra_key.defined()) return;
+    if (!call_.extra_key.defined() && !call_.extra_value.defined()) return;
     tensor(call_.extra_key, "extra_key", 3);
     tensor(call_.extra_value, "extra_value", 3);
     size(call_.extra_key, "extra_key", 0, "num_kv_heads", call_.num_kv_heads());
