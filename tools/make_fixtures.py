@@ -110,9 +110,9 @@ def add_mha(fixtures, case, *, batch=2, q_len=5, kv_len=7, self_attention=False,
 
 
 def boolean(*shape):
-    """At least the last key stays visible in each row."""
+    """The first and the last key stay visible in each row."""
     mask = torch.rand(shape) < 0.4
-    mask[..., -1] = False
+    mask[..., 0] = mask[..., -1] = False
     return mask
 
 

@@ -21,7 +21,7 @@ ConstTensorView AttentionParameters::bias(Projection first, int count) const {
   return in_proj_bias.view().narrow(0, static_cast<int64_t>(first) * width, count * width);
 }
 
-AttentionParameters make_parameters(const AttentionSizes& sizes, bool bias, bool bias_kv) {
+AttentionParameters make_parameters(const AttentionSizes& sizes, bool bias) {
   const int64_t width = sizes.width(), embed_dim = sizes.embed_dim;
   const auto zeros = [&](std::initializer_list<int64_t> shape) {
     return Tensor(sizes.dtype, shape);
@@ -39,7 +39,7 @@ AttentionParameters make_parameters(const AttentionSizes& sizes, bool bias, bool
     result.in_proj_bias = zeros({3 * width});
     result.out_proj_bias = zeros({embed_dim});
   }
-  if (bias_kv) {
+  if (sizes.add_bias_kv) {
     result.bias_k = zeros({1, 1, width});
     result.bias_v = zeros({1, 1, width});
   }

@@ -13,10 +13,11 @@ namespace polyhead {
 struct AttentionSizes {
   int64_t embed_dim = 0, num_heads = 0, head_dim = 0;
   int64_t kdim = 0, vdim = 0;
-  bool add_zero_attn = false;
+  bool add_bias_kv = false, add_zero_attn = false;
   DType dtype = DType::kFloat32;
 
   int64_t width() const { return num_heads * head_dim; }  // of a projected row, all heads
+  int64_t num_extra() const { return add_bias_kv + add_zero_attn; }  // columns after the keys
   bool packed() const { return kdim == embed_dim && vdim == embed_dim; }
 };
 
@@ -38,7 +39,7 @@ struct AttentionParameters {
 };
 
 // All zero. Throws InvalidArgument if a shape does not fit.
-AttentionParameters make_parameters(const AttentionSizes& sizes, bool bias, bool bias_kv);
+AttentionParameters make_parameters(const AttentionSizes& sizes, bool bias);
 
 // A state dict whose values can be written.
 using NamedViews = std::vector<std::pair<std::string, TensorView>>;

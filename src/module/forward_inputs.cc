@@ -20,13 +20,9 @@ Mask hidden_or_added(const ConstTensorView& mask) {
 class Checker {
  public:
   // `names` are the operands', as the class calls them.
-  Checker(const ProjectedAttention& module, const char* function,
+  Checker(const AttentionSizes& sizes, const char* function,
           const std::array<const char*, 3>& names, bool batched_only)
-      : sizes_(module.sizes()),
-        extra_(module.num_extra()),
-        require_(function),
-        names_(names),
-        batched_only_(batched_only) {}
+      : sizes_(sizes), require_(function), names_(names), batched_only_(batched_only) {}
 
   // Ranks, layouts and dtypes; leaves batch-first 3-D views.
   void operands(Layout layout, const ConstTensorView& query, const ConstTensorView& key,
@@ -44,7 +40,7 @@ class Checker {
     same_size(inputs_.key, 1, 0, "batch", inputs_.query, 0);
     same_size(inputs_.value, 2, 0, "batch", inputs_.query, 0);
     same_size(inputs_.value, 2, 1, "length", inputs_.key, 1);
-    inputs_.columns = inputs_.kv_len() + extra_;
+    inputs_.columns = inputs_.kv_len() + sizes_.num_extra();
   }
 
   void key_padding_mask(const ConstTensorView& mask) {
@@ -150,7 +146,6 @@ class Checker {
   }
 
   const AttentionSizes& sizes_;
-  int64_t extra_;
   Require require_;
   std::array<const char*, 3> names_;
   bool batched_only_;
@@ -164,10 +159,10 @@ TensorView batched_view(const TensorView& view, const ForwardInputs& inputs) {
 
 }  // namespace
 
-ForwardInputs check_mha_inputs(const ProjectedAttention& module, Layout layout,
+ForwardInputs check_mha_inputs(const AttentionSizes& sizes, Layout layout,
                                const ConstTensorView& query, const ConstTensorView& key,
                                const ConstTensorView& value, const ForwardOptions& options) {
-  Checker checker(module, kMhaName, {"query", "key", "value"}, /*batched_only=*/false);
+  Checker checker(sizes, kMhaName, {"query", "key", "value"}, /*batched_only=*/false);
   checker.operands(layout, query, key, value);
   checker.key_padding_mask(options.key_padding_mask);
   checker.attn_mask(options.attn_mask);
@@ -175,13 +170,35 @@ ForwardInputs check_mha_inputs(const ProjectedAttention& module, Layout layout,
   return checker.inputs();
 }
 
-ForwardInputs check_scratch_inputs(const ProjectedAttention& module, const ConstTensorView& q,
+ForwardInputs check_scratch_inputs(const AttentionSizes& sizes, const ConstTensorView& q,
                                    const ConstTensorView& k, const ConstTensorView& v,
                                    const ConstTensorView& mask) {
-  Checker checker(module, kScratchName, {"q", "k", "v"}, /*batched_only=*/true);
+  Checker checker(sizes, kScratchName, {"q", "k", "v"}, /*batched_only=*/true);
   checker.operands(Layout::kBatchFirst, q, k, v);
   checker.scratch_mask(mask);
   return checker.inputs();
+}
+
+AttentionSizes sizes_of(const MultiheadAttention::Config& config) {
+  return {.embed_dim = config.embed_dim,
+          .num_heads = config.num_heads,
+          .head_dim = config.embed_dim / config.num_heads,
+          .kdim = config.kdim,
+          .vdim = config.vdim,
+          .add_bias_kv = config.add_bias_kv,
+          .add_zero_attn = config.add_zero_attn,
+          .dtype = config.dtype};
+}
+
+AttentionSizes sizes_of(const FromScratchMultiHeadAttention& module) {
+  const int64_t embed_size = module.embed_size();
+  const bool full = module.head_width() == HeadWidth::kFull;
+  return {.embed_dim = embed_size,
+          .num_heads = module.num_heads(),
+          .head_dim = full ? embed_size : embed_size / module.num_heads(),
+          .kdim = embed_size,
+          .vdim = embed_size,
+          .dtype = module.dtype()};
 }
 
 ShapeBuffer out_shape(const ForwardInputs& inputs, const AttentionSizes& sizes) {

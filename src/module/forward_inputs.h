@@ -36,12 +36,16 @@ struct ForwardInputs {
 };
 
 // All throw InvalidArgument with a message that says what was got and what is needed.
-ForwardInputs check_mha_inputs(const ProjectedAttention& module, Layout layout,
+ForwardInputs check_mha_inputs(const AttentionSizes& sizes, Layout layout,
                                const ConstTensorView& query, const ConstTensorView& key,
                                const ConstTensorView& value, const ForwardOptions& options);
-ForwardInputs check_scratch_inputs(const ProjectedAttention& module, const ConstTensorView& q,
+ForwardInputs check_scratch_inputs(const AttentionSizes& sizes, const ConstTensorView& q,
                                    const ConstTensorView& k, const ConstTensorView& v,
                                    const ConstTensorView& mask);
+
+// Of a checked configuration, and of a module.
+AttentionSizes sizes_of(const MultiheadAttention::Config& config);
+AttentionSizes sizes_of(const FromScratchMultiHeadAttention& module);
 
 // Shapes of the results, as the caller sees them.
 struct ShapeBuffer {

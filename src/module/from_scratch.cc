@@ -40,8 +40,7 @@ AttentionSizes checked_sizes(int64_t embed_size, int64_t num_heads, HeadWidth wi
 
 struct FromScratchMultiHeadAttention::Impl {
   Impl(const AttentionSizes& sizes, HeadWidth head_width)
-      : width(head_width),
-        attention(sizes, make_parameters(sizes, /*bias=*/true, /*bias_kv=*/false)) {}
+      : width(head_width), attention(sizes, make_parameters(sizes, /*bias=*/true)) {}
 
   HeadWidth width;
   ProjectedAttention attention;
@@ -77,7 +76,7 @@ void Scratch::save(const std::string& path, const std::string& prefix) const {
 
 Tensor Scratch::forward(const ConstTensorView& q, const ConstTensorView& k,
                         const ConstTensorView& v, const ConstTensorView& mask) const {
-  const ForwardInputs inputs = check_scratch_inputs(impl_->attention, q, k, v, mask);
+  const ForwardInputs inputs = check_scratch_inputs(impl_->attention.sizes(), q, k, v, mask);
   Tensor out(dtype(), out_shape(inputs, impl_->attention.sizes()));
   forward_into(q, k, v, mask, out);
   return out;
@@ -87,7 +86,7 @@ void Scratch::forward_into(const ConstTensorView& q, const ConstTensorView& k,
                            const ConstTensorView& v, const ConstTensorView& mask,
                            const TensorView& out, WeightsMode need_weights,
                            const TensorView& weights) const {
-  const ForwardInputs inputs = check_scratch_inputs(impl_->attention, q, k, v, mask);
+  const ForwardInputs inputs = check_scratch_inputs(impl_->attention.sizes(), q, k, v, mask);
   impl_->attention.run(
       complete_call(inputs, impl_->attention.sizes(), need_weights, out, weights, kScratchName));
 }

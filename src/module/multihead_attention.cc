@@ -40,23 +40,12 @@ MultiheadAttention::Config checked(MultiheadAttention::Config config) {
   return config;
 }
 
-AttentionSizes sizes_of(const MultiheadAttention::Config& config) {
-  return {.embed_dim = config.embed_dim,
-          .num_heads = config.num_heads,
-          .head_dim = config.embed_dim / config.num_heads,
-          .kdim = config.kdim,
-          .vdim = config.vdim,
-          .add_zero_attn = config.add_zero_attn,
-          .dtype = config.dtype};
-}
-
 }  // namespace
 
 struct MultiheadAttention::Impl {
   explicit Impl(const Config& checked_config)
       : config(checked_config),
-        attention(sizes_of(config),
-                  make_parameters(sizes_of(config), config.bias, config.add_bias_kv)) {}
+        attention(sizes_of(config), make_parameters(sizes_of(config), config.bias)) {}
 
   Config config;
   ProjectedAttention attention;
@@ -91,7 +80,7 @@ MultiheadAttention::Result MultiheadAttention::forward(const ConstTensorView& qu
                                                        const ForwardOptions& options) const {
   const AttentionSizes& sizes = impl_->attention.sizes();
   const ForwardInputs inputs =
-      check_mha_inputs(impl_->attention, impl_->config.layout, query, key, value, options);
+      check_mha_inputs(impl_->attention.sizes(), impl_->config.layout, query, key, value, options);
   Result result;
   result.out = Tensor(sizes.dtype, out_shape(inputs, sizes));
   if (options.need_weights != WeightsMode::kNone) {
@@ -105,7 +94,7 @@ void MultiheadAttention::forward_into(const ConstTensorView& query, const ConstT
                                       const ConstTensorView& value, const ForwardOptions& options,
                                       const TensorView& out, const TensorView& weights) const {
   const ForwardInputs inputs =
-      check_mha_inputs(impl_->attention, impl_->config.layout, query, key, value, options);
+      check_mha_inputs(impl_->attention.sizes(), impl_->config.layout, query, key, value, options);
   ProjectedCall call =
       complete_call(inputs, impl_->attention.sizes(), options.need_weights, out, weights, kMhaName);
   call.empty_rows = options.empty_rows;

@@ -88,13 +88,14 @@ double attention_scale(const AttentionSizes& sizes) {
   return 1 / std::sqrt(static_cast<double>(sizes.head_dim));
 }
 
-Tensor extra_columns(const AttentionSizes& sizes, const Tensor& which) {
-  const int64_t extra = which.defined() + sizes.add_zero_attn;
+Tensor extra_columns(const AttentionSizes& sizes, const ConstTensorView& bias) {
+  const int64_t extra = sizes.num_extra();
   if (extra == 0) return {};
-  Tensor columns(sizes.dtype, {sizes.num_heads, extra, sizes.head_dim});
-  if (!which.defined()) return columns;
-  const size_t head_bytes = static_cast<size_t>(sizes.head_dim) * dtype_bytes(sizes.dtype);
-  const auto* from = static_cast<const std::byte*>(which.data());
+  const DType dtype = bias.defined() ? bias.dtype() : sizes.dtype;
+  Tensor columns(dtype, {sizes.num_heads, extra, sizes.head_dim});
+  if (!bias.defined()) return columns;
+  const size_t head_bytes = static_cast<size_t>(sizes.head_dim) * dtype_bytes(dtype);
+  const auto* from = static_cast<const std::byte*>(bias.data());
   auto* to = static_cast<std::byte*>(columns.data());
   for (size_t h = 0; h < static_cast<size_t>(sizes.num_heads); ++h) {
     std::memcpy(to + h * static_cast<size_t>(extra) * head_bytes, from + h * head_bytes,
@@ -113,8 +114,8 @@ ProjectedAttention::~ProjectedAttention() = default;
 void ProjectedAttention::repack() {
   auto packed = std::make_unique<Packed>();
   packed->out = PackedLinear(parameters_.out_proj_weight, parameters_.out_proj_bias.view());
-  packed->extra_key = extra_columns(sizes_, parameters_.bias_k);
-  packed->extra_value = extra_columns(sizes_, parameters_.bias_v);
+  packed->extra_key = extra_columns(sizes_, parameters_.bias_k.view());
+  packed->extra_value = extra_columns(sizes_, parameters_.bias_v.view());
   packed_ = std::move(packed);
 }
 

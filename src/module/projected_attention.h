@@ -36,8 +36,6 @@ class ProjectedAttention {
   const AttentionSizes& sizes() const { return sizes_; }
   const AttentionParameters& parameters() const { return parameters_; }
   AttentionParameters& parameters() { return parameters_; }
-  // Columns after the keys: bias_k / bias_v, then the zero row.
-  int64_t num_extra() const { return parameters_.bias_k.defined() + sizes_.add_zero_attn; }
   // To be called when parameters() have changed.
   void repack();
 
@@ -55,8 +53,8 @@ class ProjectedAttention {
 
 // The scale of the scores: 1 / sqrt(head_dim).
 double attention_scale(const AttentionSizes& sizes);
-// bias_k / bias_v (which says which) and the zero row as [num_heads, extra, head_dim]; undefined if
-// there are none.
-Tensor extra_columns(const AttentionSizes& sizes, const Tensor& which);
+// bias_k or bias_v, then the zero row, as [num_heads, num_extra, head_dim]; undefined if there is
+// neither.
+Tensor extra_columns(const AttentionSizes& sizes, const ConstTensorView& bias);
 
 }  // namespace polyhead

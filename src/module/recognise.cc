@@ -28,6 +28,10 @@ std::vector<RecognisedModule> recognise_modules(
     const Entries& entries, const std::map<std::string, std::string>& metadata) {
   std::vector<RecognisedModule> modules;
   const auto add = [&](StateDictPlan plan, const char* map) {
+    // A map leaves the class's own names as they are, so it finds those modules again.
+    for (const RecognisedModule& known : modules) {
+      if (known.tensors == plan.module.tensors) return;
+    }
     plan.module.map = map;
     if (plan.module.num_heads == 0) plan.module.num_heads = metadata_heads(metadata);
     modules.push_back(std::move(plan.module));
