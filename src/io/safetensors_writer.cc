@@ -26,8 +26,9 @@ size_t element_bytes(const NamedTensors& tensors, size_t i) {
 
 void check_tensors(const std::string& where, const NamedTensors& tensors) {
   std::set<std::string_view> names;
-  for (const auto& [name, tensor] : tensors) {
-    const auto refuse = [&, &name = name](const char* why) {
+  for (const auto& named : tensors) {
+    const std::string& name = named.first;
+    const auto refuse = [&](const char* why) {
       throw InvalidArgument(message(where, ": ", shown_tensor(name), ": ", why));
     };
     if (name.empty() || name == "__metadata__") refuse("name: need one that is not reserved");
@@ -35,7 +36,7 @@ void check_tensors(const std::string& where, const NamedTensors& tensors) {
     if (!is_valid_utf8(name)) refuse("name: is not UTF-8");
     if (has_control_character(name)) refuse("name: holds a control character; need none");
     if (!names.insert(name).second) refuse("name: is given twice; names must differ");
-    if (!tensor.defined()) refuse("is not defined; need a tensor");
+    if (!named.second.defined()) refuse("is not defined; need a tensor");
   }
 }
 
@@ -56,8 +57,9 @@ void check_metadata(const std::string& where, const std::map<std::string, std::s
 std::vector<size_t> order_by_width(const NamedTensors& tensors) {
   std::vector<size_t> order(tensors.size());
   std::iota(order.begin(), order.end(), size_t{0});
-  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
-    return element_bytes(tensors, a) > element_bytes(tensors, b);
+  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+    const size_t width_a = element_bytes(tensors, a), width_b = element_bytes(tensors, b);
+    return width_a != width_b ? width_a > width_b : a < b;
   });
   return order;
 }
