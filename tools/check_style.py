@@ -25,7 +25,7 @@ ALLOWED = {
     "io": {"base", "public"},
     "module": {"base", "kernels", "attention", "io", "public"},
     "report": {"base", "attention", "io", "module", "public"},
-    "cli": {"public"},
+    "cli": {"base", "module", "report", "public"},
     "examples": {"public"},
 }
 # In kernels: pure functions on one thread.

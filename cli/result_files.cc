@@ -1,0 +1,69 @@
+#include "result_files.h"
+
+#include "base/escape.h"
+#include "errors.h"
+#include "report/report.h"
+#include "text.h"
+
+namespace polyhead::cli {
+namespace {
+
+// weights [B, H, L, S'], or [H, L, S'] unbatched.
+void write_heads_page(const std::string& path, const Job& job, const ConstTensorView& weights) {
+  ReportData data;
+  data.title = "Attention of " + job.module_name();
+  data.subtitle = job.understood();
+  data.facts = {"Computed by polyhead " + std::string(version()) + " on " + isa() + "."};
+  const ConstTensorView batched = job.batched() ? weights : weights.unsqueezed(0);
+  for (int64_t b = 0; b < batched.size(0); ++b) {
+    data.items.push_back({.title = "Batch item " + std::to_string(b + 1)});
+  }
+  data.layers.push_back({.name = "Layer", .weights = batched});
+  write_report(path, data);
+}
+
+void check_report_size(const ConstTensorView& weights) {
+  if (weights.numel() <= kMaxReportWeights) return;
+  throw FileError("--report: " + std::to_string(weights.numel()) + " weights in " +
+                  weights.shape_string() + "; a page holds at most " +
+                  std::to_string(kMaxReportWeights));
+}
+
+}  // namespace
+
+ResultFiles::ResultFiles(const ModuleArguments& arguments, const std::string& out)
+    : arguments_(arguments), out_(out) {
+  check_output_paths(planned(), input_paths(arguments));
+}
+
+// Without the means to write them yet.
+std::vector<OutputFile> ResultFiles::planned() const {
+  std::vector<OutputFile> files;
+  if (!out_.empty()) files.push_back({"--out", out_, {}});
+  if (!arguments_.weights_out.empty()) {
+    files.push_back({"--weights-out", arguments_.weights_out, {}});
+  }
+  if (!arguments_.report.empty()) files.push_back({"--report", arguments_.report, {}});
+  return files;
+}
+
+void ResultFiles::write(const Job& job, const Job::Result& result) const {
+  Tensor per_head;  // [B, H, L, S'], or [H, L, S'] unbatched
+  if (!arguments_.report.empty()) {
+    per_head = job.forward(WeightsMode::kPerHead).weights;
+    check_report_size(per_head);
+  }
+  std::vector<OutputFile> files = planned();
+  for (OutputFile& file : files) {
+    if (file.flag == "--out") {
+      file.write = [&](const std::string& path) { save_npy(path, result.out); };
+    } else if (file.flag == "--weights-out") {
+      file.write = [&](const std::string& path) { save_npy(path, result.weights); };
+    } else {
+      file.write = [&](const std::string& path) { write_heads_page(path, job, per_head); };
+    }
+  }
+  write_output_files(files);
+}
+
+}  // namespace polyhead::cli

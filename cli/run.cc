@@ -1,0 +1,21 @@
+// `polyhead run`: weights and inputs from files, results to files.
+#include <iostream>
+
+#include "arguments.h"
+#include "errors.h"
+#include "job.h"
+#include "result_files.h"
+
+namespace polyhead::cli {
+
+int run_run(const RunArguments& arguments) {
+  const ResultFiles files(arguments, arguments.out);
+  const Job job(arguments);
+  files.write(job, job.forward(wanted_weights(arguments)));
+  // Only now: an error is one line on stderr, and nothing beside it.
+  std::cerr << "polyhead run: " << job.understood() << " (" << job.module_name() << ", "
+            << dtype_name(job.query().dtype()) << ")\n";
+  return kOk;
+}
+
+}  // namespace polyhead::cli
