@@ -113,9 +113,9 @@ class FromScratchMultiHeadAttention {
   // onto [B, H, L, S]) is multiplied by -1e5 and added to the scores: 1 hides, softly.
   Tensor forward(const ConstTensorView& q, const ConstTensorView& k, const ConstTensorView& v,
                  const ConstTensorView& mask = {}) const;
+  // Into the caller's memory; weights undefined, [B, L, S] (averaged) or [B, H, L, S].
   void forward_into(const ConstTensorView& q, const ConstTensorView& k, const ConstTensorView& v,
                     const ConstTensorView& mask, const TensorView& out,
-                    WeightsMode need_weights = WeightsMode::kNone,
                     const TensorView& weights = {}) const;
 
   int64_t embed_size() const;

@@ -130,7 +130,7 @@ Answer answer(const Case& spec, DType dtype, WeightsMode mode) {
   result.out = module.forward(q, k, v, mask.view());
   if (mode != WeightsMode::kNone) {
     result.weights = Tensor(dtype, result.reference.weights.shape());
-    module.forward_into(q, k, v, mask.view(), result.out, mode, result.weights);
+    module.forward_into(q, k, v, mask.view(), result.out, result.weights);
   }
   return result;
 }
