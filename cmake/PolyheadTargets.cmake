@@ -14,9 +14,6 @@ function(polyhead_compile_options target)
   if(POLYHEAD_FUZZ)
     target_compile_options(${target} PRIVATE -fsanitize=fuzzer-no-link)
   endif()
-  if(POLYHEAD_SABOTAGE)
-    target_compile_definitions(${target} PRIVATE POLYHEAD_SABOTAGE_${POLYHEAD_SABOTAGE})
-  endif()
 endfunction()
 
 # polyhead_test(name source... [LIBS lib...]): a GoogleTest program that sees src/ and testing/.

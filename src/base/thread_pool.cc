@@ -7,6 +7,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -43,8 +44,14 @@ struct Job {
 
 class Pool {
  public:
-  explicit Pool(int workers) {
-    for (int i = 0; i < workers; ++i) threads_.emplace_back([this] { work(); });
+  // Fewer than asked for if the system refuses more threads: slower, not wrong.
+  explicit Pool(int workers) : wanted_(workers) {
+    threads_.reserve(static_cast<size_t>(workers));
+    try {
+      for (int i = 0; i < workers; ++i) threads_.emplace_back([this] { work(); });
+    } catch (const std::system_error&) {
+      // threads_ holds those that started
+    }
   }
 
   ~Pool() {
@@ -53,14 +60,14 @@ class Pool {
     for (std::thread& thread : threads_) thread.join();
   }
 
-  int workers() const { return static_cast<int>(threads_.size()); }
+  int wanted() const { return wanted_; }
 
   void run(size_t count, ParallelTask task, void* argument) {
     job_.task = task;
     job_.argument = argument;
     job_.count = count;
     job_.next.store(0, std::memory_order_relaxed);
-    busy_.store(workers(), std::memory_order_relaxed);
+    busy_.store(static_cast<int>(threads_.size()), std::memory_order_relaxed);
     announce();
     job_.run();
     for (int spin = 0, left; (left = busy_.load(std::memory_order_acquire)) != 0;) {
@@ -97,6 +104,7 @@ class Pool {
     return generation_.load(std::memory_order_acquire);
   }
 
+  int wanted_;
   std::vector<std::thread> threads_;
   Job job_;
   std::atomic<unsigned> generation_{0};
@@ -121,14 +129,19 @@ int initial_threads() {
 
 struct Runtime {
   std::atomic<int> num_threads{0};  // 0: not looked up yet
-  std::mutex mutex;                 // held by the one caller the pool works for
+  std::atomic<bool> taken{false};   // by the one caller the pool works for
   std::unique_ptr<Pool> pool;
   std::atomic<ParallelFor> lent{nullptr};
   std::atomic<void*> lent_context{nullptr};
 };
 
-// A pointer that a forked child replaces: its parent's threads are not there, and the mutex may be
-// held by one of them, so the old state is abandoned, not destroyed.
+struct Release {
+  std::atomic<bool>& taken;
+  ~Release() { taken.store(false, std::memory_order_release); }
+};
+
+// A pointer that a forked child replaces: its parent's threads are not there, and the pool may have
+// been taken by one of them, so the old state is abandoned, not destroyed.
 Runtime* g_runtime = nullptr;
 
 Runtime& runtime() {
@@ -143,8 +156,7 @@ Runtime& runtime() {
       g_runtime = fresh;
     });
     std::atexit([] {
-      std::unique_lock lock(g_runtime->mutex, std::try_to_lock);
-      if (lock) g_runtime->pool.reset();
+      if (!g_runtime->taken.exchange(true)) g_runtime->pool.reset();
     });
   });
   return *g_runtime;
@@ -191,9 +203,9 @@ void parallel_for(size_t count, ParallelTask task, void* argument) {
     };
     return lent(state.lent_context.load(std::memory_order_relaxed), count, guarded, &job);
   }
-  std::unique_lock lock(state.mutex, std::try_to_lock);
-  if (!lock) return job.run();
-  if (!state.pool || state.pool->workers() != threads - 1) {
+  if (state.taken.exchange(true, std::memory_order_acquire)) return job.run();
+  const Release release{state.taken};
+  if (!state.pool || state.pool->wanted() != threads - 1) {
     state.pool.reset();
     state.pool = std::make_unique<Pool>(threads - 1);
   }

@@ -1,0 +1,92 @@
+#!/usr/bin/env python3
+"""Plants one defect at a time in a copy of the kernels and requires the op's tests to fail.
+
+    tests/sabotage/run.py --into build/sabotage [NAME ...]
+
+A suite that stays green with a wrong kernel proves nothing. The defects are those of the table in
+docs/accuracy.md. The product code carries no switches for them: each is a replacement in a copy of
+the tree, and one that no longer applies is an error, so the list cannot rot unseen.
+"""
+import argparse
+import pathlib
+import shutil
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SCORES = 'src/kernels/attention_scores.body.h'
+PLANS = 'src/attention/tiled_plans.cc'
+
+# name: (file, text that must stand there exactly once, what replaces it)
+DEFECTS = {
+    'last_key_dropped': (
+        PLANS, 'tile.kv_len = static_cast<size_t>(call.kv_len());',
+        'tile.kv_len = static_cast<size_t>(call.kv_len() - (call.kv_len() > 1));'),
+    'causal_off_by_one': (
+        PLANS, 'row + causal_offset(', '1 + row + causal_offset('),
+    'scale_wrong_by_a_thousandth': (
+        PLANS, 'tile.scale = static_cast<T>(call.scale);',
+        'tile.scale = static_cast<T>(call.scale * 1.001);'),
+    'last_dimension_skipped': (
+        SCORES, 'for (size_t d = tile.in.head_dim; d > 0;', 'for (size_t d = tile.in.head_dim; d > 1;'),
+    'rescale_forgotten': (
+        SCORES, 'store(out, load(out) * factor);', 'store(out, load(out));'),
+    'exp_wrong_by_1e-4': (
+        'src/simd/exp2.inc.h', '0.693151312F', '0.693351312F'),
+    'probs_rounded_to_bf16': (
+        SCORES, 'store(probs + (j * NV + i) * kLanes<T>, p);',
+        'if constexpr (sizeof(T) == 4) {'
+        ' using Bits = decltype(p < p);'
+        ' p = std::bit_cast<Vec<T>>(std::bit_cast<Bits>(p) & static_cast<int32_t>(0xffff0000)); }\n'
+        'store(probs + (j * NV + i) * kLanes<T>, p);'),
+}
+
+
+def plant(tree, defect):
+    path, old, new = DEFECTS[defect]
+    text = (ROOT / path).read_text()
+    if text.count(old) != 1:
+        sys.exit(f'sabotage: {defect}: {path} has its text {text.count(old)} times; need exactly 1')
+    (tree / path).write_text(text.replace(old, new))
+    return path
+
+
+def tests_fail(tree, build):
+    """Builds the op's tests; True if they notice, False if they pass."""
+    subprocess.run(['cmake', '--build', build, '--target', 'attention_test'], check=True,
+                   stdout=subprocess.DEVNULL)
+    program = next(build.rglob('attention_test'))
+    done = subprocess.run([program], cwd=tree, stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL)
+    return done.returncode == 1
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--into', type=pathlib.Path, required=True, help='folder for copy and build')
+    parser.add_argument('names', nargs='*', metavar='NAME', help=', '.join(DEFECTS))
+    arguments = parser.parse_args()
+    names = arguments.names or list(DEFECTS)
+    tree, build = arguments.into / 'tree', arguments.into / 'build'
+    shutil.rmtree(tree, ignore_errors=True)
+    shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns('build', '.git'))
+    subprocess.run(['cmake', '-S', tree, '-B', build, '-G', 'Ninja', '-DPOLYHEAD_COMMAND=OFF'],
+                   check=True, stdout=subprocess.DEVNULL)
+    if tests_fail(tree, build):
+        sys.exit('sabotage: the tests fail without any defect')
+    missed = []
+    for name in names:
+        start = time.monotonic()
+        path = plant(tree, name)
+        noticed = tests_fail(tree, build)
+        shutil.copyfile(ROOT / path, tree / path)
+        missed += [] if noticed else [name]
+        verdict = 'noticed' if noticed else 'MISSED'
+        print(f'{name:30} {verdict:8} {time.monotonic() - start:5.0f} s', flush=True)
+    print(f'{len(names) - len(missed)} of {len(names)} defects noticed')
+    return bool(missed)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
