@@ -84,11 +84,14 @@ Tensor Scratch::forward(const ConstTensorView& q, const ConstTensorView& k,
 
 void Scratch::forward_into(const ConstTensorView& q, const ConstTensorView& k,
                            const ConstTensorView& v, const ConstTensorView& mask,
-                           const TensorView& out, WeightsMode need_weights,
-                           const TensorView& weights) const {
-  const ForwardInputs inputs = check_scratch_inputs(impl_->attention.sizes(), q, k, v, mask);
-  impl_->attention.run(
-      complete_call(inputs, impl_->attention.sizes(), need_weights, out, weights, kScratchName));
+                           const TensorView& out, const TensorView& weights) const {
+  const AttentionSizes& sizes = impl_->attention.sizes();
+  const ForwardInputs inputs = check_scratch_inputs(sizes, q, k, v, mask);
+  WeightsMode mode = WeightsMode::kNone;
+  if (weights.defined()) {
+    mode = weights.rank() == 4 ? WeightsMode::kPerHead : WeightsMode::kAverage;
+  }
+  impl_->attention.run(complete_call(inputs, sizes, mode, out, weights, kScratchName));
 }
 
 int64_t Scratch::embed_size() const { return impl_->attention.sizes().embed_dim; }
