@@ -138,7 +138,6 @@ Job::Result Job::forward_scratch(WeightsMode need_weights) const {
     weights = Tensor(query().dtype(), shape);
   }
   scratch_->forward_into(q, k, v, scratch_mask_.defined() ? scratch_mask_ : ConstTensorView(), out,
-                         weights.defined() ? need_weights : WeightsMode::kNone,
                          weights.defined() ? weights.view() : TensorView());
   if (weights.defined()) {
     result.weights = batched() ? std::move(weights) : Tensor(weights.view().select(0, 0));
