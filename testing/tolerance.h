@@ -10,11 +10,10 @@ namespace polyhead::oracle {
 constexpr double unit_roundoff(DType dtype) { return dtype == DType::kFloat32 ? 0x1p-24 : 0x1p-53; }
 
 // The share of the reference's error budget (computed with C = 1) that a correct result may use.
-// About twice the largest use measured, which tests/data/headroom.txt records suite by suite.
-constexpr double allowed_use(DType dtype) {
-  // In float64 the truth is as rounded as the result: two errors share one budget.
-  return dtype == DType::kFloat32 ? 1.0 : 2.0;
-}
+// About twice the largest use that 18000 random cases of the forward op made of it (0.55 in
+// float32, 0.69 in float64, where the truth is as rounded as the result); tests/data/headroom.txt
+// records tighter limits suite by suite.
+constexpr double allowed_use(DType dtype) { return dtype == DType::kFloat32 ? 1.0 : 1.4; }
 
 // Ratio alarm: at most this many times as wrong as the naive loops in the same precision, ...
 inline constexpr double kRatioToNaive = 2;

@@ -63,7 +63,8 @@ class Row {
 
   // scores = scale * q . k + bias; probs = exp(scores - lse); masked pairs have score -inf.
   void softmax() {
-    const double root = std::sqrt(static_cast<double>(call_.head_dim()));
+    // 1 for query * scale, the rest for the chain over d.
+    const double roundings = 1 + std::sqrt(static_cast<double>(call_.head_dim()));
     for (int64_t j = 0; j < columns_; ++j) {
       const auto n = static_cast<size_t>(j);
       const double bias = j < call_.kv_len() ? attention_bias_reference(call_, b_, h_, i_, j) : 0;
@@ -78,7 +79,7 @@ class Row {
         magnitude += std::abs(product);
       }
       scores_[n] = call_.scale * dot + bias;
-      error_[n] = root * std::abs(call_.scale) * magnitude + std::abs(bias) + 2;
+      error_[n] = roundings * std::abs(call_.scale) * magnitude + std::abs(bias) + 2;
       if (std::isnan(scores_[n])) has_nan_ = true;
       max_ = std::max(max_, scores_[n]);
     }
