@@ -13,12 +13,6 @@ namespace polyhead {
 // Below this many flops, waking a thread costs more than it saves: about 10 us of one core.
 inline constexpr double kInlineFlops = 2e5;
 
-// One for all kinds of tasks of a thread: they do not nest.
-inline Workspace& task_scratch() {
-  thread_local Workspace scratch;
-  return scratch;
-}
-
 // Calls body(task, workspace) for each task in [0, count), lowest first, each thread taking the
 // next one when it is free. body is noexcept. All memory is the calling thread's, allocated before
 // the first task runs and kept for the next call. Throws std::bad_alloc. body must not call this
@@ -28,7 +22,8 @@ void parallel_tasks(size_t count, double flops, size_t workspace_bytes, const F&
   const size_t bytes = (workspace_bytes + kAlignment - 1) / kAlignment * kAlignment;
   const size_t threads = flops < kInlineFlops ? 1 : static_cast<size_t>(num_threads());
   const size_t workers = std::min(threads, count);
-  std::byte* memory = task_scratch().reserve(std::max<size_t>(bytes * workers, 1));
+  WorkspaceLease lease;
+  std::byte* memory = lease.reserve(std::max<size_t>(bytes * workers, 1));
   std::atomic<size_t> next{0};
   parallel_for(workers, [&](size_t worker) {
     for (size_t task; (task = next.fetch_add(1, std::memory_order_relaxed)) < count;) {

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <memory>
 #include <new>
+#include <utility>
 
 namespace polyhead {
 
@@ -23,6 +24,15 @@ inline AlignedBytes allocate_aligned(size_t bytes) {
 
 class Workspace {
  public:
+  Workspace() = default;
+  Workspace(Workspace&& other) noexcept
+      : memory_(std::move(other.memory_)), capacity_(std::exchange(other.capacity_, 0)) {}
+  Workspace& operator=(Workspace&& other) noexcept {
+    memory_ = std::move(other.memory_);
+    capacity_ = std::exchange(other.capacity_, 0);
+    return *this;
+  }
+
   // At least `bytes` of memory, 64-byte aligned, contents unspecified. Throws std::bad_alloc.
   std::byte* reserve(size_t bytes) {
     if (bytes > capacity_) {
@@ -37,6 +47,40 @@ class Workspace {
  private:
   AlignedBytes memory_;
   size_t capacity_ = 0;
+};
+
+// A workspace of the calling thread's, taken off its stack for as long as it is used: whoever
+// borrows on the same thread meanwhile (the next layer down, or another call that a lent executor
+// runs there while this one waits) gets another one. In the same nesting, the same one comes back.
+class WorkspaceLease {
+ public:
+  WorkspaceLease() {
+    if (Free& free = free_of_thread(); free.count > 0) {
+      workspace_ = std::move(free.workspaces[--free.count]);
+    }
+  }
+  ~WorkspaceLease() {
+    Free& free = free_of_thread();
+    if (free.count < free.workspaces.size()) {
+      free.workspaces[free.count++] = std::move(workspace_);
+    }
+  }
+  WorkspaceLease(const WorkspaceLease&) = delete;
+  WorkspaceLease& operator=(const WorkspaceLease&) = delete;
+
+  std::byte* reserve(size_t bytes) { return workspace_.reserve(bytes); }
+
+ private:
+  struct Free {
+    std::array<Workspace, 4> workspaces;
+    size_t count = 0;
+  };
+  static Free& free_of_thread() {
+    static thread_local Free free;
+    return free;
+  }
+
+  Workspace workspace_;
 };
 
 }  // namespace polyhead

@@ -32,26 +32,6 @@ class LazyLinear {
   PackedLinear linear_;
 };
 
-// The calling thread's scratch, taken out of its slot for as long as it is used: a lent executor
-// may run another forward on this thread while this one waits.
-class ScratchLease {
- public:
-  ScratchLease() : workspace_(std::exchange(slot(), Workspace())) {}
-  ~ScratchLease() { slot() = std::move(workspace_); }
-  ScratchLease(const ScratchLease&) = delete;
-  ScratchLease& operator=(const ScratchLease&) = delete;
-
-  std::byte* reserve(size_t bytes) { return workspace_.reserve(bytes); }
-
- private:
-  static Workspace& slot() {
-    static thread_local Workspace workspace;
-    return workspace;
-  }
-
-  Workspace workspace_;
-};
-
 bool same_tensor(const ConstTensorView& a, const ConstTensorView& b) {
   return a.data() == b.data() && std::ranges::equal(a.shape(), b.shape()) &&
          std::ranges::equal(a.strides(), b.strides());
@@ -129,7 +109,7 @@ class Scratch {
     int64_t q, k, v, heads;
   };
 
-  Scratch(ScratchLease& lease, const ProjectedCall& call, DType dtype, const Widths& widths) {
+  Scratch(WorkspaceLease& lease, const ProjectedCall& call, DType dtype, const Widths& widths) {
     const int64_t batch = call.query.size(0);
     const int64_t q_len = call.query.size(1), kv_len = call.key.size(1);
     const int64_t lens[] = {q_len, kv_len, kv_len, q_len};
@@ -172,7 +152,7 @@ void ProjectedAttention::run(const ProjectedCall& call) const {
   // Inputs that are the same tensor are read once, by one product over the packed rows.
   const bool one_kv = sizes_.packed() && same_tensor(call.key, call.value);
   const bool one_qkv = one_kv && same_tensor(call.query, call.key);
-  ScratchLease lease;
+  WorkspaceLease lease;
   Scratch scratch(lease, call, sizes_.dtype,
                   {.q = one_qkv ? 3 * width : width,
                    .k = one_qkv ? 0 : (one_kv ? 2 * width : width),
