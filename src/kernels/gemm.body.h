@@ -24,7 +24,7 @@ POLYHEAD_INLINE void gemm_rows(const GemmBlock<T>& block, size_t row, size_t pan
     const size_t m = row + static_cast<size_t>(j);
     a[j] = block.a.row(m < block.row_end ? m : block.row_end - 1);
 #pragma GCC unroll 3
-    for (int i = 0; i < 3; ++i) acc[j][i] = load(block.bias + column + i * kLanes<T>);
+    for (int i = 0; i < 3; ++i) acc[j][i] = Vec<T>{};
   }
   const ptrdiff_t step = block.a.column_stride;
   ptrdiff_t at = 0;
@@ -45,7 +45,9 @@ POLYHEAD_INLINE void gemm_rows(const GemmBlock<T>& block, size_t row, size_t pan
     T* out = block.out.row(row + static_cast<size_t>(j));
 #pragma GCC unroll 3
     for (int i = 0; i < 3; ++i) {
-      store_columns(out, block.out.column_stride, column + i * kLanes<T>, block.n, acc[j][i]);
+      const Vec<T> bias = load(block.bias + column + i * kLanes<T>);
+      store_columns(out, block.out.column_stride, column + i * kLanes<T>, block.n,
+                    acc[j][i] + bias);
     }
   }
 }

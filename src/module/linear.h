@@ -1,7 +1,7 @@
 // y = x . weight^T + bias, the weight packed once for the vector kernels.
 //
-// Each element of y is one chain of fused multiply-adds that starts at the bias and runs over the
-// input features in order: the same bits for any number of rows, threads and ISA.
+// Each element of y is one chain of fused multiply-adds over the input features in order, then the
+// bias: the same bits for any number of rows and threads, and on every ISA that has them.
 #pragma once
 
 #include <polyhead/tensor_view.h>

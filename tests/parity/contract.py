@@ -23,8 +23,20 @@ def hidden_and_bias(case, dtype):
     return hidden | np.isneginf(bias), bias
 
 
-def project(x, weight, bias, dtype, step=1):
-    y = x.astype(dtype)[..., ::step] @ weight.astype(dtype)[:, ::step].T  # [B, len, E]
+def product(a, b, step=0):
+    """a [..., m, k] . b [..., k, n]. With step 1 or -1 the naive way: one sum per element, term by
+    term, forwards or backwards; with 0 as NumPy likes it."""
+    if step == 0:
+        return a @ b
+    total = np.zeros(np.broadcast_shapes(a.shape[:-2], b.shape[:-2]) + (a.shape[-2], b.shape[-1]),
+                     np.result_type(a, b))
+    for k in range(a.shape[-1])[::step]:
+        total += a[..., :, k:k + 1] * b[..., k:k + 1, :]
+    return total
+
+
+def project(x, weight, bias, dtype, step=0):
+    y = product(x.astype(dtype), weight.astype(dtype).T, step)  # [B, len, E]
     return y if bias is None else y + bias.astype(dtype)
 
 
@@ -55,8 +67,8 @@ def softmax(scores, hidden):
     return exps / np.where(total == 0, 1, total)
 
 
-def forward(case, dtype, step=1):
-    """(out [B, L, E], weights [B, H, L, S']). With step -1 every sum runs backwards."""
+def forward(case, dtype, step=0):
+    """(out [B, L, E], weights [B, H, L, S']); `step` as in product()."""
     q, k, v = projections(case, dtype, step)
     hidden, bias = hidden_and_bias(case, dtype)
     for has_row, k_row, v_row in ((case.add_bias_kv, case.state.get("bias_k"), case.state.get("bias_v")),
@@ -68,10 +80,8 @@ def forward(case, dtype, step=1):
     heads = [x.reshape(*x.shape[:2], case.num_heads, -1).swapaxes(1, 2) for x in (q, k, v)]
     q, k, v = heads  # [B, H, len, D]
     scale = 1 / np.sqrt(np.asarray(case.head_dim, dtype))
-    scores = (q * scale)[..., ::step] @ k[..., ::step].swapaxes(-1, -2) + bias
-    weights = softmax(scores, hidden)
-    joined = weights[..., ::step] @ v[..., ::step, :]
-    joined = joined.swapaxes(1, 2).reshape(case.batch, case.q_len, -1)
+    weights = softmax(product(q * scale, k.swapaxes(-1, -2), step) + bias, hidden)
+    joined = product(weights, v, step).swapaxes(1, 2).reshape(case.batch, case.q_len, -1)
     state = case.state
     out = project(joined, state["out_proj.weight"], state.get("out_proj.bias"), dtype, step)
     return out, weights

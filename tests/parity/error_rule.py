@@ -2,8 +2,8 @@
 
 Against the truth, our worst and our mean error may be at most twice the larger of torch's and a
 naive implementation's in the same precision, plus a floor from rounding the answer: a value as
-large as the largest there can be stored no more exactly. The naive one is run twice, its sums in
-either direction: in a small case a single order can be exact by luck.
+large as the largest there can be stored no more exactly. The naive one is run in three orders of
+summation: in a small case a single one can be exact by luck.
 """
 
 from dataclasses import dataclass, field
@@ -51,7 +51,7 @@ def expect_as_good(what, ours, truth, others, factor=2):
         theirs = [float(measure(e)) for e in found if e.size > 0]
         allowed = factor * max(theirs, default=0.0) + floor
         got = float(measure(mine))
-        RATIOS.note(f"{what}, {name} error", got / allowed if allowed else got)
+        RATIOS.note(f"{what}, {name} error", got / allowed if np.isfinite(got) and allowed else got)
         where = np.unravel_index(int(mine.argmax()), mine.shape)
         assert got <= allowed, (
             f"{what}: {name} error {got:.3g} where others have {theirs}, allowed {allowed:.3g}; "

@@ -68,17 +68,17 @@ def answer(module, inputs, mask, dtype):
         return module(*(torch.from_numpy(x).to(DTYPES[dtype]) for x in inputs), mask).numpy()
 
 
-def formula(state, heads, inputs, mask, dtype, step=1):
-    """The same in NumPy and any precision; with step -1 every sum runs backwards."""
+def formula(state, heads, inputs, mask, dtype, step=0):
+    """The same in NumPy and any precision; `step` as in contract.product()."""
     names = ("q_linear", "k_linear", "v_linear")
     q, k, v = (contract.project(x, state[f"{n}.weight"], state[f"{n}.bias"], dtype, step)
                for n, x in zip(names, inputs))
     q, k, v = (x.reshape(*x.shape[:2], heads, -1).swapaxes(1, 2) for x in (q, k, v))
-    scores = q[..., ::step] @ k[..., ::step].swapaxes(-1, -2) / np.sqrt(dtype(q.shape[-1]))
+    scores = contract.product(q, k.swapaxes(-1, -2), step) / np.sqrt(dtype(q.shape[-1]))
     if mask is not None:
         scores = scores + mask.astype(dtype) * dtype(-1e5)
     weights = contract.softmax(scores, np.zeros(scores.shape, bool))
-    joined = (weights[..., ::step] @ v[..., ::step, :]).swapaxes(1, 2)
+    joined = contract.product(weights, v, step).swapaxes(1, 2)
     joined = joined.reshape(*joined.shape[:2], -1)
     return contract.project(joined, state["fc_out.weight"], state["fc_out.bias"], dtype, step)
 
@@ -120,7 +120,7 @@ def test_random_configuration(polyhead, tmp_path, make, seed):
     precise = np.float64 if dtype == "float32" else np.longdouble
     truth = formula(state, heads, inputs, mask, precise)
     seeds = answer(module, inputs, mask, dtype)
-    naive = [formula(state, heads, inputs, mask, narrow, step) for step in (1, -1)]
+    naive = [formula(state, heads, inputs, mask, narrow, step) for step in (1, -1, 0)]
     expect_formula_is_the_seeds(module, state, heads, inputs, mask)
     expect_as_good(f"from scratch, {dtype}", ours, truth, [seeds, *naive])
 

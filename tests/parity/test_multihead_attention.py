@@ -39,7 +39,7 @@ def test_random_configuration(polyhead, tmp_path, seed):
     truth_out, truth_heads = truth_of(case)
     out, weights = command_answer(polyhead, case, tmp_path)
     torch_out, torch_weights = torch_answer(case, case.dtype)
-    naive = [contract.forward(case, np.dtype(case.dtype), step) for step in (1, -1)]
+    naive = [contract.forward(case, np.dtype(case.dtype), step) for step in (1, -1, 0)]
     assert out.dtype == case.dtype
     expect_as_good("out", out, truth_out, [torch_out, *(naive_out for naive_out, _ in naive)])
     assert (weights is None) == (case.need_weights == "none")
