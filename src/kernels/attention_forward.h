@@ -9,7 +9,7 @@
 // registers until they are probabilities; those go to L1, 64 keys at a time, and are multiplied
 // with V there (FlashAttention, Dao 2023, arXiv 2307.08691, with the roles of rows and lanes of
 // this design). Cost per pair: 2 (D + Dv) flops, one exp2; memory O(rows * D).
-// Accumulation in T throughout. Order of every sum: docs/canonical_order.md in short:
+// Accumulation in T throughout, every sum in one canonical order:
 //   - s is one chain of fused multiply-adds over d, of (query * scale) * key, started at 0;
 //   - the maximum m of a row follows the scores with a lag: it moves, at a granule of 8 keys at
 //     absolute multiples of 8, only if a score exceeds m by more than 16;
