@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <ostream>
 
 #include "base/message.h"
 #include "testing/elements.h"
@@ -116,6 +117,9 @@ std::string AttentionCase::describe() const {
   }
   return text;
 }
+
+void PrintTo(const AttentionCase& spec, std::ostream* stream) { *stream << spec.describe(); }
+void PrintTo(Regime regime, std::ostream* stream) { *stream << regime_name(regime); }
 
 AttentionProblem::AttentionProblem(const AttentionCase& given)
     : spec(given),

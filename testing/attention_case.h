@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <iosfwd>
 #include <optional>
 #include <string>
 #include <vector>
@@ -30,6 +31,7 @@ inline constexpr Regime kRegimes[] = {Regime::kNearUniform, Regime::kSigma1,   R
                                       Regime::kAllEqual,    Regime::kHuge,     Regime::kDenormal,
                                       Regime::kDescending,  Regime::kAscending};
 const char* regime_name(Regime regime);
+void PrintTo(Regime regime, std::ostream* stream);  // for GoogleTest
 
 enum class MaskPattern {
   kRandom,     // every pair by chance
@@ -63,6 +65,7 @@ struct AttentionCase {
 
   std::string describe() const;
 };
+void PrintTo(const AttentionCase& spec, std::ostream* stream);  // for GoogleTest
 
 class AttentionProblem {
  public:

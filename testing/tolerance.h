@@ -20,6 +20,13 @@ inline constexpr double kRatioToNaive = 2;
 // ... plus this many roundings of the largest answer: naive loops are exact on a single key.
 inline constexpr double kRatioFloorRoundings = 4;
 
+// Central differences of fourth order: error about step^4 plus 2^-53 / step, the loss being about 1
+// to 10.
+inline constexpr double kDifferenceStep = 0x1p-10;
+inline constexpr double kDifferenceBudget = 0x1p-34;
+// Two sums of the same few hundred terms in different orders: roundings of their magnitudes' sum.
+inline constexpr double kAdjointRoundings = 8;
+
 // A comparison of this many non-zero numbers or more, half of which would accept 0 too, proves
 // nothing and fails.
 inline constexpr long kDistrustFrom = 8;

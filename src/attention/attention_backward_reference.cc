@@ -1,0 +1,147 @@
+#include "attention/attention_backward_reference.h"
+
+#include <cmath>
+#include <limits>
+
+#include "attention/attention_reference.h"
+
+namespace polyhead {
+namespace {
+
+double read(const ConstTensorView& view, int64_t a, int64_t b, int64_t c, int64_t d) {
+  const int64_t offset =
+      a * view.stride(0) + b * view.stride(1) + c * view.stride(2) + d * view.stride(3);
+  return view.dtype() == DType::kFloat32 ? static_cast<double>(view.data_as<float>()[offset])
+                                         : view.data_as<double>()[offset];
+}
+
+double* at(Tensor& tensor, int64_t a, int64_t b, int64_t c, int64_t d) {
+  return tensor.data_as<double>() +
+         ((a * tensor.size(1) + b) * tensor.size(2) + c) * tensor.size(3) + d;
+}
+
+// One matrix of key or value rows of a (batch, kv head): the call's own, then the appended ones.
+struct Rows {
+  const ConstTensorView& own;
+  ConstTensorView extra;  // [1, Hkv, X, D] or undefined
+  Tensor& d_own;
+  Tensor& d_extra;  // [Hkv, X, D]
+  int64_t batch, kv_head;
+
+  double get(int64_t j, int64_t d) const {
+    const int64_t s = own.size(2);
+    return j < s ? read(own, batch, kv_head, j, d) : read(extra, 0, kv_head, j - s, d);
+  }
+  void add_gradient(int64_t j, int64_t d, double x) const {
+    const int64_t s = own.size(2);
+    if (j < s) {
+      *at(d_own, batch, kv_head, j, d) += x;
+    } else {
+      d_extra.data_as<double>()[(kv_head * extra.size(2) + j - s) * extra.size(3) + d] += x;
+    }
+  }
+};
+
+class Backward {
+ public:
+  Backward(const AttentionCall& call, const AttentionCotangents& cotangents)
+      : call_(call),
+        cotangents_(cotangents),
+        columns_(call.kv_len() + call.num_extra()),
+        probs_(attention_forward_reference(call, {.probs = true}).probs) {
+    constexpr DType kType = DType::kFloat64;
+    gradients_.d_query = Tensor(kType, call.query.shape());
+    gradients_.d_key = Tensor(kType, call.key.shape());
+    gradients_.d_value = Tensor(kType, call.value.shape());
+    if (call.num_extra() > 0) {
+      gradients_.d_extra_key = Tensor(kType, call.extra_key.shape());
+      gradients_.d_extra_value = Tensor(kType, call.extra_value.shape());
+      extra_key_ = call.extra_key.unsqueezed(0);
+      extra_value_ = call.extra_value.unsqueezed(0);
+    }
+    for (const Mask& mask : call.masks) {
+      const bool additive = mask.kind() == Mask::Kind::kAdditive;
+      gradients_.d_masks.push_back(additive ? Tensor(kType, mask.tensor().shape()) : Tensor());
+    }
+  }
+
+  AttentionGradients run() {
+    const int64_t heads = call_.num_heads(), q_len = call_.q_len();
+    for (int64_t n = 0; n < call_.batch() * heads * q_len; ++n) {
+      row(n / (heads * q_len), n / q_len % heads, n % q_len);
+    }
+    return std::move(gradients_);
+  }
+
+ private:
+  void row(int64_t b, int64_t h, int64_t i) {
+    const Rows key{call_.key, extra_key_,      gradients_.d_key, gradients_.d_extra_key,
+                   b,         call_.kv_head(h)};
+    const Rows value{call_.value, extra_value_,    gradients_.d_value, gradients_.d_extra_value,
+                     b,           call_.kv_head(h)};
+    std::vector<double> d_probs(static_cast<size_t>(columns_));
+    double delta = 0;
+    // forward: out_id = sum_j p_ij v_jd, weights_ij = p_ij (or its mean over heads)
+    for (int64_t j = 0; j < columns_; ++j) {
+      if (masked(b, h, i, j)) continue;
+      const double p = *at(probs_, b, h, i, j);
+      double d_p = d_weight(b, h, i, j);
+      for (int64_t d = 0; d < call_.v_head_dim(); ++d) {
+        const double d_out = read(cotangents_.d_out, b, h, i, d);
+        d_p += d_out * value.get(j, d);
+        value.add_gradient(j, d, p * d_out);
+      }
+      d_probs[static_cast<size_t>(j)] = d_p;
+      delta += p * d_p;
+    }
+    // forward: p_ij = exp(s_ij) / sum_k exp(s_ik), s_ij = scale * q_i . k_j + bias_ij
+    for (int64_t j = 0; j < columns_; ++j) {
+      if (masked(b, h, i, j)) continue;
+      const double d_score = *at(probs_, b, h, i, j) * (d_probs[static_cast<size_t>(j)] - delta);
+      for (int64_t d = 0; d < call_.head_dim(); ++d) {
+        *at(gradients_.d_query, b, h, i, d) += call_.scale * d_score * key.get(j, d);
+        key.add_gradient(j, d, call_.scale * d_score * read(call_.query, b, h, i, d));
+      }
+      if (j < call_.kv_len()) add_to_masks(b, h, i, j, d_score);
+    }
+  }
+
+  bool masked(int64_t b, int64_t h, int64_t i, int64_t j) const {
+    return j < call_.kv_len() &&
+           attention_bias_reference(call_, b, h, i, j) == -std::numeric_limits<double>::infinity();
+  }
+
+  double d_weight(int64_t b, int64_t h, int64_t i, int64_t j) const {
+    const ConstTensorView& d_weights = cotangents_.d_weights;
+    if (!d_weights.defined()) return 0;
+    if (call_.weights_mode == WeightsMode::kPerHead) return read(d_weights, b, h, i, j);
+    return read(d_weights.unsqueezed(1), b, 0, i, j) / static_cast<double>(call_.num_heads());
+  }
+
+  // forward: bias_ij = sum over the additive masks of factor * mask
+  void add_to_masks(int64_t b, int64_t h, int64_t i, int64_t j, double d_score) {
+    for (size_t n = 0; n < call_.masks.size(); ++n) {
+      Tensor& d_mask = gradients_.d_masks[n];
+      if (!d_mask.defined()) continue;
+      const MaskStrides s = mask_strides(d_mask);
+      d_mask.data_as<double>()[b * s.batch + h * s.head + i * s.query + j * s.key] +=
+          call_.masks[n].factor() * d_score;
+    }
+  }
+
+  const AttentionCall& call_;
+  const AttentionCotangents& cotangents_;
+  int64_t columns_;
+  Tensor probs_;  // [B, H, L, S + X]
+  ConstTensorView extra_key_, extra_value_;
+  AttentionGradients gradients_;
+};
+
+}  // namespace
+
+AttentionGradients attention_backward_reference(const AttentionCall& call,
+                                                const AttentionCotangents& cotangents) {
+  return Backward(call, cotangents).run();
+}
+
+}  // namespace polyhead
