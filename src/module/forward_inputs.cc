@@ -16,13 +16,19 @@ Mask hidden_or_added(const ConstTensorView& mask) {
                                       : Mask::additive(mask);
 }
 
+using Names = std::array<const char*, 3>;
+
 // The checks of one call, in the order in which a user would want to hear of them.
 class Checker {
  public:
-  // `names` are the operands', as the class calls them.
-  Checker(const AttentionSizes& sizes, const char* function,
-          const std::array<const char*, 3>& names, bool batched_only)
-      : sizes_(sizes), require_(function), names_(names), batched_only_(batched_only) {}
+  // `names` and `widths`: what the class calls the operands and the size of their rows.
+  Checker(const AttentionSizes& sizes, const char* function, const Names& names,
+          const Names& widths, bool batched_only)
+      : sizes_(sizes),
+        require_(function),
+        names_(names),
+        widths_(widths),
+        batched_only_(batched_only) {}
 
   // Ranks, layouts and dtypes; leaves batch-first 3-D views.
   void operands(Layout layout, const ConstTensorView& query, const ConstTensorView& key,
@@ -34,9 +40,9 @@ class Checker {
     }
     inputs_.batched = query.rank() == 3;
     inputs_.layout = layout;
-    inputs_.query = operand(query, names_[0], query.rank(), sizes_.embed_dim, "embed_dim");
-    inputs_.key = operand(key, names_[1], query.rank(), sizes_.kdim, "kdim");
-    inputs_.value = operand(value, names_[2], query.rank(), sizes_.vdim, "vdim");
+    inputs_.query = operand(query, names_[0], query.rank(), sizes_.embed_dim, widths_[0]);
+    inputs_.key = operand(key, names_[1], query.rank(), sizes_.kdim, widths_[1]);
+    inputs_.value = operand(value, names_[2], query.rank(), sizes_.vdim, widths_[2]);
     same_size(inputs_.key, 1, 0, "batch", inputs_.query, 0);
     same_size(inputs_.value, 2, 0, "batch", inputs_.query, 0);
     same_size(inputs_.value, 2, 1, "length", inputs_.key, 1);
@@ -141,13 +147,13 @@ class Checker {
       if (mask.size(dim) == 1 || mask.size(dim) == need[dim]) continue;
       require_.fail(
           name, message("shape is ", mask.shape_string(), ", ", kNames[dim], " ", mask.size(dim)),
-          message("1 or ", need[dim]));
+          need[dim] == 1 ? "1" : message("1 or ", need[dim]));
     }
   }
 
   const AttentionSizes& sizes_;
   Require require_;
-  std::array<const char*, 3> names_;
+  Names names_, widths_;
   bool batched_only_;
   ForwardInputs inputs_;
 };
@@ -162,7 +168,8 @@ TensorView batched_view(const TensorView& view, const ForwardInputs& inputs) {
 ForwardInputs check_mha_inputs(const AttentionSizes& sizes, Layout layout,
                                const ConstTensorView& query, const ConstTensorView& key,
                                const ConstTensorView& value, const ForwardOptions& options) {
-  Checker checker(sizes, kMhaName, {"query", "key", "value"}, /*batched_only=*/false);
+  Checker checker(sizes, kMhaName, {"query", "key", "value"}, {"embed_dim", "kdim", "vdim"},
+                  /*batched_only=*/false);
   checker.operands(layout, query, key, value);
   checker.key_padding_mask(options.key_padding_mask);
   checker.attn_mask(options.attn_mask);
@@ -173,7 +180,8 @@ ForwardInputs check_mha_inputs(const AttentionSizes& sizes, Layout layout,
 ForwardInputs check_scratch_inputs(const AttentionSizes& sizes, const ConstTensorView& q,
                                    const ConstTensorView& k, const ConstTensorView& v,
                                    const ConstTensorView& mask) {
-  Checker checker(sizes, kScratchName, {"q", "k", "v"}, /*batched_only=*/true);
+  Checker checker(sizes, kScratchName, {"q", "k", "v"}, {"embed_size", "embed_size", "embed_size"},
+                  /*batched_only=*/true);
   checker.operands(Layout::kBatchFirst, q, k, v);
   checker.scratch_mask(mask);
   return checker.inputs();
