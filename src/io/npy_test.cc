@@ -148,6 +148,33 @@ TEST(Npy, RefusesABoolThatIsNone) {
   expect_refused<IoError>([&] { load_npy(path); }, {path, "data: bool element 1 is 2"});
 }
 
+TEST(Npy, RefusesATruncatedFileAtEveryByte) {
+  const TestFolder folder;
+  const std::string sound = npy_bytes(dict("'<f8'", "(2, 1)"), 16);
+  for (size_t bytes = 0; bytes < sound.size(); ++bytes) {
+    const std::string path = folder.write("cut.npy", sound.substr(0, bytes));
+    expect_refused<IoError>([&] { load_npy(path); }, {path, "truncated", "(incomplete download?)"});
+  }
+}
+
+// The dict itself cut short, under a length that fits.
+TEST(Npy, RefusesADictCutAnywhere) {
+  const TestFolder folder;
+  const std::string sound = dict("'<f8'", "(2, 1)");
+  for (size_t bytes = 0; bytes < sound.size(); ++bytes) {
+    const std::string path = folder.write("cut.npy", npy_bytes(sound.substr(0, bytes), 16));
+    expect_refused<IoError>([&] { load_npy(path); }, {path, "header: found "});
+  }
+}
+
+TEST(Npy, TellsHowToUnpackAnArchive) {
+  const TestFolder folder;
+  const std::string path = folder.write("dir.x.npz", "PK\3\4......");
+  expect_refused<IoError>([&] { load_npy(path); },
+                          {path, ".npz archive", "numpy.save(\"" + folder.path("dir.x.npy") + "\"",
+                           "numpy.load(\"" + path + "\")[NAME]"});
+}
+
 template <class T>
 void expect_round_trip(const std::vector<T>& values, std::initializer_list<int64_t> sizes) {
   const TestFolder folder;

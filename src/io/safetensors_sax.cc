@@ -23,7 +23,7 @@ void SafetensorsSax::unexpected(std::string_view got) const {
   const std::string shown = escaped(got, kShownBytes);
   switch (place_) {
     case Place::kStart:
-      source_.fail("header: got ", shown, "; need an object");
+      break;
     case Place::kTop:
       if (name_ == kMetadataName) {
         source_.fail("__metadata__: got ", shown, "; need an object of strings");
@@ -40,7 +40,7 @@ void SafetensorsSax::unexpected(std::string_view got) const {
     case Place::kMetadata:
       source_.fail("__metadata__: ", shown_name(metadata_key_), ": got ", shown, "; need a string");
   }
-  source_.fail("header: got ", shown);
+  source_.fail("header: got ", shown, "; need an object");
 }
 
 void SafetensorsSax::bad_json(size_t position, const std::string& last_token) const {
