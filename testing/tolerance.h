@@ -23,9 +23,11 @@ inline constexpr double kRatioFloorRoundings = 4;
 // Central differences of fourth order: error about step^4 plus 2^-53 / step, the loss being about 1
 // to 10.
 inline constexpr double kDifferenceStep = 0x1p-10;
-inline constexpr double kDifferenceBudget = 0x1p-34;
+inline constexpr double kDifferenceBudget = 0x1p-36;
 // Two sums of the same few hundred terms in different orders: roundings of their magnitudes' sum.
-inline constexpr double kAdjointRoundings = 8;
+inline constexpr double kAdjointRoundings = 2;
+// Two float64 backward passes that sum in different orders: roundings of the largest gradient.
+inline constexpr double kGradientRoundings = 16;
 
 // A comparison of this many non-zero numbers or more, half of which would accept 0 too, proves
 // nothing and fails.
