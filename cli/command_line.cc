@@ -97,7 +97,9 @@ void add_inputs(CLI::App* app, ModuleArguments& a) {
                             {"scratch", LayoutChoice::kScratch}},
                            "nn.MultiheadAttention or the from-scratch module; auto: by the names");
   app->add_flag("--sequence-first", a.sequence_first, "3-D inputs are [L, B, E]");
-  for (CLI::Option* option : app->get_options()) option->group(kInputs);
+  for (CLI::Option* option : app->get_options()) {
+    if (option != app->get_help_ptr()) option->group(kInputs);
+  }
 }
 
 void add_masks(CLI::App* app, ModuleArguments& a) {
@@ -147,6 +149,19 @@ void check_combinations(const ModuleArguments& a) {
   }
 }
 
+// CLI11 begins its messages with the option's name.
+std::string reworded(bool without_command, const CLI::ParseError& error) {
+  const std::string text = error.what();
+  const std::string flag = text.substr(0, text.find(": "));
+  if (without_command) return "needs a command: run, verify, explain, demo or info";
+  if (dynamic_cast<const CLI::ConversionError*>(&error)) {
+    // Texts need no conversion, so this is `--causal=maybe`.
+    return text.substr(text.find("--")) + ": this flag takes no value";
+  }
+  if (!dynamic_cast<const CLI::ArgumentMismatch*>(&error)) return text;
+  return flag + (text.ends_with("missing") ? ": needs a value" : ": given more than once");
+}
+
 class CommandLine {
  public:
   CommandLine();
@@ -157,7 +172,7 @@ class CommandLine {
   CLI::App* add_module_command(ModuleArguments& arguments, const std::string& name,
                                const std::string& what);
   Arguments chosen() const;
-  [[noreturn]] void explain_extras(const CLI::App* app, const CLI::ParseError& error) const;
+  [[noreturn]] void fail(const CLI::App* app, const CLI::ParseError& error) const;
 
   CLI::App app_;
   std::map<std::string, CLI::App*> commands_;
@@ -194,7 +209,7 @@ CommandLine::CommandLine() : app_("multi-head attention for trained weights", "p
       ->type_name("R.html");
   demo->add_option("sentence", demo_.sentences, "what to look at; without: our own examples");
   CLI::App* info = add("info", "the machine and the plans, or what a file holds");
-  info->add_option("FILE", info_.file, "safetensors or npy");
+  add_path(info, "FILE", info_.file, "safetensors or npy");
 }
 
 CLI::App* CommandLine::add(const std::string& name, const std::string& what,
@@ -214,10 +229,10 @@ CLI::App* CommandLine::add_module_command(ModuleArguments& arguments, const std:
   return app;
 }
 
-// CLI11's own words for what it did not expect are vague; ours name the likely intent.
-void CommandLine::explain_extras(const CLI::App* app, const CLI::ParseError& error) const {
+// CLI11's own words are vague; ours say what is wrong, and the likely intent.
+void CommandLine::fail(const CLI::App* app, const CLI::ParseError& error) const {
   const std::vector<std::string> extras = app->remaining(true);
-  if (extras.empty()) throw UsageError(error.what());
+  if (extras.empty()) throw UsageError(reworded(app == &app_, error));
   const std::string& word = extras.front();
   std::vector<std::string> choices;
   const bool is_flag = word.rfind("-", 0) == 0;
@@ -241,7 +256,7 @@ Arguments CommandLine::parse(int argc, const char* const* argv) {
     return PrintArguments{std::string(wanted.what()) + "\n"};
   } catch (const CLI::ParseError& error) {
     const auto parsed = app_.get_subcommands();
-    explain_extras(parsed.empty() ? &app_ : parsed.front(), error);
+    fail(parsed.empty() ? &app_ : parsed.front(), error);
   }
   return chosen();
 }

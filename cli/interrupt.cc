@@ -36,14 +36,16 @@ extern "C" void on_signal(int) {
 
 void install_signal_handlers(const char* who) {
   g_who = who;
+  // A file that grows past the limit of `ulimit -f` is an error of that write, not a death.
+  signal(SIGXFSZ, SIG_IGN);
   struct sigaction action = {};
   action.sa_handler = on_signal;
   action.sa_flags = SA_RESTART;  // a read or write under way goes on
-  for (int signal : {SIGINT, SIGTERM, SIGHUP}) {
+  for (int number : {SIGINT, SIGTERM, SIGHUP}) {
     struct sigaction before = {};
-    sigaction(signal, nullptr, &before);
+    sigaction(number, nullptr, &before);
     // nohup and background jobs ignore signals on purpose.
-    if (before.sa_handler != SIG_IGN) sigaction(signal, &action, nullptr);
+    if (before.sa_handler != SIG_IGN) sigaction(number, &action, nullptr);
   }
 }
 

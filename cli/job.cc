@@ -11,15 +11,21 @@
 namespace polyhead::cli {
 namespace {
 
-// An input that is not given stays undefined. The flag leads the message, the file is in it.
+// The library's message starts with its function, "load_npy: q.npy: ..."; the user knows flags.
+std::string with_flag(const std::string& flag, const std::string& text) {
+  const size_t function = text.find(": ");
+  return flag + " " + (function == std::string::npos ? text : text.substr(function + 2));
+}
+
+// An input that is not given stays undefined.
 Tensor load_input(const std::string& flag, const std::string& path) {
   if (path.empty()) return {};
   try {
     return load_npy(path);
   } catch (const IoError& error) {
-    throw FileError(flag + ": " + error.what());
+    throw FileError(with_flag(flag, error.what()));
   } catch (const Unsupported& error) {
-    throw FileError(flag + ": " + error.what());
+    throw FileError(with_flag(flag, error.what()));
   }
 }
 
@@ -33,6 +39,7 @@ Tensor load_input(const std::string& flag, const std::string& path) {
       {"k", {a.key.empty() ? "--key (the query)" : "--key", a.key}},
       {"value", {a.value.empty() ? "--value (the key)" : "--value", a.value}},
       {"v", {a.value.empty() ? "--value (the key)" : "--value", a.value}},
+      {"num_heads", {a.num_heads ? "--num-heads" : "num_heads of", a.num_heads ? "" : a.weights}},
       {"attn_mask", {"--attn-mask", a.attn_mask}},
       {"key_padding_mask", {"--key-padding-mask", a.key_padding_mask}},
       {"mask", {"--scratch-mask", a.scratch_mask}}};
@@ -66,6 +73,16 @@ WeightsMode wanted_weights(const ModuleArguments& arguments) {
 }
 
 void Job::load_module() {
+  try {
+    load_chosen_module();
+  } catch (const IoError& error) {
+    throw FileError(with_flag("--weights", error.what()));
+  } catch (const InvalidArgument& error) {
+    rethrow_with_files(error, arguments_);
+  }
+}
+
+void Job::load_chosen_module() {
   const ModuleChoice choice = choose_module(arguments_);
   check_layout_flags(arguments_, choice.scratch, choice.because);
   LoadOptions options;

@@ -47,6 +47,7 @@ class Job {
 
  private:
   void load_module();
+  void load_chosen_module();
   void load_inputs();
   Result forward_scratch(WeightsMode need_weights) const;
 

@@ -34,12 +34,14 @@ struct Dispatch {
   int operator()(const RunArguments& arguments) const { return run_run(arguments); }
   int operator()(const VerifyArguments& arguments) const { return run_verify(arguments); }
   int operator()(const ExplainArguments& arguments) const { return run_explain(arguments); }
-#ifdef POLYHEAD_HAS_DEMO
   int operator()(const DemoArguments& arguments) const { return run_demo(arguments); }
-#else
-  int operator()(const DemoArguments&) const { throw UsageError("not in this build"); }
-#endif
   int operator()(const InfoArguments& arguments) const { return run_info(arguments); }
+};
+
+// Of POLYHEAD_ISA or POLYHEAD_NUM_THREADS: bad usage, but no --help would tell more.
+class EnvironmentError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
 };
 
 // Both read the environment, and throw InvalidArgument if it names what is not there.
@@ -48,7 +50,7 @@ void check_environment() {
     isa();
     num_threads();
   } catch (const InvalidArgument& error) {
-    throw UsageError(error.what());
+    throw EnvironmentError(error.what());
   }
 }
 
@@ -76,6 +78,8 @@ int run_guarded(int argc, const char* const* argv) {
   install_signal_handlers(who);
   try {
     return run_command(argc, argv);
+  } catch (const EnvironmentError& error) {
+    return fail(who, error.what(), kBadUsage);
   } catch (const UsageError& error) {
     return fail(who, std::string(error.what()) + " (see " + who + " --help)", kBadUsage);
   } catch (const ResourceError& error) {

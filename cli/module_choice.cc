@@ -49,9 +49,16 @@ bool scratch_by_map(const NameMap& names) {
   });
 }
 
-// The flag may be left out only where the file says it.
+// The flag may be left out only where the file says it, and must not contradict it: any divisor
+// would give an answer, and a wrong one.
 void check_num_heads(const SafetensorsFile& file, const ModuleArguments& a, bool scratch) {
-  if (a.num_heads || file.metadata().contains("num_heads")) return;
+  const auto said = file.metadata().find("num_heads");
+  if (a.num_heads && said != file.metadata().end() &&
+      said->second != std::to_string(*a.num_heads)) {
+    throw FileError("--num-heads: got " + std::to_string(*a.num_heads) + "; " + escaped(a.weights) +
+                    " says " + escaped(said->second, 20) + " in its __metadata__");
+  }
+  if (a.num_heads || said != file.metadata().end()) return;
   const std::vector<RecognisedModule> modules = candidates(file, a.prefix);
   const bool in_shapes = scratch && std::any_of(modules.begin(), modules.end(), [](const auto& m) {
                            return m.layout == ModuleLayout::kScratchFull && m.num_heads > 0;
