@@ -194,9 +194,10 @@ def torch_answer(case, dtype):
     module.load_state_dict({n: torch.from_numpy(np.array(a)) for n, a in case.state.items()})
 
     def tensor(array):
-        if array is None or array.dtype == bool:
-            return None if array is None else torch.from_numpy(array)
-        return torch.from_numpy(np.ascontiguousarray(array)).to(DTYPES[dtype])
+        if array is None:
+            return None
+        converted = torch.from_numpy(np.array(array))  # torch wants memory it may write to
+        return converted if array.dtype == bool else converted.to(DTYPES[dtype])
 
     if case.self_attention:
         query = key = value = tensor(case.inputs()[0])  # the same object: torch's fast path

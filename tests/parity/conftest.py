@@ -1,6 +1,8 @@
 """Finds the programs that ./dev parity has built."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,3 +30,13 @@ def build():
 @pytest.fixture(scope="session")
 def polyhead(build):
     return build / "cli" / "polyhead"
+
+
+@pytest.fixture(scope="session")
+def model():
+    """MiniLM's folder; fetched once."""
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, root / "tools/fetch_minilm.py", "--into", root / "build/models"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return Path(result.stdout.strip())

@@ -1,8 +1,8 @@
 """How close is close enough: no numbers, only comparisons.
 
 Against the truth, our worst and our mean error may be at most twice the larger of torch's and a
-naive implementation's in the same precision, plus a floor from rounding the answer: a value as
-large as the largest there can be stored no more exactly. The naive one is run in three orders of
+naive implementation's in the same precision, plus a floor from rounding the answer: its largest
+value, or its mean one, can be stored no more exactly. The naive one is run in three orders of
 summation: in a small case a single one can be exact by luck.
 """
 
@@ -44,11 +44,11 @@ def expect_as_good(what, ours, truth, others, factor=2):
     assert ours.shape == truth.shape, f"{what}: shape {ours.shape}, truth {truth.shape}"
     if truth.size == 0:
         return
-    floor = 2 * unit_roundoff(ours.dtype) * float(np.abs(truth).max())
     mine = errors(ours, truth)
     for name, measure in (("worst", np.max), ("mean", np.mean)):
         found = [finite_errors(other, truth) for other in others]
         theirs = [float(measure(e)) for e in found if e.size > 0]
+        floor = 2 * unit_roundoff(ours.dtype) * float(measure(np.abs(truth)))
         allowed = factor * max(theirs, default=0.0) + floor
         got = float(measure(mine))
         RATIOS.note(f"{what}, {name} error", got / allowed if np.isfinite(got) and allowed else got)
