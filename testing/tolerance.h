@@ -25,7 +25,7 @@ inline constexpr double kRatioFloorRoundings = 4;
 inline constexpr double kDifferenceStep = 0x1p-10;
 inline constexpr double kDifferenceBudget = 0x1p-36;
 // Two sums of the same few hundred terms in different orders: roundings of their magnitudes' sum.
-inline constexpr double kAdjointRoundings = 2;
+inline constexpr double kAdjointRoundings = 8;
 // Two float64 backward passes that sum in different orders: roundings of the largest gradient.
 inline constexpr double kGradientRoundings = 16;
 
