@@ -1,0 +1,78 @@
+"""A worker process: pinned, told one thing at a time, silent in between."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+# What forces an instruction set, by engine. Torch's own kernels, MKL and oneDNN each have a switch.
+FORCED_ISA = {
+    "best": {},
+    "avx2": {"POLYHEAD_ISA": "avx2", "ATEN_CPU_CAPABILITY": "avx2",
+             "MKL_ENABLE_INSTRUCTIONS": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
+}
+# The surroundings must not decide it.
+CLEARED = ("POLYHEAD_ISA", "POLYHEAD_NUM_THREADS", "ATEN_CPU_CAPABILITY",
+           "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA", "OMP_NUM_THREADS", "MKL_NUM_THREADS",
+           "GOMP_CPU_AFFINITY", "OMP_WAIT_POLICY")
+
+
+class EngineFailed(Exception):
+    pass
+
+
+class Engine:
+    def __init__(self, name, command, isa, threads):
+        self.name = name
+        environment = {k: v for k, v in os.environ.items() if k not in CLEARED}
+        environment |= FORCED_ISA[isa]
+        for variable in ("POLYHEAD_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+            environment[variable] = str(threads)
+        cpus = sorted(os.sched_getaffinity(0))[-threads:]
+        self.process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            start_new_session=True,  # Ctrl-C is for the referee alone; engines end with their stdin
+            preexec_fn=lambda: os.sched_setaffinity(0, cpus))
+
+    def ask(self, *words):
+        """One line out, one line of JSON back. While this waits, the engine has the token."""
+        try:
+            self.process.stdin.write(" ".join(str(w) for w in words) + "\n")
+            self.process.stdin.flush()
+            line = self.process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            raise EngineFailed(f"{self.name} ended at `{words[0]}`; what it said is above")
+        return json.loads(line)
+
+    def close(self):
+        with contextlib.suppress(BrokenPipeError):  # it has ended by itself
+            self.process.stdin.close()
+        self.process.stdout.close()
+        self.process.wait()
+
+
+class Pair:
+    """Both engines, on the same processors, in processes of their own."""
+
+    def __init__(self, build, isa, threads):
+        worker = Path(__file__).with_name("torch_worker.py")
+        self.ours = Engine("polyhead", [str(Path(build, "bench", "bench_worker"))], isa, threads)
+        self.torch = Engine("torch", [sys.executable, str(worker)], isa, threads)
+        self.engines = (self.ours, self.torch)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for engine in self.engines:
+            engine.close()
+
+    def ask_both(self, *words):
+        return {engine.name: engine.ask(*words) for engine in self.engines}
+
+    def probe(self):
+        return self.ours.ask("probe")["gflops"]

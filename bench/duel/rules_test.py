@@ -1,0 +1,65 @@
+"""The rules must be able to say each of their words, and the interval must cover."""
+
+import random
+import sys
+import unittest
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from duel import rules  # noqa: E402
+
+
+def rounds(ratio, count=30, spread=0.01, probes=(100.0, 101.0), seed=3):
+    rng = random.Random(seed)
+    return [rules.Round(1e-3, 1e-3 * ratio * (1 + spread * rng.uniform(-1, 1)), *probes)
+            for _ in range(count)]
+
+
+class Verdicts(unittest.TestCase):
+    def verdict(self, given, best=101.0):
+        return rules.summarise(given, best, 1e6)["verdict"]
+
+    def test_each_word(self):
+        self.assertEqual(self.verdict(rounds(1.3)), "faster")
+        self.assertEqual(self.verdict(rounds(1.0)), "parity")
+        self.assertEqual(self.verdict(rounds(0.9)), "slower")
+        self.assertEqual(self.verdict(rounds(1.0, spread=0.9)), "undecided")
+        self.assertEqual(self.verdict(rounds(1.3, count=14)), "inconclusive")
+
+    def test_a_win_of_one_percent_is_none(self):
+        self.assertEqual(self.verdict(rounds(1.01, spread=0.001)), "parity")
+
+    def test_disturbed_rounds_do_not_count(self):
+        drifting = rounds(0.5, probes=(100.0, 88.0))
+        stolen = rounds(0.5, probes=(59.0, 59.0))
+        summary = rules.summarise(rounds(1.3, count=20) + drifting + stolen, 100.0, 1e6)
+        self.assertEqual((summary["kept"], summary["rounds"]), (20, 80))
+        self.assertEqual(summary["verdict"], "faster")
+
+    def test_a_loss_takes_two_runs(self):
+        self.assertEqual(rules.final_verdict(["slower", "slower"]), "loss")
+        self.assertEqual(rules.final_verdict(["slower", "parity"]), "parity")
+        self.assertEqual(rules.final_verdict(["slower"]), "slower, once")
+        self.assertEqual(rules.final_verdict(["faster"]), "faster")
+
+
+class Interval(unittest.TestCase):
+    def test_covers_the_median(self):
+        covered = 0
+        for seed in range(60):
+            rng = random.Random(seed)
+            low, high = rules.bootstrap_interval([rng.gauss(1, 0.1) for _ in range(30)])
+            self.assertLess(low, high)
+            covered += low <= 1 <= high
+        self.assertGreaterEqual(covered, 51)
+
+    def test_shares_of_the_peak(self):
+        summary = rules.summarise(rounds(2, spread=0, probes=(100.0, 100.0)), 100.0, 5e7)
+        self.assertAlmostEqual(summary["ours_of_peak"], 0.5)
+        self.assertAlmostEqual(summary["torch_of_peak"], 0.25)
+        self.assertAlmostEqual(summary["min_time_ratio"], 2)
+
+
+if __name__ == "__main__":
+    unittest.main()
