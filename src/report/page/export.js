@@ -2,7 +2,8 @@
 const xmlText = (text) => text.replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
 
 // A spreadsheet runs a cell that starts like a formula; a leading quote keeps it text.
-function csvCell(text) {
+function csvCell(label) {
+  const text = visible(label);
   const safe = /^[=+\-@\t\r]/.test(text) ? `'${text}` : text;
   return `"${safe.replace(/"/g, '""')}"`;
 }
@@ -21,17 +22,22 @@ function svgOfHead(head, state) {
   const column = 150;
   const width = 260;
   const height = Math.max(head.rows, head.columns) * row;
-  const label = (text, i, x, anchor) =>
-    `<text x="${x}" y="${(i + 0.5) * row + 4}" text-anchor="${anchor}">${xmlText(visible(text))}</text>`;
+  const label = (text, i, x, anchor) => {
+    const place = `x="${x}" y="${(i + 0.5) * row + 4}" text-anchor="${anchor}"`;
+    return `<text ${place}>${xmlText(visible(text))}</text>`;
+  };
   const line = (link) => {
-    const { colour, width: stroke, alpha } = lineView.pen(link, "light");
+    const { colour, width: stroke, alpha } = lineView.pen(link, state.shown.side !== null, "light");
     const [y0, y1] = [(link.from + 0.5) * row, (link.to + 0.5) * row];
-    const path = `M${column} ${y0}C${column + width * 0.4} ${y0} ${column + width * 0.6} ${y1} ${column + width} ${y1}`;
-    return `<path d="${path}" stroke="${colour}" stroke-width="${stroke.toFixed(2)}" opacity="${alpha.toFixed(3)}"/>`;
+    const [bend0, bend1, end] = [0.4, 0.6, 1].map((share) => column + width * share);
+    const path = `M${column} ${y0}C${bend0} ${y0} ${bend1} ${y1} ${end} ${y1}`;
+    const looks = `stroke-width="${stroke.toFixed(2)}" opacity="${alpha.toFixed(3)}"`;
+    return `<path d="${path}" stroke="${colour}" ${looks}/>`;
   };
   const whole = 2 * column + width;
   return [
-    `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${whole} ${height}" width="${whole}" height="${height}">`,
+    `<svg xmlns="http://www.w3.org/2000/svg" width="${whole}" height="${height}"`,
+    `viewBox="0 0 ${whole} ${height}">`,
     `<title>${xmlText(visible(headName(head)))}</title>`,
     `<g fill="none" stroke-linecap="round">`,
     ...lineView.links(head, state).map(line),

@@ -75,7 +75,7 @@ const headView = {
         : ["Strongest links"]),
     );
     const rows = this.strongestLinks(state.shown, 10)
-      .filter(({ weight }) => weight > 0)
+      .filter(({ weight }) => weight >= 0.001)
       .map(({ from, to, weight }) => {
         const names = [];
         if (side !== "query")

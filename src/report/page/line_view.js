@@ -3,7 +3,10 @@ const lineView = {
   maxTokens: 128,
 
   fits: (head) => Math.max(head.rows, head.columns) <= lineView.maxTokens,
-  rowHeight: (head) => (Math.max(head.rows, head.columns) <= 40 ? 26 : 18),
+  rowHeight(head) {
+    const tokens = Math.max(head.rows, head.columns);
+    return tokens <= 16 ? 32 : tokens <= 40 ? 26 : 18;
+  },
 
   build(host, head, state, choose) {
     const labels = labelsOf(state.item);
@@ -20,7 +23,7 @@ const lineView = {
     const options = names.map((name, index) => {
       const option = element(
         "li",
-        { role: "option", "aria-selected": "false" },
+        { role: "option", id: `${side}-${index}`, "aria-selected": "false" },
         element("i", { className: "share" }),
         tokenElement("span", name, { className: "token" }),
       );
@@ -48,13 +51,16 @@ const lineView = {
     return list;
   },
 
-  // { from, to, weight, lit }, weakest first so that strong lines lie on top.
+  // { from, to, weight, lit }, weakest first so that strong lines lie on top. Of the chosen token
+  // every link is there, however weak.
   links(head, state) {
     const links = [];
     const { side, token } = state.shown;
     for (let row = 0; row < head.rows; ++row) {
       const weights = rowOf(head, row);
-      for (const column of strongest(weights, state.mass)) {
+      const kept = new Set(strongest(weights, side === "query" && row === token ? 1 : state.mass));
+      if (side === "key" && weights[token] > 0) kept.add(token);
+      for (const column of kept) {
         const lit = side === null || (side === "query" ? row : column) === token;
         links.push({ from: row, to: column, weight: weights[column], lit });
       }
@@ -62,13 +68,14 @@ const lineView = {
     return links.sort((a, b) => a.lit - b.lit || a.weight - b.weight);
   },
 
-  // Strong lines are thick and dark. Those of tokens that are not chosen stay as a faint trace.
-  pen(link, theme) {
-    const floor = 0.22 + 0.78 * link.weight;
+  // Strong lines are thick and dark. Of a chosen token even weak ones are seen; the others stay as
+  // a faint trace.
+  pen(link, chosen, theme) {
+    const floor = chosen ? 0.45 : 0.22;
     return {
-      colour: toneColour(theme, floor),
-      width: 0.6 + 3.4 * link.weight,
-      alpha: link.lit ? 0.25 + 0.75 * Math.sqrt(link.weight) : 0.05,
+      colour: toneColour(theme, floor + (1 - floor) * link.weight),
+      width: link.lit ? 0.8 + 3.2 * link.weight : 0.6,
+      alpha: link.lit ? 0.25 + 0.75 * Math.sqrt(link.weight) : 0.08,
     };
   },
 
@@ -85,7 +92,7 @@ const lineView = {
     pen.scale(devicePixelRatio, devicePixelRatio);
     pen.lineCap = "round";
     for (const link of this.links(head, state)) {
-      const style = this.pen(link, state.theme);
+      const style = this.pen(link, state.shown.side !== null, state.theme);
       const [y0, y1] = [(link.from + 0.5) * row, (link.to + 0.5) * row];
       pen.strokeStyle = style.colour;
       pen.lineWidth = style.width;
@@ -104,6 +111,8 @@ const lineView = {
     const weights =
       side === "query" ? rowOf(head, token) : side === "key" ? columnOf(head, token) : null;
     for (const mine of ["query", "key"]) {
+      const chosen = side === mine ? `${mine}-${token}` : "";
+      box.querySelector(`.${mine}`).setAttribute("aria-activedescendant", chosen);
       [...box.querySelector(`.${mine}`).children].forEach((option, index) => {
         const chosen = side === mine && index === token;
         const weight = weights && side !== mine ? weights[index] : 0;

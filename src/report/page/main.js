@@ -14,12 +14,22 @@ const state = {
 
 const clampIndex = (text, size) => Math.min(size - 1, Math.max(0, Math.floor(Number(text)) || 0));
 
+// Without being asked for another: a head that does one thing, say look at the previous token.
+function clearestHead(item) {
+  const clear = ({ layer, head }) => {
+    const stats = statsOf(item, layer, head);
+    return Math.max(stats.previous, stats.next);
+  };
+  return heads.reduce((best, one) => (clear(one) > clear(best) ? one : best));
+}
+
 // Everything that a link should bring back stands in the address: #item=2&layer=3&head=5&...
 function readAddress() {
   const asked = new URLSearchParams(location.hash.slice(1));
   state.item = clampIndex(asked.get("item"), meta.items.length);
-  state.layer = clampIndex((asked.get("layer") || 1) - 1, meta.layers.length);
-  state.head = clampIndex((asked.get("head") || 1) - 1, meta.layers[state.layer].heads);
+  const { layer, head } = clearestHead(state.item);
+  state.layer = clampIndex((asked.get("layer") || layer + 1) - 1, meta.layers.length);
+  state.head = clampIndex((asked.get("head") || head + 1) - 1, meta.layers[state.layer].heads);
   state.view = asked.get("view") === "matrix" ? "matrix" : "lines";
   state.measure = measures.some(({ key }) => key === asked.get("order"))
     ? asked.get("order")
@@ -83,6 +93,12 @@ function showItem(item) {
 function showTheme() {
   document.documentElement.dataset.theme = state.theme;
   byId("theme").textContent = state.theme === "dark" ? "Light" : "Dark";
+  byId("ramp").style.background = `linear-gradient(to right, ${ramps[state.theme].join(", ")})`;
+}
+
+function showInTheme(theme) {
+  state.theme = theme;
+  showAll();
 }
 
 function showAll() {
@@ -117,8 +133,8 @@ function fillPage() {
   );
   const stored =
     `Weights are stored in ${meta.bits} bits each; the largest error that makes here is ` +
-    `${(100 * meta.worst).toPrecision(2)} percentage points. Entropy and the other measures were computed before that, ` +
-    "from the exact weights.";
+    `${(100 * meta.worst).toPrecision(2)} percentage points. Entropy and the other ` +
+    "measures were computed before that, from the exact weights.";
   const missing =
     meta.nan > 0
       ? [`${meta.nan} weights are NaN (rows without any visible key) and shown as 0.`]
@@ -133,8 +149,7 @@ function wire() {
   byId("item-previous").addEventListener("click", () => showItem(state.item - 1));
   byId("item-next").addEventListener("click", () => showItem(state.item + 1));
   byId("theme").addEventListener("click", () => {
-    state.theme = state.theme === "dark" ? "light" : "dark";
-    showAll();
+    showInTheme(state.theme === "dark" ? "light" : "dark");
   });
   byId("measure").addEventListener("change", (event) => {
     state.measure = event.target.value;
@@ -157,6 +172,13 @@ function wire() {
   byId("numbers").addEventListener("toggle", () => {
     if (byId("numbers").open) headView.table(state);
   });
+  // Paper is white.
+  let before = state.theme;
+  addEventListener("beforeprint", () => {
+    before = state.theme;
+    showInTheme("light");
+  });
+  addEventListener("afterprint", () => showInTheme(before));
   addEventListener("resize", () => headView.draw(state));
   addEventListener("hashchange", () => {
     readAddress();

@@ -1,13 +1,16 @@
 // The head as a matrix that pans and zooms, with the profile of the row and column under the cross.
 const matrixView = {
   margin: 56, // of the profiles, below and on the right
+  labels: { left: 92, top: 72, pitch: 14 }, // pitch: the smallest cell that has room for one
   frame: null, // { x, y, cells }: the corner and how many columns are in sight
   cross: null, // { row, column }
   levels: [], // the codes, each level the maxima of 2 x 2 of the one before
 
   build(host, head, state, onCross) {
     this.frame = { x: 0, y: 0, cells: Math.max(head.rows, head.columns) };
-    this.cross = { row: 0, column: 0 };
+    const best = head.codes.reduce((at, code, i, codes) => (code > codes[at] ? i : at), 0);
+    const row = state.side === "query" ? state.token : Math.floor(best / head.columns);
+    this.cross = { row, column: state.side === "key" ? state.token : best % head.columns };
     this.levels = [{ codes: head.codes, rows: head.rows, columns: head.columns }];
     while (Math.max(this.levels.at(-1).rows, this.levels.at(-1).columns) > 256)
       this.levels.push(this.halved(this.levels.at(-1)));
@@ -65,51 +68,57 @@ const matrixView = {
     this.frame.y = Math.min(Math.max(0, y), Math.max(0, head.rows - this.frame.cells));
   },
 
+  // Where the cells are: labels stand left and on top if they fit, profiles right and below.
+  place(canvas, head) {
+    const whole = canvas.clientWidth - this.margin;
+    const labelled = (whole - this.labels.left) / this.frame.cells >= this.labels.pitch;
+    const { left, top } = labelled ? this.labels : { left: 0, top: 0 };
+    const cell = (whole - left) / this.frame.cells;
+    const width = Math.min(head.columns, this.frame.cells) * cell;
+    const height = Math.min(head.rows, this.frame.cells) * cell;
+    return { labelled, left, top, cell, width, height };
+  },
+
+  cellAt(event, canvas, head) {
+    const { left, top, cell } = this.place(canvas, head);
+    const box = canvas.getBoundingClientRect();
+    const clamp = (x, size) => Math.min(size - 1, Math.max(0, Math.floor(x)));
+    const row = clamp(this.frame.y + (event.clientY - box.top - top) / cell, head.rows);
+    const column = clamp(this.frame.x + (event.clientX - box.left - left) / cell, head.columns);
+    return { row, column };
+  },
+
   listen(canvas, head, change) {
     let grip = null;
-    const cellAt = (event) => {
-      const size = canvas.clientWidth - this.margin;
-      const box = canvas.getBoundingClientRect();
-      const place = (offset, corner, end) =>
-        Math.min(end - 1, Math.max(0, Math.floor(corner + (offset * this.frame.cells) / size)));
-      return {
-        row: place(event.clientY - box.top, this.frame.y, head.rows),
-        column: place(event.clientX - box.left, this.frame.x, head.columns),
-      };
-    };
     canvas.addEventListener("pointerdown", (event) => {
-      grip = { at: [event.clientX, event.clientY], frame: { ...this.frame } };
+      grip = { x: event.clientX, y: event.clientY, frame: { ...this.frame } };
       canvas.setPointerCapture(event.pointerId);
+      this.cross = this.cellAt(event, canvas, head);
+      change();
     });
     canvas.addEventListener("pointerup", () => {
       grip = null;
     });
     canvas.addEventListener("pointermove", (event) => {
+      const { cell } = this.place(canvas, head);
       if (grip) {
-        const cell = this.frame.cells / (canvas.clientWidth - this.margin);
-        this.moveTo(
-          head,
-          grip.frame.x - (event.clientX - grip.at[0]) * cell,
-          grip.frame.y - (event.clientY - grip.at[1]) * cell,
-        );
+        const { x, y } = grip.frame;
+        this.moveTo(head, x - (event.clientX - grip.x) / cell, y - (event.clientY - grip.y) / cell);
       }
-      this.cross = cellAt(event);
+      this.cross = this.cellAt(event, canvas, head);
       change();
     });
-    canvas.addEventListener(
-      "wheel",
-      (event) => {
-        event.preventDefault();
-        this.zoom(head, event.deltaY > 0 ? 1.25 : 0.8);
-        change();
-      },
-      { passive: false },
-    );
+    // The wheel scrolls the page, unless the matrix was chosen first.
+    canvas.addEventListener("wheel", (event) => {
+      if (!event.ctrlKey && document.activeElement !== canvas) return;
+      event.preventDefault();
+      this.zoom(head, event.deltaY > 0 ? 1.25 : 0.8);
+      change();
+    });
     canvas.addEventListener("keydown", (event) => {
-      if (this.key(event.key, head)) {
-        event.preventDefault();
-        change();
-      }
+      if (!this.key(event.key, head)) return;
+      event.preventDefault();
+      change();
     });
   },
 
@@ -138,18 +147,17 @@ const matrixView = {
 
   draw(head, state) {
     const canvas = byId("picture").querySelector("canvas");
-    const size = canvas.clientWidth - this.margin;
-    const across = Math.min(head.columns, this.frame.cells) / this.frame.cells;
-    const down = Math.min(head.rows, this.frame.cells) / this.frame.cells;
-    const height = Math.ceil(size * down) + this.margin;
+    const place = this.place(canvas, head);
+    const height = Math.ceil(place.top + place.height) + this.margin;
     canvas.style.height = `${height}px`;
     canvas.width = canvas.clientWidth * devicePixelRatio;
     canvas.height = height * devicePixelRatio;
     const pen = canvas.getContext("2d");
     pen.scale(devicePixelRatio, devicePixelRatio);
-    const area = { width: size * across, height: size * down };
-    this.paintCells(pen, area, state.theme);
-    this.paintCross(pen, area, head, state);
+    pen.translate(place.left, place.top);
+    matrixPaint.cells(pen, place, state.theme);
+    if (place.labelled) matrixPaint.labels(pen, place, state);
+    matrixPaint.cross(pen, place, head);
     const { queries, keys } = labelsOf(state.item);
     const { row, column } = this.cross;
     byId("cross-says").replaceChildren(
@@ -159,64 +167,5 @@ const matrixView = {
       tokenElement("b", keys[column]),
       ` (${column}): ${percent(head.at(row, column))}`,
     );
-  },
-
-  // The coarsest level that still has a cell for each pixel.
-  paintCells(pen, area, theme) {
-    const pixel = area.width / Math.min(this.levels[0].columns, this.frame.cells);
-    let index = 0;
-    while (index + 1 < this.levels.length && pixel * 2 ** (index + 1) <= 1) ++index;
-    const level = this.levels[index];
-    const step = 2 ** index;
-    const x0 = Math.floor(this.frame.x / step);
-    const y0 = Math.floor(this.frame.y / step);
-    const width = Math.min(level.columns, Math.ceil((this.frame.x + this.frame.cells) / step)) - x0;
-    const height = Math.min(level.rows, Math.ceil((this.frame.y + this.frame.cells) / step)) - y0;
-    const cut = new level.codes.constructor(width * height);
-    for (let i = 0; i < height; ++i) {
-      const from = (y0 + i) * level.columns + x0;
-      cut.set(level.codes.subarray(from, from + width), i * width);
-    }
-    const tile = element("canvas", { width, height });
-    tile.getContext("2d").putImageData(imageOfCodes(cut, height, width, theme), 0, 0);
-    const scale = pixel * step;
-    pen.save();
-    pen.beginPath();
-    pen.rect(0, 0, area.width, area.height);
-    pen.clip();
-    pen.imageSmoothingEnabled = scale < 1;
-    pen.drawImage(
-      tile,
-      (x0 * step - this.frame.x) * pixel,
-      (y0 * step - this.frame.y) * pixel,
-      width * scale,
-      height * scale,
-    );
-    pen.restore();
-  },
-
-  paintCross(pen, area, head, state) {
-    const style = getComputedStyle(document.documentElement);
-    const pixel = area.width / Math.min(head.columns, this.frame.cells);
-    const x = (this.cross.column - this.frame.x) * pixel;
-    const y = (this.cross.row - this.frame.y) * pixel;
-    pen.strokeStyle = style.getPropertyValue("--line-strong");
-    pen.strokeRect(0.5, 0.5, area.width - 1, area.height - 1);
-    pen.strokeStyle = style.getPropertyValue("--accent");
-    pen.strokeRect(x, 0.5, pixel, area.height - 1);
-    pen.strokeRect(0.5, y, area.width - 1, pixel);
-    const deep = this.margin - 10;
-    const bar = Math.max(1, pixel - 1);
-    pen.fillStyle = style.getPropertyValue("--accent");
-    for (let j = Math.floor(this.frame.x); j < head.columns; ++j) {
-      const left = (j - this.frame.x) * pixel;
-      if (left >= 0 && left < area.width)
-        pen.fillRect(left, area.height + 4, bar, deep * Math.sqrt(head.at(this.cross.row, j)));
-    }
-    for (let i = Math.floor(this.frame.y); i < head.rows; ++i) {
-      const top = (i - this.frame.y) * pixel;
-      if (top >= 0 && top < area.height)
-        pen.fillRect(area.width + 4, top, deep * Math.sqrt(head.at(i, this.cross.column)), bar);
-    }
   },
 };

@@ -1,7 +1,10 @@
 // Text that came from outside is shown, never obeyed: controls and marks that would reorder or hide
 // the text around them are written out.
-const hidden =
-  /[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]/g;
+const hidden = new RegExp(
+  "[\\u0000-\\u001f\\u007f-\\u009f\\u00ad\\u061c\\u200b-\\u200f\\u2028-\\u202e" +
+    "\\u2060-\\u206f\\ufeff\\ufff9-\\ufffb]",
+  "g",
+);
 
 function codePoint(character) {
   const hex = character.codePointAt(0).toString(16).toUpperCase().padStart(4, "0");

@@ -1,0 +1,88 @@
+// Writes the pages that report_page_test.py opens: make_report_pages FOLDER
+//   small.html    three layers of six made-up heads, two items, hostile labels
+//   matrix.html   one layer above 128 tokens, rows and columns of different number
+#include <cmath>
+#include <cstdio>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include <polyhead/tensor_view.h>
+#include "report/report.h"
+
+namespace polyhead {
+namespace {
+
+// Scores to softmax weights, row by row: score(layer, head, query, key).
+using Score = std::function<double(int64_t, int64_t, int64_t, int64_t)>;
+
+Tensor softmax_weights(int64_t layer, const std::vector<int64_t>& shape, const Score& score) {
+  Tensor weights(DType::kFloat32, Shape(shape));  // [batch, heads, q_len, kv_len]
+  auto* w = weights.data_as<float>();
+  for (int64_t row = 0; row < shape[0] * shape[1] * shape[2]; ++row) {
+    const int64_t head = row / shape[2] % shape[1], query = row % shape[2];
+    double sum = 0;
+    std::vector<double> power(static_cast<size_t>(shape[3]));
+    for (size_t key = 0; key < power.size(); ++key) {
+      power[key] = std::exp(score(layer, head, query, static_cast<int64_t>(key)));
+      sum += power[key];
+    }
+    for (size_t key = 0; key < power.size(); ++key) {
+      w[row * shape[3] + static_cast<int64_t>(key)] = static_cast<float>(power[key] / sum);
+    }
+  }
+  return weights;
+}
+
+double made_up_score(int64_t layer, int64_t head, int64_t query, int64_t key) {
+  const double sharp = 1.5 + static_cast<double>(layer);
+  const double away = std::abs(static_cast<double>(key - query - head + 2));
+  return head == 5 ? (key == 0 ? sharp : 0) : -sharp * away;
+}
+
+void small_page(const std::string& path) {
+  const std::vector<std::string> hostile = {"[CLS]",
+                                            "</script>",
+                                            "<img src=x onerror=1>",
+                                            "\u202eabc",
+                                            "\u05d0\u05d1",
+                                            "a\nb",
+                                            "\xff\xfe",
+                                            "",
+                                            "[SEP]"};
+  const std::vector<std::string> plain = {"the", "cat", "sat"};
+  std::vector<Tensor> weights;
+  ReportData data = {.title = "Made-up heads </title><script>",
+                     .subtitle = "3 layers of 6 heads",
+                     .facts = {"A page of the test of the page."},
+                     .items = {{"hostile \u202etext", hostile, hostile}, {"plain", plain, plain}},
+                     .layers = {}};
+  for (int64_t layer = 0; layer < 3; ++layer) {
+    weights.push_back(softmax_weights(layer, {2, 6, 9, 9}, made_up_score));
+  }
+  for (size_t layer = 0; layer < weights.size(); ++layer) {
+    data.layers.push_back({"Layer " + std::to_string(layer + 1), weights[layer]});
+  }
+  write_report(path, data);
+}
+
+void matrix_page(const std::string& path) {
+  const Tensor weights = softmax_weights(0, {1, 4, 700, 1000}, made_up_score);
+  write_report(path, {.title = "A large matrix",
+                      .items = {{.title = ""}},
+                      .layers = {{.name = "Layer 1", .weights = weights}}});
+}
+
+}  // namespace
+}  // namespace polyhead
+
+int main(int argc, char** argv) {
+  if (argc != 2) {
+    std::fprintf(stderr, "usage: make_report_pages FOLDER\n");
+    return 2;
+  }
+  const std::string folder = argv[1];
+  polyhead::small_page(folder + "/small.html");
+  polyhead::matrix_page(folder + "/matrix.html");
+  return 0;
+}

@@ -1,0 +1,166 @@
+#!/usr/bin/env python3
+"""Opens the page of heads in a real Chromium: draws, asks nothing of the network, hears the keys.
+
+    report_page_test.py MAKE_REPORT_PAGES [SCREENSHOTS]     exit 77: no Chromium here, skipped
+
+With a folder SCREENSHOTS it leaves pictures there for a person to look at.
+"""
+
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+from browser import Browser, find_chromium
+
+SKIPPED = 77
+PAGES, SCREENSHOTS, BROWSER = None, None, None  # set by main()
+
+
+def value(expression):
+    return BROWSER.evaluate(expression)
+
+
+def text(selector):
+    return value(f"document.querySelector({selector!r}).textContent")
+
+
+class PageTest(unittest.TestCase):
+    def open(self, page, fragment="", width=1600, dark=False):
+        BROWSER.size(width, 1000 if width > 700 else 800, dark)
+        BROWSER.open(PAGES / page, fragment)
+
+    def tearDown(self):
+        self.assertEqual(BROWSER.complaints, [])
+        self.assertTrue(all(url.startswith(("file:", "about:")) for url in BROWSER.requests),
+                        BROWSER.requests)
+        self.assertLessEqual(len(BROWSER.requests), 2)  # about:blank and the file
+
+    def test_every_head_is_drawn_and_nothing_sticks_out(self):
+        for page, heads in (("small.html", 18), ("matrix.html", 4)):
+            for width in (400, 1600):
+                for dark in (False, True):
+                    self.open(page, "", width, dark)
+                    self.assertEqual(value("document.querySelectorAll('#grid canvas').length"),
+                                     heads)
+                    self.assertLessEqual(value("document.documentElement.scrollWidth"), width)
+                    self.assertEqual(value("document.documentElement.dataset.theme"),
+                                     "dark" if dark else "light")
+                    if SCREENSHOTS:
+                        theme = "dark" if dark else "light"
+                        BROWSER.screenshot(SCREENSHOTS / f"{Path(page).stem}-{width}-{theme}.png")
+
+    def test_pictures_are_not_blank(self):
+        self.open("small.html")
+        colours = """(canvas => new Set(new Uint32Array(canvas.getContext('2d')
+            .getImageData(0, 0, canvas.width, canvas.height).data.buffer)).size)"""
+        self.assertGreater(value(f"{colours}(document.querySelector('#grid canvas'))"), 5)
+        self.assertGreater(value(f"{colours}(document.querySelector('#picture canvas'))"), 5)
+
+    def test_hostile_labels_are_text(self):
+        self.open("small.html", "#item=0")
+        labels = value("[...document.querySelectorAll('#picture .query .token')]"
+                       ".map(e => e.textContent).join('|')")
+        self.assertIn("</script>", labels)
+        self.assertIn("<img src=x onerror=1>", labels)
+        self.assertIn("\u27e8U+202E\u27e9abc", labels)
+        self.assertIn("a\u27e8U+000A\u27e9b", labels)
+        self.assertIn("\u27e8empty\u27e9", labels)
+        self.assertEqual(value("document.querySelectorAll('img').length"), 0)
+        self.assertEqual(value("document.title"), "Made-up heads </title><script>")
+
+    def test_weights_arrive_as_they_were(self):
+        self.open("small.html", "#item=1&layer=1&head=6&query=1")  # looks at key 0, score 1.5
+        self.assertIn("looks at", text("#top-heading"))
+        # The row was cut from nine keys to three: exp(1.5) against eight times exp(0).
+        self.assertEqual(text("#top-list li .value"), "36 %")
+
+    def test_keys_open_a_head_and_choose_a_token(self):
+        self.open("small.html", "#item=0&layer=1&head=1")
+        value("document.querySelector('#grid .open').focus()")
+        BROWSER.key("ArrowRight")
+        BROWSER.key("ArrowDown")
+        BROWSER.key("Enter")
+        self.assertEqual(text("#head-heading"), "Layer 2, head 2")
+        self.assertIn("layer=2&head=2", value("location.hash"))
+        value("document.querySelector('#picture .query').focus()")
+        BROWSER.key("ArrowDown")
+        BROWSER.key("ArrowDown")
+        self.assertIn("query=1", value("location.hash"))
+        self.assertEqual(text("#picture .query [aria-selected=true] .token"), "</script>")
+        BROWSER.key("Escape")
+        self.assertNotIn("query=", value("location.hash"))
+
+    def test_tab_reaches_every_control(self):
+        self.open("small.html")
+        seen = set()
+        for _ in range(30):
+            BROWSER.key("Tab")
+            seen.add(value("document.activeElement.id || document.activeElement.className"))
+        for wanted in ("theme", "item", "item-next", "measure", "cell open", "view-lines",
+                       "view-matrix", "mass", "query", "key", "save-svg", "save-png", "save-csv"):
+            self.assertIn(wanted, seen)
+
+    def test_order_and_filter(self):
+        self.open("small.html", "#item=0&order=first")
+        self.assertEqual(text("#grid .caption"), "3\u00b76")  # head 6 of layer 3 rests on token 0
+        value("(f => { f.value = 100; f.dispatchEvent(new Event('input')) })"
+              "(document.getElementById('filter'))")
+        self.assertEqual(value("document.querySelectorAll('#grid .cell:not(.faded)').length"), 1)
+
+    def test_matrix_zooms_and_moves_by_key(self):
+        self.open("matrix.html", "#head=2")
+        self.assertTrue(value("document.getElementById('view-lines').disabled"))
+        value("document.querySelector('#picture canvas').focus()")
+        before = text("#cross-says")
+        for key in ("+", "+", "+", "ArrowDown", "ArrowRight"):
+            BROWSER.key(key)
+        self.assertNotEqual(text("#cross-says"), before)
+        BROWSER.key("0")
+
+    def test_links_lines_matrix_table_and_exports(self):
+        self.open("small.html", "#item=0&layer=1&head=1&view=matrix&theme=dark")
+        self.assertEqual(value("document.documentElement.dataset.theme"), "dark")
+        self.assertEqual(value("document.querySelectorAll('.matrix canvas').length"), 1)
+        value("document.getElementById('view-lines').click()")
+        self.assertEqual(value("document.querySelectorAll('.lines canvas').length"), 1)
+        value("document.querySelector('#numbers summary').click()")
+        BROWSER.wait("document.querySelectorAll('#table tbody tr').length === 9")
+        saved = """new Promise(done => {
+            URL.createObjectURL = blob => { blob.text().then(done); return 'data:,'; };
+            document.getElementById('%s').click();
+        })"""
+        svg = value(saved % "save-svg")
+        self.assertIn("&#60;/script&#62;", svg)
+        self.assertNotIn("<img", svg)
+        self.assertEqual(len(value(saved % "save-csv").strip().split("\n")), 10)
+
+    def test_item_switch(self):
+        self.open("small.html")
+        value("document.getElementById('item-next').click()")
+        self.assertEqual(value("document.querySelectorAll('#picture .query li').length"), 3)
+        self.assertIn("item=1", value("location.hash"))
+
+
+def main():
+    global PAGES, SCREENSHOTS, BROWSER
+    program = find_chromium()
+    if program is None:
+        print("report_page_test: skipped, there is no chromium here")
+        return SKIPPED
+    SCREENSHOTS = Path(sys.argv[2]) if len(sys.argv) > 2 else None
+    with tempfile.TemporaryDirectory() as folder:
+        PAGES = Path(folder)
+        subprocess.run([sys.argv[1], folder], check=True)
+        BROWSER = Browser(program)
+        try:
+            result = unittest.TextTestRunner(verbosity=2).run(
+                unittest.defaultTestLoader.loadTestsFromTestCase(PageTest))
+        finally:
+            BROWSER.close()
+    return 0 if result.wasSuccessful() else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
