@@ -1,5 +1,5 @@
-# Set-up shared by ./dev and tools/soak.sh: packages, Python environments, small helpers.
-# Sourced from the root of the repository.
+# What ./dev needs to set itself up: packages, Python environments, small helpers. Sourced from the
+# root of the repository.
 
 build_packages=(g++ cmake ninja-build libgtest-dev libgmock-dev librapidcheck-dev libbenchmark-dev
   nlohmann-json3-dev libcli11-dev libutf8proc-dev python3 python3-venv)

@@ -3,6 +3,7 @@
 torch sees it through `torch_answer`, Polyhead through `command_answer`, as a user of either would.
 """
 
+import os
 import subprocess
 from dataclasses import dataclass, field
 
@@ -10,7 +11,7 @@ import numpy as np
 import safetensors.torch
 import torch
 
-NUM_CASES = 600
+NUM_CASES = int(os.environ.get("POLYHEAD_PARITY_CASES", "600"))
 HEAD_DIMS = (1, 2, 3, 5, 8, 16, 20, 32, 40, 64)
 LENGTHS = (1, 2, 3, 5, 7, 8, 15, 16, 17, 31, 33, 48, 65, 130)
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
