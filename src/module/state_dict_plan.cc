@@ -52,7 +52,7 @@ std::vector<std::string> prefixes(const Entries& entries, const NameMap& names, 
     for (const std::string& key : keys) {
       if (!entry.name.ends_with(key)) continue;
       const std::string prefix = entry.name.substr(0, entry.name.size() - key.size());
-      const bool whole_name = prefix.empty() || prefix.back() == '.';
+      const bool whole_name = prefix.empty() || prefix.back() == '.' || prefix.back() == '/';
       if (whole_name && std::ranges::find(found, prefix) == found.end()) found.push_back(prefix);
     }
   }
