@@ -131,10 +131,45 @@ TEST_F(AttentionForward, RunsThePlanThatIsForced) {
       compare_bits(reference.out.view(), run_attention_case(problem_.call()).out.view()).ok);
 }
 
-TEST_F(AttentionForward, TakesMoreMasksThanATileHolds) {
+TEST_F(AttentionForward, TakesAsManyMasksAsATileHoldsAndMore) {
   AttentionCase spec = problem_.spec;
-  spec.masks.assign(12, {.dims = "ls", .density = 0.1});
-  check_case(spec, "options");
+  for (size_t count : {7, 8, 9, 12}) {
+    spec.masks.assign(count, {.dims = "ls", .density = 0.1});
+    check_case(spec, "options");
+  }
+}
+
+// Any byte but 0 is true, as numpy and torch store and read it.
+TEST_F(AttentionForward, ReadsBooleansOfAnyByte) {
+  const AttentionRun ones = run_attention_case(problem_.call());
+  const TensorView mask = problem_.mask_tensors[0].view();
+  Random random(3);
+  for_each_index(mask.shape(), [&](const Index& at) {
+    auto* byte = static_cast<unsigned char*>(mask.data()) + offset_of(mask, at);
+    if (*byte != 0) *byte = static_cast<unsigned char>(1 + random.below(255));
+  });
+  expect_same_run(run_attention_case(problem_.call()), ones, "bytes of all values");
+  const AttentionTruth truth = truth_of(problem_.call());
+  for_each_kernel(problem_.call(), [&](const std::string& plan, const std::string& what) {
+    expect_truth(run_attention_case(problem_.call(), plan), truth, "options", what);
+  });
+}
+
+// Stride 0: one key and value for all batch items, one query for all heads.
+TEST_F(AttentionForward, ReadsExpandedInputs) {
+  AttentionCall call = problem_.call();
+  const auto expanded = [](const ConstTensorView& view, int dim) {
+    std::vector<int64_t> strides(view.strides().begin(), view.strides().end());
+    strides[static_cast<size_t>(dim)] = 0;
+    return ConstTensorView(view.data(), view.dtype(), view.shape(), strides);
+  };
+  call.query = expanded(call.query, 1);
+  call.key = expanded(call.key, 0);
+  call.value = expanded(call.value, 0);
+  const AttentionTruth truth = truth_of(call);
+  for_each_kernel(call, [&](const std::string& plan, const std::string& what) {
+    expect_truth(run_attention_case(call, plan), truth, "options", what);
+  });
 }
 
 }  // namespace

@@ -183,6 +183,9 @@ TEST(AttentionValidation, MasksAndOptions) {
       {"attention_forward: plan: got \"fastest\"; must be one that `polyhead info` lists and that "
        "supports this call",
        [](Arguments& a) { a.options.plan = "fastest"; }},
+      {"attention_forward: plan: got \"tile_all_heads\"; must be one that `polyhead info` lists "
+       "and that supports this call",
+       [](Arguments& a) { a.options.plan = "tile_all_heads"; }},
   };
   for (const BadCall& call : bad) expect_refused(call);
 }
