@@ -68,7 +68,8 @@ def main():
     parser.add_argument('names', nargs='*', metavar='NAME', help=', '.join(DEFECTS))
     arguments = parser.parse_args()
     names = arguments.names or list(DEFECTS)
-    tree, build = arguments.into / 'tree', arguments.into / 'build'
+    into = arguments.into.resolve()
+    tree, build = into / 'tree', into / 'build'
     shutil.rmtree(tree, ignore_errors=True)
     shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns('build', '.git'))
     subprocess.run(['cmake', '-S', tree, '-B', build, '-G', 'Ninja', '-DPOLYHEAD_COMMAND=OFF'],
