@@ -30,20 +30,6 @@ const char* const kSentences[] = {
     "We had a picnic on the bank of the river.", "They ate sandwiches by the water.",
 };
 
-// A line on stderr that replaces itself; nothing at all unless that is a terminal.
-class ProgressLine {
- public:
-  ~ProgressLine() { clear(); }
-  void show(const std::string& text) {
-    if (!shown_) return;
-    std::cerr << "\r\x1b[K" << text << std::flush;
-  }
-  void clear() { show(""); }
-
- private:
-  bool shown_ = stderr_is_terminal();
-};
-
 class Stopwatch {
  public:
   std::string ms() const {

@@ -34,7 +34,9 @@ std::string usage(const CLI::App* app, const std::string& name) {
   if (!app->get_subcommands(nullptr).empty()) return line + " COMMAND ...\n";
   line += " [flags]";
   for (const CLI::Option* option : app->get_options()) {
-    if (option->get_positional()) line += " [" + option->get_name(true) + "]";
+    if (!option->get_positional()) continue;
+    line +=
+        " [" + option->get_name(true) + "]" + (option->get_items_expected_max() > 1 ? " ..." : "");
   }
   return line + "\n";
 }

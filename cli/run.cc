@@ -5,13 +5,17 @@
 #include "errors.h"
 #include "job.h"
 #include "result_files.h"
+#include "terminal.h"
 
 namespace polyhead::cli {
 
 int run_run(const RunArguments& arguments) {
   const ResultFiles files(arguments, arguments.out);
   const Job job(arguments);
-  files.write(job, job.forward(wanted_weights(arguments)));
+  {
+    const ProgressLine progress("polyhead run: computing ...");
+    files.write(job, job.forward(wanted_weights(arguments)));
+  }
   // Only now: an error is one line on stderr, and nothing beside it.
   std::cerr << "polyhead run: " << job.understood() << " (" << job.module_name() << ", "
             << dtype_name(job.query().dtype()) << ")\n";

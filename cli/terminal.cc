@@ -7,6 +7,7 @@
 #include <charconv>
 #include <cstdlib>
 #include <cstring>
+#include <iostream>
 
 namespace polyhead::cli {
 namespace {
@@ -60,6 +61,10 @@ Terminal stdout_terminal() {
   return terminal;
 }
 
-bool stderr_is_terminal() { return ::isatty(STDERR_FILENO) != 0; }
+ProgressLine::ProgressLine() : shown_(::isatty(STDERR_FILENO) != 0) {}
+
+void ProgressLine::show(const std::string& text) {
+  if (shown_) std::cerr << "\r\033[K" << text << std::flush;
+}
 
 }  // namespace polyhead::cli

@@ -17,6 +17,22 @@ struct Terminal {
 // A terminal has its own width, else COLUMNS or 80. Colours only on a terminal without NO_COLOR;
 // characters beyond ASCII only where the locale's are UTF-8.
 Terminal stdout_terminal();
-bool stderr_is_terminal();
+
+// A line on stderr that replaces itself, and goes at the end; nothing at all unless that is a
+// terminal.
+class ProgressLine {
+ public:
+  ProgressLine();
+  explicit ProgressLine(const std::string& text) : ProgressLine() { show(text); }
+  ~ProgressLine() { clear(); }
+  ProgressLine(const ProgressLine&) = delete;
+  ProgressLine& operator=(const ProgressLine&) = delete;
+
+  void show(const std::string& text);
+  void clear() { show(""); }
+
+ private:
+  bool shown_;
+};
 
 }  // namespace polyhead::cli

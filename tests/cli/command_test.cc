@@ -138,7 +138,8 @@ TEST_F(Command, OtherNamesByAMapOfTheUser) {
   for (const auto& [name, view] : module().state_dict()) renamed.emplace_back("x." + name, view);
   save_safetensors(path("renamed.safetensors"), renamed);
   write("names.json", R"({"x.in_proj_weight": "in_proj_weight", "x.in_proj_bias": "in_proj_bias",
-                          "x.out_proj.weight": "out_proj.weight", "x.out_proj.bias": "out_proj.bias"})");
+                          "x.out_proj.weight": "out_proj.weight",
+                          "x.out_proj.bias": "out_proj.bias"})");
   const Outcome outcome =
       polyhead({"run", "--weights", "renamed.safetensors", "--map", "names.json", "--num-heads",
                 "4", "--query", "q.npy", "--key", "k.npy", "--out", "o.npy"});
