@@ -65,6 +65,8 @@ class Match:
         self.wanted = QUICK_ROUNDS if arguments.quick else arguments.rounds
         self.most = self.wanted * (1 if arguments.quick else MOST_ROUNDS)
         self.progress = Progress(len(self.cells) * len(self.settings))
+        self.complete = not (arguments.quick or arguments.only or arguments.threads
+                             or arguments.isa)
         self.best_probe = {}  # by setting
         self.engines = {}
 
@@ -111,10 +113,15 @@ class Match:
 
 
 def measure(arguments):
+    if not (arguments.build / "bench" / "bench_worker").exists():
+        sys.exit(f"bench: {arguments.build}/bench/bench_worker: not there; ./dev bench builds it")
     scratch = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         match = Match(arguments, Judge(folder))
+        if not match.cells:
+            sys.exit(f"bench: no cell's name contains \"{arguments.only}\"")
         report = {"machine": describe_machine(), "rounds_wanted": match.wanted,
+                  "complete": match.complete,
                   "results": match.run(), "engines": match.engines}
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

@@ -5,7 +5,8 @@ from html import escape
 
 LABEL, PANEL, ROW, TOP, GAP = 210, 300, 26, 64, 24
 MARKS = {1: "one", 2: "two"}
-TICKS = (0.5, 0.8, 1, 1.25, 1.5, 2, 3, 4, 6, 8, 12)
+TICKS = (2, 4, 0.5, 1.5, 3, 6, 8, 16, 32, 64, 0.8, 1.25)  # the roundest first
+LABEL_ROOM = 30
 
 STYLE = """
 text { font: 12px system-ui, sans-serif; fill: #24292f; }
@@ -31,7 +32,13 @@ class Scale:
         return PANEL * math.log(ratio / self.low) / math.log(self.high / self.low)
 
     def ticks(self):
-        return [t for t in TICKS if self.low <= t <= self.high]
+        """As many as have room for their labels; 1 is always among them."""
+        chosen = [1]
+        for tick in TICKS:
+            if self.low <= tick <= self.high and all(
+                    abs(self(tick) - self(other)) >= LABEL_ROOM for other in chosen):
+                chosen.append(tick)
+        return chosen
 
 
 def ratios_svg(report):

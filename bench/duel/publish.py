@@ -49,12 +49,20 @@ def isa_name(report, isa):
 
 
 def engines_text(report):
-    lines = []
-    for setting, engines in report["engines"].items():
+    """Versions once, and the instruction sets each setting really ran on."""
+    names, sets = [], []
+    for engines in report["engines"].values():
         ours, torch = engines["polyhead"], engines["torch"]
-        lines.append(f"{setting}: {ours['engine']} on {ours['isa']}, {torch['engine']} on "
-                     f"{torch['isa']} with {torch['threads']}")
-    return "; ".join(lines)
+        names += [ours["engine"], torch["engine"]]
+        sets.append(f"{ours['isa']} / {torch['isa']}")
+    return (f"{', '.join(dict.fromkeys(names))}; instruction sets in use (ours / torch's): "
+            f"{', '.join(dict.fromkeys(sets))}")
+
+
+def variants_text(report):
+    runs = [last_run(r) for r in report["results"]]
+    plain = sum(run.get("variant") == "math" for run in runs)
+    return f"torch's plain formula beat its own choice in {plain} of {len(runs)} comparisons"
 
 
 def details_table(report):
@@ -89,7 +97,7 @@ def performance_block(report):
            f"{engines_text(report)}.")
     yield ""
     yield (f"**{summary_line(report)}.** Largest error against float64, over all cells: "
-           f"{errors_text(report)}.")
+           f"{errors_text(report)}; {variants_text(report)}.")
     yield ""
     yield "![torch's time divided by ours, with 95 % intervals](performance.svg)"
     yield ""
@@ -118,8 +126,8 @@ def readme_block(report):
         yield (f"| {cell} | {one['ours_gflops']:.0f} | {one['ours_of_peak']:.0%} "
                f"({one['torch_of_peak']:.0%}) | {ratios} |")
     yield ""
-    yield f"All {summary_line(report)}. Every row, the losses first: "
-    yield "[docs/performance.md](docs/performance.md)."
+    yield (f"All {summary_line(report)}. Every row, AVX2 too, the losses first: "
+           "[docs/performance.md](docs/performance.md).")
 
 
 def replace_block(path, lines):
@@ -132,6 +140,8 @@ def replace_block(path, lines):
 
 
 def write(report, root):
+    if not report["complete"]:
+        raise SystemExit("bench: only a run of the whole grid is published, not --quick or a part")
     replace_block(root / "docs" / "performance.md", performance_block(report))
     replace_block(root / "README.md", readme_block(report))
     (root / "docs" / "performance.svg").write_text(plot.ratios_svg(report), encoding="utf-8")
