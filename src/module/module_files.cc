@@ -134,6 +134,9 @@ MhaFile read_mha(const std::string& path, const LoadOptions& options) {
 
 ScratchFile read_scratch(const std::string& path, const LoadOptions& options) {
   check_scratch_names(options.names);
+  if (options.add_zero_attn || options.dropout != 0) {
+    Require(kScratchName).fail("options", "add_zero_attn or dropout is set", "left out here");
+  }
   const Reader reader("FromScratchMultiHeadAttention::load", path, options);
   const StateDictPlan plan = reader.plan(scratch_prefixes, plan_scratch);
   const bool full = plan.module.layout == ModuleLayout::kScratchFull;

@@ -182,6 +182,9 @@ TEST_F(ModuleFiles, FromScratchHeadsMustFit) {
   EXPECT_THAT(message_of([&] { FromScratchMultiHeadAttention::load(path(), {.num_heads = 2}); }),
               HasSubstr("num_heads: got 2; must be 3, by the shape of q_linear.weight"));
   FromScratchMultiHeadAttention(6, 3).save(path());
+  EXPECT_THAT(
+      message_of([&] { FromScratchMultiHeadAttention::load(path(), {.add_zero_attn = true}); }),
+      HasSubstr("add_zero_attn or dropout is set"));
   EXPECT_THAT(message_of([&] { FromScratchMultiHeadAttention::load(path(), {.num_heads = 4}); }),
               HasSubstr("Embedding size needs to be divisible by num_heads"));
 }

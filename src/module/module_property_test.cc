@@ -1,5 +1,5 @@
 // What must hold of a module's forward bit for bit, and what a masked position may reach.
-#include <cmath>
+#include <cfenv>
 #include <limits>
 #include <string>
 #include <thread>
@@ -63,6 +63,20 @@ TEST_P(ModuleProperty, InstructionSetsDoNotMatter) {
     const oracle::ForcedIsa forced(isa);
     results.push_back(module.forward(q, k, v, {.is_causal = true}).out);
     expect_same_bits(results.back(), results.front(), isa);
+  }
+}
+
+// The caller's rounding mode is neither used nor changed.
+TEST_P(ModuleProperty, TheFloatingPointEnvironmentDoesNotMatter) {
+  const MultiheadAttention module = random_mha(config());
+  const Tensor q = query(), k = key(), v = value();
+  const Tensor expected = module.forward(q, k, v).out;
+  for (const int mode : {FE_UPWARD, FE_TOWARDZERO}) {
+    ASSERT_EQ(std::fesetround(mode), 0);
+    const Tensor out = module.forward(q, k, v).out;
+    EXPECT_EQ(std::fegetround(), mode);
+    std::fesetround(FE_TONEAREST);
+    expect_same_bits(out, expected, "rounding mode");
   }
 }
 
