@@ -36,7 +36,7 @@ KERNEL_HEADERS = {"thread", "mutex", "atomic", "future", "fstream", "iostream", 
 FILE_LINES, LONG_FILE_LINES, PUBLIC_HEADER_LINES = 500, 700, 300
 FUNCTION_LINES, INNERMOST_LINES = 60, 100
 PARAMETERS, NESTING, COLUMNS = 6, 4, 100
-FILES_PER_FOLDER = 40  # of which half are tests and references beside their code
+TOPICS_PER_FOLDER = 30  # x.h, x.cc, x_test.cc and x_reference.cc are one topic
 
 LIBRARY_WORDS = re.compile(
     r"\b(printf|fprintf|puts|abort|_?exit|quick_exit|terminate|system)\s*\(|std::(cout|cerr|clog)\b")
@@ -145,11 +145,12 @@ def check_text(path, text):
 def check_folders(paths):
     folders = {}
     for path in paths:
-        folders.setdefault(path.parent, []).append(path)
-    for folder, files in folders.items():
-        sources = [file for file in files if file.suffix in (".h", ".cc", ".py")]
-        if len(sources) > FILES_PER_FOLDER:
-            yield folder, f"{len(sources)} files; at most {FILES_PER_FOLDER} in one folder"
+        if path.suffix in (".h", ".cc", ".py"):
+            topic = re.sub(r"(_test|_reference)$", "", path.name.split(".")[0])
+            folders.setdefault(path.parent, set()).add(topic)
+    for folder, topics in folders.items():
+        if len(topics) > TOPICS_PER_FOLDER:
+            yield folder, f"{len(topics)} topics; at most {TOPICS_PER_FOLDER} in one folder"
 
 
 def findings(paths):
