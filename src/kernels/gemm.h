@@ -4,10 +4,10 @@
 // pack_weight into panels of 192 bytes' worth of output columns, [N / panel][K][panel], the same
 // layout for every ISA; bias padded to whole panels. Vector lanes are output columns, rows of a are
 // broadcasts: 8 rows x 3 vectors = 24 accumulators, 3 + 8 loads for 24 FMAs.
-// Accumulation in T: one chain of fused multiply-adds per element over k in order, never split, the
-// bias last: an element's bits depend on its row, weight row and bias alone. (A chain started at the
-// bias rounds each small partial sum to the bias's last place: up to 9 times torch's error where the
-// bias outweighs the products, tests/parity.)
+// Accumulation in T: one chain of fused multiply-adds per element over k in order, never split,
+// the bias last: an element's bits depend on its row, weight row and bias alone. (A chain started
+// at the bias rounds each small partial sum to the bias's last place: up to 9 times torch's error
+// where the bias outweighs the products, tests/parity.)
 // Cost 2 M N K flops; the panel (K * 192 bytes) streams from L2 once for each block of 8 rows.
 #pragma once
 
