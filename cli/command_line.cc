@@ -3,6 +3,8 @@
 #include <map>
 
 #include "arguments.h"
+#include "base/escape.h"
+#include "base/message.h"
 #include "errors.h"
 #include "help_formatter.h"
 #include "text.h"
@@ -22,9 +24,15 @@ constexpr const char* kExitCodes =
     "Environment: POLYHEAD_ISA=baseline|avx2|avx512, POLYHEAD_NUM_THREADS=n.\n"
     "`polyhead COMMAND --help` lists the flags of one command.";
 
+// A word of the command line, in a message.
+std::string shown(const std::string& word) {
+  constexpr size_t kLongest = 200;
+  return escaped(word, kLongest);
+}
+
 [[noreturn]] void no_such(const std::string& flag, const std::string& got,
                           const std::string& need) {
-  throw UsageError(flag + ": got \"" + got + "\"; need " + need);
+  throw UsageError(message(flag, ": got \"", shown(got), "\"; need ", need));
 }
 
 // A flag given twice is a mistake, not a choice.
@@ -156,7 +164,7 @@ std::string reworded(bool without_command, const CLI::ParseError& error) {
   if (without_command) return "needs a command: run, verify, explain, demo or info";
   if (dynamic_cast<const CLI::ConversionError*>(&error)) {
     // Texts need no conversion, so this is `--causal=maybe`.
-    return text.substr(text.find("--")) + ": this flag takes no value";
+    return replaced(shown(text), "Could not convert: ", "") + ": this flag takes no value";
   }
   if (!dynamic_cast<const CLI::ArgumentMismatch*>(&error)) return text;
   return flag + (text.ends_with("missing") ? ": needs a value" : ": given more than once");
@@ -243,8 +251,9 @@ void CommandLine::fail(const CLI::App* app, const CLI::ParseError& error) const 
     if (!is_flag && app == &app_) choices.push_back(name);
   }
   const std::string meant = nearest(word, choices);
-  throw UsageError((app == &app_ && !is_flag ? "no such command: \"" : "not expected: \"") + word +
-                   "\"" + (meant.empty() ? "" : "; did you mean " + meant + "?"));
+  throw UsageError(message(app == &app_ && !is_flag ? "no such command: \"" : "not expected: \"",
+                           shown(word), "\"",
+                           meant.empty() ? "" : "; did you mean " + meant + "?"));
 }
 
 Arguments CommandLine::parse(int argc, const char* const* argv) {

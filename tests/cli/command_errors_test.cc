@@ -207,6 +207,13 @@ TEST_F(CommandErrors, NamesOfUsersCannotMoveTheCursor) {
   EXPECT_EQ(outcome.code, 3);
   EXPECT_NE(outcome.err.find("a\\n\\x1b[31m.npy"), std::string::npos) << outcome.err;
   expect_error(run({"--x\n\033[2J"}), 2, "\\x1b[2J");
+  for (const std::string flag : {"--layout=", "--num-heads=", "--map=", "--causal=", "--query="}) {
+    const Outcome other = polyhead(run({flag + "\u202e\033[2J"}));
+    EXPECT_EQ(other.code, 2) << other.err;
+    EXPECT_EQ(other.err.find('\033'), std::string::npos) << flag;
+    EXPECT_EQ(other.err.find("\u202e"), std::string::npos) << flag;
+  }
+  expect_error(run({std::string(100'000, 'x')}), 2, "xxx...");
 }
 
 TEST_F(CommandErrors, HostileTensorNamesAreEscaped) {
