@@ -46,7 +46,7 @@ need_packages() {
     as_root=(sudo -n)
     sudo -n true 2>/dev/null || die "please install: sudo apt-get install ${missing[*]}"
   fi
-  echo "installing Debian packages: ${missing[*]}"
+  echo "installing Debian packages: ${missing[*]}" >&2
   local apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq
     -o DPkg::Lock::Timeout=300)
   quietly build/apt-update.log "${apt[@]}" update
@@ -58,7 +58,7 @@ venv() {
   local folder=build/venv-$1 requirements=$2
   need_packages python3 python3-venv
   cmp -s "$requirements" "$folder/made-from.txt" && return 0
-  echo "making $folder from $requirements"
+  echo "making $folder" >&2
   rm -rf "$folder"
   quietly "build/venv-$1.log" python3 -m venv "$folder"
   quietly "build/venv-$1.log" "$folder/bin/pip" install --disable-pip-version-check --quiet \
