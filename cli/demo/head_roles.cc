@@ -19,8 +19,10 @@ bool is_same_word(const Token& query, const Token& key) {
   return query.word == key.word || query.id == key.id;
 }
 
-// By role: is the key that to the query?
-std::array<bool, kNumRoles> roles_of(const std::vector<Token>& tokens, size_t query, size_t key) {
+// By role: is the key that to the query? `punctuation` tells for each token.
+std::array<bool, kNumRoles> roles_of(const std::vector<Token>& tokens,
+                                     const std::vector<bool>& punctuation, size_t query,
+                                     size_t key) {
   std::array<bool, kNumRoles> is = {};
   const auto set = [&](Role role, bool value) { is[static_cast<size_t>(role)] = value; };
   const bool inside = key > 0 && key + 1 < tokens.size();
@@ -30,7 +32,7 @@ std::array<bool, kNumRoles> roles_of(const std::vector<Token>& tokens, size_t qu
   set(Role::kPrevious, key + 1 == query);
   set(Role::kNext, key == query + 1);
   set(Role::kSameWord, inside && key != query && is_same_word(tokens[query], tokens[key]));
-  set(Role::kPunctuation, inside && is_punctuation_token(tokens[key]));
+  set(Role::kPunctuation, inside && punctuation[key]);
   set(Role::kOther, std::none_of(is.begin(), is.end(), [](bool value) { return value; }));
   return is;
 }
@@ -46,10 +48,12 @@ void add_sentence(const ConstTensorView& weights, const std::vector<Token>& toke
   sum->stats.diagonal += stats.diagonal;
   sum->stats.first += stats.first;
   sum->evenness += stats.entropy_bits / std::log2(static_cast<double>(tokens.size()));
+  std::vector<bool> punctuation;
+  for (const Token& token : tokens) punctuation.push_back(is_punctuation_token(token));
   const double row_share = 1 / static_cast<double>(tokens.size());
   for (size_t query = 0; query < tokens.size(); ++query) {
     for (size_t key = 0; key < tokens.size(); ++key) {
-      const auto is = roles_of(tokens, query, key);
+      const auto is = roles_of(tokens, punctuation, query, key);
       const double weight =
           weight_at(weights, static_cast<int64_t>(query), static_cast<int64_t>(key));
       for (size_t role = 0; role < kNumRoles; ++role) {

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <limits>
 #include <set>
 
 #include "base/message.h"
@@ -76,12 +77,16 @@ ProofLine prove_same_bits(const BertEncoder& encoder, const TokenBatch& batch) {
 
 ProofLine prove_accuracy(const BertEncoder& encoder, const TokenBatch& batch,
                          const Encoding& encoding) {
-  Comparison worst;
+  // The reference is plain loops in double: a second's worth of tokens, from the start of each.
+  constexpr int64_t kMaxLen = 64, kMaxTokens = 128;
+  const int64_t len = std::min(batch.len, kMaxLen);
+  const int64_t items = std::min(batch.batch(), std::max<int64_t>(1, kMaxTokens / len));
+  const auto part = [&](const Tensor& x) { return x.view().narrow(0, 0, items).narrow(1, 0, len); };
+  double worst_share = 0;
   int64_t numbers = 0;
-  bool holds = true;
   for (int64_t l = 0; l < encoder.config().num_layers; ++l) {
-    const Tensor& in = encoding.hidden_states[static_cast<size_t>(l)];
-    const ForwardOptions options = {.key_padding_mask = batch.padding,
+    const ConstTensorView in = part(encoding.hidden_states[static_cast<size_t>(l)]);
+    const ForwardOptions options = {.key_padding_mask = part(batch.padding),
                                     .need_weights = WeightsMode::kPerHead};
     const MultiheadAttention& attention = encoder.attention(l);
     const auto result = attention.forward(in, in, in, options);
@@ -89,15 +94,12 @@ ProofLine prove_accuracy(const BertEncoder& encoder, const TokenBatch& batch,
     for (const Comparison& c : {compare(result.out, truth.out, truth.out_budget),
                                 compare(result.weights, truth.weights, truth.weights_budget)}) {
       numbers += c.count;
-      holds = holds && c.within_budget();
-      if (!(c.worst_share <= worst.worst_share)) worst = c;
+      if (!(c.worst_share <= worst_share)) worst_share = c.worst_share;
     }
   }
-  return {holds,
-          message("worst error against the double reference: ",
-                  rounded(100 * worst.worst_share, "%.1f"), " % of the error budget (", numbers,
-                  " numbers; there ", rounded(std::abs(worst.got - worst.want), "%.2g"), " of ",
-                  rounded(worst.want, "%.3g"), ")")};
+  return {worst_share <= 1, message("worst error of all layers against the double reference: ",
+                                    rounded(100 * worst_share, "%.1f"), " % of the error budget (",
+                                    numbers, " outputs and weights)")};
 }
 
 ProofLine prove_empty_row(const BertEncoder& encoder, const Encoding& encoding) {
@@ -134,8 +136,10 @@ ProofLine measure_speed(const BertEncoder& encoder) {
   }
   // Turn about, in slices so short that most escape what else the machine does; the best of each.
   constexpr double kSeconds = 0.4, kSlice = 0.003;
-  double peak = 0, best_seconds = 1e300;
-  for (const double end = seconds_now() + kSeconds; seconds_now() < end;) {
+  constexpr int kRounds = 20;
+  double peak = 0, best_seconds = std::numeric_limits<double>::infinity();
+  const double end = seconds_now() + kSeconds;
+  for (int round = 0; round < kRounds || seconds_now() < end; ++round) {
     peak = std::max(peak, fma_peak_gflops(active_isa(), kSlice));
     const double begin = seconds_now();
     attention_forward(query, key, value, {}, {.out = out});
@@ -144,10 +148,13 @@ ProofLine measure_speed(const BertEncoder& encoder) {
   // Two products of [len, head_dim] x [head_dim, len] a head; the softmax is not counted.
   const double flops = 4.0 * static_cast<double>(config.num_heads * len * len * head_dim);
   const double rate = flops / best_seconds / 1e9;
+  const std::string share =
+      rate <= peak ? message(rounded(100 * rate / peak, "%.0f"),
+                             " % of the FMA peak measured beside it (", rounded(peak, "%.1f"), ")")
+                   : "the machine is too busy to measure its FMA peak";
   return {true, message("attention over ", len, " tokens, ", config.num_heads, " heads of ",
                         head_dim, ", one thread, ", isa(), ": at best ", rounded(rate, "%.1f"),
-                        " GFLOP/s, ", rounded(100 * rate / peak, "%.0f"),
-                        " % of the FMA peak measured beside it (", rounded(peak, "%.1f"), ")")};
+                        " GFLOP/s, ", share)};
 }
 
 }  // namespace polyhead::cli
