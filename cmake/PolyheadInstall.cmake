@@ -1,14 +1,18 @@
-# `cmake --install`: the library, its headers, the command, and what find_package and pkg-config
+# `cmake --install`: the libraries, their headers, the command, and what find_package and pkg-config
 # need. Everything is relative to the prefix, so the tree may be moved.
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
+set_target_properties(polyhead PROPERTIES EXPORT_NAME static)
 install(TARGETS polyhead EXPORT polyhead-targets)
+if(POLYHEAD_SHARED)
+  install(TARGETS polyhead_shared EXPORT polyhead-targets)
+endif()
 install(DIRECTORY include/polyhead DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
-install(EXPORT polyhead-targets NAMESPACE polyhead::
-  DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/polyhead)
+install(FILES LICENSE README.md CHANGELOG.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
 
 set(polyhead_config_folder ${CMAKE_INSTALL_LIBDIR}/cmake/polyhead)
+install(EXPORT polyhead-targets NAMESPACE polyhead:: DESTINATION ${polyhead_config_folder})
 configure_package_config_file(cmake/polyhead-config.cmake.in polyhead-config.cmake
   INSTALL_DESTINATION ${polyhead_config_folder})
 write_basic_package_version_file(polyhead-config-version.cmake COMPATIBILITY SameMinorVersion)

@@ -24,6 +24,7 @@ ALLOWED = {
     "attention": {"base", "simd", "kernels", "public"},
     "io": {"base", "public"},
     "module": {"base", "kernels", "attention", "io", "public"},
+    "c_api": {"base", "public"},
     "report": {"base", "attention", "io", "module", "public"},
     "cli": {"base", "module", "report", "public", "demo"},
     # Measures the library it shows against this CPU's peak.

@@ -20,6 +20,7 @@
 
 #include <polyhead/tensor_view.h>
 
+#pragma GCC visibility push(default)
 namespace polyhead {
 
 // What `true` in a boolean mask means: nn.MultiheadAttention / scaled_dot_product_attention.
@@ -85,3 +86,4 @@ void attention_forward(const ConstTensorView& query, const ConstTensorView& key,
                        const AttentionOutputs& outputs);
 
 }  // namespace polyhead
+#pragma GCC visibility pop

@@ -4,6 +4,7 @@
 
 #include <stdexcept>
 
+#pragma GCC visibility push(default)
 namespace polyhead {
 
 // The caller's mistake: a wrong shape, dtype, option or name.
@@ -25,3 +26,4 @@ class IoError : public std::runtime_error {
 };
 
 }  // namespace polyhead
+#pragma GCC visibility pop

@@ -18,6 +18,7 @@
 
 #include <polyhead/tensor_view.h>
 
+#pragma GCC visibility push(default)
 namespace polyhead {
 
 struct SafetensorsOptions {
@@ -65,3 +66,4 @@ void save_npy(const std::string& path, const ConstTensorView& tensor);
 void save_text(const std::string& path, const std::string& text);
 
 }  // namespace polyhead
+#pragma GCC visibility pop

@@ -14,6 +14,7 @@
 #include <polyhead/attention.h>
 #include <polyhead/tensor_view.h>
 
+#pragma GCC visibility push(default)
 namespace polyhead {
 
 // Of 3-D inputs. It must be said: torch's default is sequence first, and a wrong guess is silent.
@@ -136,3 +137,4 @@ class FromScratchMultiHeadAttention {
 };
 
 }  // namespace polyhead
+#pragma GCC visibility pop

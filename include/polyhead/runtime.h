@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#pragma GCC visibility push(default)
 namespace polyhead {
 
 const char* version();  // "0.1.0"
@@ -36,3 +37,4 @@ struct PlanInfo {
 std::vector<PlanInfo> attention_plans();
 
 }  // namespace polyhead
+#pragma GCC visibility pop

@@ -17,6 +17,7 @@
 #include <span>
 #include <string>
 
+#pragma GCC visibility push(default)
 namespace polyhead {
 
 enum class DType : int32_t { kFloat32, kFloat64, kFloat16, kBFloat16, kBool, kInt32, kInt64 };
@@ -169,3 +170,4 @@ class Tensor {
 };
 
 }  // namespace polyhead
+#pragma GCC visibility pop

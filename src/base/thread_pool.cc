@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <string>
 #include <system_error>
 #include <thread>
@@ -44,13 +45,15 @@ struct Job {
 
 class Pool {
  public:
-  // Fewer than asked for if the system refuses more threads: slower, not wrong.
+  // Fewer than asked for if the system refuses more threads or their memory: slower, not wrong.
   explicit Pool(int workers) : wanted_(workers) {
-    threads_.reserve(static_cast<size_t>(workers));
     try {
+      threads_.reserve(static_cast<size_t>(workers));
       for (int i = 0; i < workers; ++i) threads_.emplace_back([this] { work(); });
     } catch (const std::system_error&) {
       // threads_ holds those that started
+    } catch (const std::bad_alloc&) {
+      // the same; they must not meet the destructor of std::thread
     }
   }
 
@@ -207,8 +210,9 @@ void parallel_for(size_t count, ParallelTask task, void* argument) {
   const Release release{state.taken};
   if (!state.pool || state.pool->wanted() != threads - 1) {
     state.pool.reset();
-    state.pool = std::make_unique<Pool>(threads - 1);
+    state.pool.reset(new (std::nothrow) Pool(threads - 1));
   }
+  if (!state.pool) return job.run();  // no memory for it now: the caller's thread does the work
   state.pool->run(count, task, argument);
 }
 

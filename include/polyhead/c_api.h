@@ -1,0 +1,283 @@
+/* Polyhead from C (C99), and from anything that speaks C.
+ *
+ *   polyhead_load_options options = {.struct_size = sizeof options, .num_heads = 8,
+ *                                    .layout = POLYHEAD_BATCH_FIRST};
+ *   polyhead_mha* mha = NULL;
+ *   if (polyhead_mha_load("layer.safetensors", &options, &mha) != POLYHEAD_OK)
+ *     puts(polyhead_last_error());
+ *   const int64_t shape[] = {2, 5, 64};
+ *   polyhead_tensor x = {data, POLYHEAD_FLOAT32, 3, shape, NULL}, y = {result, ...};
+ *   polyhead_mha_forward(mha, NULL, &x, &x, &x, &y, NULL);
+ *   polyhead_mha_destroy(mha);
+ *
+ * What holds for every function:
+ * - A failure is a status other than POLYHEAD_OK and a line in polyhead_last_error(); whatever the
+ *   call was to write is untouched then. Nothing is printed, no exception leaves, and the process
+ *   goes on, also when memory runs out.
+ * - What the caller passes is read or written during the call and not kept. Strings end with 0.
+ * - Option structs begin with struct_size, which the caller sets to sizeof. Zero is the default in
+ *   every other field, reserved ones stay 0, and a null pointer to options means all defaults. A
+ *   smaller struct, of an older header, has defaults in what it lacks. A larger one, of a newer
+ *   header, is POLYHEAD_UNSUPPORTED if anything but 0 stands in what this library does not know.
+ * - Flags are 0 or 1. Sizes and strides count elements.
+ * - Safe from many threads at once, unless the function says otherwise.
+ *
+ * Numbers in this file never change their meaning; new ones are appended.
+ */
+#ifndef POLYHEAD_C_API_H
+#define POLYHEAD_C_API_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+#pragma GCC visibility push(default)
+
+typedef int32_t polyhead_status;
+enum {
+  POLYHEAD_OK = 0,
+  POLYHEAD_INVALID_ARGUMENT = 1, /* the caller's mistake: a null, a shape, a dtype, an option */
+  POLYHEAD_UNSUPPORTED = 2,      /* valid, but not implemented here */
+  POLYHEAD_FILE = 3,             /* cannot be read, is damaged, or cannot be written */
+  POLYHEAD_MEMORY = 4,
+  POLYHEAD_INTERNAL = 5 /* a defect of this library */
+};
+
+/* Of the last call that failed on this thread, "" if none did; successes leave it alone. Cut off
+ * at 1023 bytes. Valid until the next failure on this thread. */
+const char* polyhead_last_error(void);
+/* "ok", "invalid argument", ...; "unknown status" for other numbers. Static. */
+const char* polyhead_status_name(polyhead_status status);
+const char* polyhead_version(void); /* "0.1.0". Static. */
+
+enum { /* dtype */
+       POLYHEAD_FLOAT32 = 0,
+       POLYHEAD_FLOAT64 = 1,
+       POLYHEAD_FLOAT16 = 2,
+       POLYHEAD_BFLOAT16 = 3,
+       POLYHEAD_BOOL = 4, /* one byte, 0 or 1 */
+       POLYHEAD_INT32 = 5,
+       POLYHEAD_INT64 = 6
+};
+
+/* The caller's memory. rank is 0 to 8; data is aligned to its dtype. An argument that is not
+ * wanted is a null pointer to the tensor. Outputs must not overlap inputs. */
+typedef struct polyhead_tensor {
+  void* data;
+  int32_t dtype;
+  int32_t rank;
+  const int64_t* shape;   /* [rank] */
+  const int64_t* strides; /* [rank], or null: row-major */
+} polyhead_tensor;
+
+enum { POLYHEAD_TOP_LEFT = 0, POLYHEAD_BOTTOM_RIGHT = 1 }; /* causal_align */
+enum { POLYHEAD_EMPTY_ZERO = 0, POLYHEAD_EMPTY_NAN = 1 };  /* empty_rows: every key masked */
+enum { POLYHEAD_WEIGHTS_NONE = 0, POLYHEAD_WEIGHTS_AVERAGE = 1, POLYHEAD_WEIGHTS_PER_HEAD = 2 };
+
+/* ---- Attention without a module ----
+ * In shapes: B batch, H num_heads, L q_len, S kv_len, E embed_dim, D head_dim. */
+
+enum { POLYHEAD_MASK_BOOLEAN = 0, POLYHEAD_MASK_ADDITIVE = 1, POLYHEAD_MASK_CAUSAL = 2 };
+enum { POLYHEAD_EXCLUDED = 0, POLYHEAD_INCLUDED = 1 }; /* what `true` in a boolean mask means */
+
+typedef struct polyhead_mask {
+  size_t struct_size; /* the same in all masks of one call: it is the step from one to the next */
+  const polyhead_tensor* tensor; /* [L|1, S|1], [H|1, L|1, S|1] or [B|1, H|1, L|1, S|1]; null if
+                                    causal. Boolean: POLYHEAD_BOOL */
+  double factor;                 /* additive: of what is added to the scaled scores; 0: 1 */
+  int32_t kind;                  /* POLYHEAD_MASK_... */
+  int32_t sense;                 /* boolean: POLYHEAD_EXCLUDED or POLYHEAD_INCLUDED */
+  int32_t causal_align;          /* causal */
+  int32_t reserved;
+} polyhead_mask;
+
+typedef struct polyhead_attention_options {
+  size_t struct_size;
+  const double* scale; /* null: 1 / sqrt(D) */
+  const polyhead_mask* masks;
+  size_t num_masks; /* at most 64 */
+  const char* plan; /* null: the first that fits; else by its name in `polyhead info` */
+  int32_t empty_rows;
+  int32_t weights; /* POLYHEAD_WEIGHTS_... */
+} polyhead_attention_options;
+
+typedef struct polyhead_attention_outputs {
+  size_t struct_size;
+  const polyhead_tensor* out;     /* [B, H, L, Dv], any strides */
+  const polyhead_tensor* lse;     /* [B, H, L] log of the sum of exp(scores), or null */
+  const polyhead_tensor* weights; /* [B, L, S] averaged, [B, H, L, S] per head, or null */
+} polyhead_attention_outputs;
+
+/* out = softmax(scale * query . key^T + masks) . value
+ * query [B, H, L, D], key [B, Hkv, S, D], value [B, Hkv, S, Dv], any strides; H is a multiple of
+ * Hkv. All of one dtype, float32 or float64. */
+polyhead_status polyhead_attention_forward(const polyhead_attention_options* options_or_null,
+                                           const polyhead_tensor* query, const polyhead_tensor* key,
+                                           const polyhead_tensor* value,
+                                           const polyhead_attention_outputs* outputs);
+
+/* ---- torch.nn.MultiheadAttention ----
+ * A handle is the caller's from load or create to destroy. Its forward, save and getters run from
+ * many threads at once; set_parameter and destroy only while no other call uses the handle. */
+
+typedef struct polyhead_mha polyhead_mha;
+
+enum { POLYHEAD_BATCH_FIRST = 1, POLYHEAD_SEQUENCE_FIRST = 2 }; /* layout of 3-D inputs: say it */
+
+/* A name in the file, and which of ours it is ("q_proj_weight", "out_proj.bias", ...). */
+typedef struct polyhead_name {
+  const char* theirs;
+  const char* ours;
+} polyhead_name;
+
+enum { POLYHEAD_MAP_NONE = 0, POLYHEAD_MAP_BERT = 1, POLYHEAD_MAP_VIT = 2, POLYHEAD_MAP_LLAMA = 3 };
+
+typedef struct polyhead_load_options {
+  size_t struct_size;
+  int64_t num_heads;          /* 0: the file's metadata has it */
+  const char* prefix;         /* null: found, if the file holds one module */
+  const polyhead_name* names; /* [num_names], on top of the map */
+  size_t num_names;           /* at most 4096 */
+  double dropout;
+  int32_t layout; /* must be said for polyhead_mha_load */
+  int32_t map;    /* POLYHEAD_MAP_...: ready-made names */
+  int32_t add_zero_attn;
+  int32_t reserved;
+} polyhead_load_options;
+
+/* One entry of a state dict, with torch's names and shapes. */
+typedef struct polyhead_parameter {
+  const char* name;
+  polyhead_tensor tensor;
+} polyhead_parameter;
+
+typedef struct polyhead_mha_config {
+  size_t struct_size;
+  int64_t embed_dim, num_heads;
+  int64_t kdim, vdim; /* 0: embed_dim */
+  double dropout;     /* in training only */
+  uint64_t seed;      /* of the initialisation */
+  int32_t layout;     /* must be said */
+  int32_t dtype;      /* float32 or float64 */
+  int32_t no_bias, add_bias_kv, add_zero_attn;
+  int32_t reserved;
+} polyhead_mha_config;
+
+typedef struct polyhead_forward_options {
+  size_t struct_size;
+  const polyhead_tensor* attn_mask;        /* [L, S], [B*H, L, S] or [1|B, 1|H, 1|L, 1|S]; bool,
+                                              true = hidden, or floats that are added; or null */
+  const polyhead_tensor* key_padding_mask; /* [B, S], unbatched [S]; the same; or null */
+  int32_t is_causal;                       /* besides the masks */
+  int32_t causal_align;
+  int32_t need_weights; /* POLYHEAD_WEIGHTS_..., as the weights that are passed */
+  int32_t empty_rows;
+} polyhead_forward_options;
+
+/* From a safetensors file. *out receives the handle. */
+polyhead_status polyhead_mha_load(const char* path, const polyhead_load_options* options_or_null,
+                                  polyhead_mha** out);
+/* Without parameters: torch's initialisation from the seed. With them: each parameter of the state
+ * dict exactly once; their values are copied. */
+polyhead_status polyhead_mha_create(const polyhead_mha_config* config,
+                                    const polyhead_parameter* parameters_or_null,
+                                    size_t num_parameters, polyhead_mha** out);
+void polyhead_mha_destroy(polyhead_mha* mha_or_null);
+/* query [B, L, E], key [B, S, kdim], value [B, S, vdim] -> out [B, L, E]; or sequence first, or
+ * unbatched without B. weights [B, L, S'] or [B, H, L, S'], S' = S + add_bias_kv + add_zero_attn.
+ * All of the module's dtype, any strides. Allocates nothing after the first call of a shape. */
+polyhead_status polyhead_mha_forward(const polyhead_mha* mha,
+                                     const polyhead_forward_options* options_or_null,
+                                     const polyhead_tensor* query, const polyhead_tensor* key,
+                                     const polyhead_tensor* value, const polyhead_tensor* out,
+                                     const polyhead_tensor* weights_or_null);
+/* Whole or not at all. prefix, null or "": put before each name. */
+polyhead_status polyhead_mha_save(const polyhead_mha* mha, const char* path,
+                                  const char* prefix_or_null);
+/* Fills in what fits in config->struct_size; seed is 0. */
+polyhead_status polyhead_mha_get_config(const polyhead_mha* mha, polyhead_mha_config* config);
+/* The state dict in torch's order. Names, shapes and data belong to the handle and live as long;
+ * read only. */
+polyhead_status polyhead_mha_num_parameters(const polyhead_mha* mha, size_t* out);
+polyhead_status polyhead_mha_parameter_at(const polyhead_mha* mha, size_t index,
+                                          polyhead_parameter* out);
+polyhead_status polyhead_mha_get_parameter(const polyhead_mha* mha, const char* name,
+                                           polyhead_tensor* out);
+/* Copies value in; shape and dtype must be the parameter's. */
+polyhead_status polyhead_mha_set_parameter(polyhead_mha* mha, const char* name,
+                                           const polyhead_tensor* value);
+
+/* ---- The from-scratch class: q_linear, k_linear, v_linear, fc_out; batch first ----
+ * As above, where nothing else is said. */
+
+typedef struct polyhead_scratch polyhead_scratch;
+
+enum { POLYHEAD_HEAD_SPLIT = 0, POLYHEAD_HEAD_FULL = 1 }; /* D = E / H, or D = E */
+
+typedef struct polyhead_scratch_config {
+  size_t struct_size;
+  int64_t embed_size, num_heads;
+  uint64_t seed;
+  int32_t head_width; /* POLYHEAD_HEAD_... */
+  int32_t dtype;
+} polyhead_scratch_config;
+
+typedef struct polyhead_scratch_forward_options {
+  size_t struct_size;
+  const polyhead_tensor* mask; /* any number type, broadcast onto [B, H, L, S]; times -1e5, added
+                                  to the scores: 1 hides, softly; or null */
+} polyhead_scratch_forward_options;
+
+/* The layout in options is ignored; the head width is read from the file. */
+polyhead_status polyhead_scratch_load(const char* path,
+                                      const polyhead_load_options* options_or_null,
+                                      polyhead_scratch** out);
+polyhead_status polyhead_scratch_create(const polyhead_scratch_config* config,
+                                        const polyhead_parameter* parameters_or_null,
+                                        size_t num_parameters, polyhead_scratch** out);
+void polyhead_scratch_destroy(polyhead_scratch* scratch_or_null);
+/* query [B, L, E], key and value [B, S, E] -> out [B, L, E]; weights [B, L, S] or [B, H, L, S]. */
+polyhead_status polyhead_scratch_forward(const polyhead_scratch* scratch,
+                                         const polyhead_scratch_forward_options* options_or_null,
+                                         const polyhead_tensor* query, const polyhead_tensor* key,
+                                         const polyhead_tensor* value, const polyhead_tensor* out,
+                                         const polyhead_tensor* weights_or_null);
+polyhead_status polyhead_scratch_save(const polyhead_scratch* scratch, const char* path,
+                                      const char* prefix_or_null);
+polyhead_status polyhead_scratch_get_config(const polyhead_scratch* scratch,
+                                            polyhead_scratch_config* config);
+polyhead_status polyhead_scratch_num_parameters(const polyhead_scratch* scratch, size_t* out);
+polyhead_status polyhead_scratch_parameter_at(const polyhead_scratch* scratch, size_t index,
+                                              polyhead_parameter* out);
+polyhead_status polyhead_scratch_get_parameter(const polyhead_scratch* scratch, const char* name,
+                                               polyhead_tensor* out);
+polyhead_status polyhead_scratch_set_parameter(polyhead_scratch* scratch, const char* name,
+                                               const polyhead_tensor* value);
+
+/* ---- What the library runs on ---- */
+
+/* Threads that a call may use, its own included: 1 to 1024. Results do not depend on it. */
+polyhead_status polyhead_set_num_threads(int32_t n);
+polyhead_status polyhead_get_num_threads(int32_t* out);
+/* "avx512", "avx2" or "baseline"; null if POLYHEAD_ISA names another. Valid until the next call of
+ * it on this thread. */
+const char* polyhead_isa(void);
+/* Switches the whole process; not while another thread is inside the library. */
+polyhead_status polyhead_force_isa(const char* name);
+
+typedef void (*polyhead_parallel_task)(void* argument, size_t i);
+typedef void (*polyhead_parallel_for)(void* context, size_t count, polyhead_parallel_task task,
+                                      void* argument);
+/* Lends the host's threads: parallel_for calls task(argument, i) once for each i < count, in any
+ * order, on any threads, and returns when all are done. It must not fail. Null takes the loan
+ * back. */
+polyhead_status polyhead_lend_executor(polyhead_parallel_for parallel_for_or_null, void* context);
+
+#pragma GCC visibility pop
+#ifdef __cplusplus
+}
+#endif
+
+#endif
