@@ -25,6 +25,7 @@ const modelView = {
       cell.caption.textContent = measure ? `${cell.layer + 1}\u00b7${cell.head + 1}` : "";
       const note = meta.layers[cell.layer].notes[cell.head];
       const words = [
+        cell.caption.textContent,
         headName(cell),
         measure && `${measure.name}: ${measureText(measure, cell.value)}`,
         note && visible(note),
