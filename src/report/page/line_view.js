@@ -68,14 +68,15 @@ const lineView = {
     return links.sort((a, b) => a.lit - b.lit || a.weight - b.weight);
   },
 
-  // Strong lines are thick and dark. Of a chosen token even weak ones are seen; the others stay as
-  // a faint trace.
+  // Strong lines are thick and dark; where all are weak they stay faint, or they would be a tangle.
+  // Of a chosen token even weak ones are seen, and the others leave a trace.
   pen(link, chosen, theme) {
     const floor = chosen ? 0.45 : 0.22;
+    const alpha = chosen ? 0.25 + 0.75 * Math.sqrt(link.weight) : 0.05 + link.weight ** 0.75;
     return {
       colour: toneColour(theme, floor + (1 - floor) * link.weight),
       width: link.lit ? 0.8 + 3.2 * link.weight : 0.6,
-      alpha: link.lit ? 0.25 + 0.75 * Math.sqrt(link.weight) : 0.08,
+      alpha: link.lit ? Math.min(1, alpha) : 0.08,
     };
   },
 
