@@ -105,9 +105,12 @@ class Match:
             facts = prepare(pair, self.judge, cell)
         except WrongAnswer as error:
             return {"verdict": "wrong", "error": str(error)}
-        rounds, best = play(pair, self.wanted, self.most, self.rng, self.best_probe.get(setting, 0.0),
-                            lambda kept, played: self.progress.show(
-                                f"{what}: {kept} of {played} rounds kept", kept / self.wanted))
+
+        def on_round(kept, played):
+            self.progress.show(f"{what}: {kept} of {played} rounds kept", kept / self.wanted)
+
+        rounds, best = play(pair, self.wanted, self.most, self.rng,
+                            self.best_probe.get(setting, 0.0), on_round)
         self.best_probe[setting] = best
         return facts | summarise(rounds, best, cell.flops)
 

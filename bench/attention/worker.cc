@@ -4,12 +4,13 @@
 //   hello                                  what runs here
 //   attention B H L D LAYOUT CAUSAL DIR    takes DIR/query.f32, key.f32, value.f32 as its inputs:
 //                                          raw float32 in memory order; LAYOUT is BHLD or BLHD
-//   call FILE                              one call, its output to FILE: {"seconds": ...}
-//   slice N                                N calls after one that does not count, if N > 1
+//   call FILE                              one call, its output to FILE: {"seconds", "cpu_seconds"}
+//   slice N                                N calls after one that does not count, if N > 1: same
 //   probe                                  {"gflops": ...}, the FMA rate of its threads
 //
 // Threads come from POLYHEAD_NUM_THREADS, the instruction set from POLYHEAD_ISA.
 #include <chrono>
+#include <ctime>
 #include <fstream>
 #include <iostream>
 #include <memory>
@@ -57,17 +58,15 @@ std::unique_ptr<Problem> read_problem(std::istream& words) {
   return problem;
 }
 
-double timed_calls(Problem& problem, int64_t calls) {
+std::string timed_calls(Problem& problem, int64_t calls) {
   using Clock = std::chrono::steady_clock;
+  const std::clock_t cpu_start = std::clock();
   const Clock::time_point start = Clock::now();
   for (int64_t n = 0; n < calls; ++n) problem.run();
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-std::string number_reply(const char* name, double x) {
+  const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  const double cpu_seconds = static_cast<double>(std::clock() - cpu_start) / CLOCKS_PER_SEC;
   std::ostringstream reply;
-  reply.precision(17);
-  reply << "{\"" << name << "\": " << x << "}";
+  reply << "{\"seconds\": " << seconds << ", \"cpu_seconds\": " << cpu_seconds << "}";
   return reply.str();
 }
 
@@ -82,7 +81,8 @@ std::string answer(const std::string& line, std::unique_ptr<Problem>* problem) {
   words >> command;
   if (command == "hello") return hello();
   if (command == "probe") {
-    return number_reply("gflops", fma_peak_of_threads(active_isa(), num_threads()));
+    const double gflops = fma_peak_of_threads(active_isa(), num_threads());
+    return "{\"gflops\": " + std::to_string(gflops) + "}";
   }
   if (command == "attention") {
     problem->reset();
@@ -93,15 +93,15 @@ std::string answer(const std::string& line, std::unique_ptr<Problem>* problem) {
   if (command == "call") {
     std::string file;
     words >> file;
-    const double seconds = timed_calls(**problem, 1);
+    const std::string reply = timed_calls(**problem, 1);
     write_file(file, (*problem)->out);
-    return number_reply("seconds", seconds);
+    return reply;
   }
   if (command == "slice") {
     int64_t calls = 1;
     words >> calls;
     if (calls > 1) (*problem)->run();
-    return number_reply("seconds", timed_calls(**problem, calls));
+    return timed_calls(**problem, calls);
   }
   throw std::runtime_error(command + ": not a command");
 }

@@ -35,17 +35,20 @@ def calls_per_slice(engine):
 
 def play_round(pair, calls, rng):
     before = pair.probe()
-    seconds = {}
+    seconds, cpu_seconds = {}, {}
     for engine in rng.sample(pair.engines, len(pair.engines)):
         count = calls[engine.name]
-        seconds[engine.name] = engine.ask("slice", count)["seconds"] / count
+        answer = engine.ask("slice", count)
+        seconds[engine.name] = answer["seconds"] / count
+        cpu_seconds[engine.name] = answer["cpu_seconds"] / count
         time.sleep(PAUSE_SECONDS)
-    return Round(seconds["polyhead"], seconds["torch"], before, pair.probe())
+    return Round(seconds["polyhead"], seconds["torch"], before, pair.probe(),
+                 cpu_seconds["torch"] / max(cpu_seconds["polyhead"], 1e-9))
 
 
 def play(pair, wanted, most, rng, best_probe, on_round):
-    """At most `most` rounds, until `wanted` of them were undisturbed. Whether one counts is said by its probes
-    alone, so stopping by their number favours nobody."""
+    """At most `most` rounds, until `wanted` of them were undisturbed. Whether one counts is said
+    by its probes alone, so stopping by their number favours nobody."""
     calls = {engine.name: calls_per_slice(engine) for engine in pair.engines}
     rounds = []
     for _ in range(most):

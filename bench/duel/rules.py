@@ -19,6 +19,8 @@ class Round:
     torch: float
     probe_before: float
     probe_after: float
+    # Processor time, torch's / ours: does not count while a neighbour runs, but counts spinning.
+    cpu_ratio: float
 
     @property
     def ratio(self):
@@ -56,6 +58,7 @@ def summarise(rounds, best_probe, flops):
         "ours_ms": statistics.median(one.ours for one in basis) * 1e3,
         "torch_ms": statistics.median(one.torch for one in basis) * 1e3,
         "min_time_ratio": min(one.torch for one in basis) / min(one.ours for one in basis),
+        "cpu_ratio": statistics.median(one.cpu_ratio for one in basis),
         "peak_gflops": statistics.median(one.peak for one in basis),
         "ours_gflops": flops / statistics.median(one.ours for one in basis) * 1e-9,
         "ours_of_peak": statistics.median(flops * 1e-9 / one.ours / one.peak for one in basis),

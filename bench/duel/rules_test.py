@@ -12,7 +12,8 @@ from duel import rules  # noqa: E402
 
 def rounds(ratio, count=30, spread=0.01, probes=(100.0, 101.0), seed=3):
     rng = random.Random(seed)
-    return [rules.Round(1e-3, 1e-3 * ratio * (1 + spread * rng.uniform(-1, 1)), *probes)
+    return [rules.Round(1e-3, 1e-3 * ratio * (1 + spread * rng.uniform(-1, 1)), *probes,
+                        cpu_ratio=ratio)
             for _ in range(count)]
 
 
