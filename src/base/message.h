@@ -9,6 +9,7 @@ namespace polyhead {
 template <class... Parts>
 std::string message(const Parts&... parts) {
   std::ostringstream text;
+  text.exceptions(std::ios_base::badbit);  // bad_alloc, not half a text
   (text << ... << parts);
   return text.str();
 }

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <numeric>
 #include <set>
+#include <span>
+#include <string>
 #include <string_view>
 #include <utility>
 
@@ -83,13 +85,41 @@ std::vector<Range> place(const std::string& where, const NamedTensors& tensors,
   return ranges;
 }
 
+std::string json_string(std::string_view text) { return nlohmann::json(text).dump(); }
+
+// {"key":"value","key":"value"}. Objects are put together here: the JSON library's own take memory
+// in their destructors, where a failure ends the process.
+std::string json_metadata(const std::map<std::string, std::string>& metadata) {
+  std::string text = "{";
+  for (const auto& [key, value] : metadata) {
+    if (text.size() > 1) text += ',';
+    text += json_string(key);
+    text += ':';
+    text += json_string(value);
+  }
+  text += '}';
+  return text;
+}
+
+std::string json_numbers(std::span<const int64_t> numbers) {
+  std::string text = "[";
+  for (int64_t number : numbers) {
+    if (text.size() > 1) text += ',';
+    text += std::to_string(number);
+  }
+  text += ']';
+  return text;
+}
+
 // "name":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]}
 std::string json_entry(const std::string& name, const ConstTensorView& tensor, Range range) {
-  const nlohmann::ordered_json entry = {
-      {"dtype", safetensors_name(tensor.dtype())},
-      {"shape", std::vector<int64_t>(tensor.shape().begin(), tensor.shape().end())},
-      {"data_offsets", {range.begin, range.end}}};
-  return nlohmann::json(name).dump() + ':' + entry.dump();
+  const int64_t offsets[] = {range.begin, range.end};
+  std::string text = json_string(name);
+  text += ":{\"dtype\":" + json_string(safetensors_name(tensor.dtype()));
+  text += ",\"shape\":" + json_numbers(tensor.shape());
+  text += ",\"data_offsets\":" + json_numbers(offsets);
+  text += '}';
+  return text;
 }
 
 std::string length_field(size_t length) {
@@ -107,7 +137,7 @@ SafetensorsLayout plan_safetensors(const std::string& where, const NamedTensors&
   const std::vector<size_t> order = order_by_width(tensors);
   const std::vector<Range> ranges = place(where, tensors, order);
   std::string text = "{";
-  if (!metadata.empty()) text += "\"__metadata__\":" + nlohmann::json(metadata).dump();
+  if (!metadata.empty()) text += "\"__metadata__\":" + json_metadata(metadata);
   for (size_t i = 0; i < tensors.size(); ++i) {
     if (text.size() > 1) text += ',';
     text += json_entry(tensors[i].first, tensors[i].second, ranges[i]);

@@ -1,6 +1,7 @@
 #include "module/attention_parameters.h"
 
-#include <cstring>
+#include <algorithm>
+#include <cstddef>
 
 #include "module/require.h"
 
@@ -97,8 +98,19 @@ std::vector<std::pair<std::string, ConstTensorView>> read_only(const NamedViews&
   return {views.begin(), views.end()};
 }
 
+namespace {
+
+void swap_values(const TensorView& a, Tensor& b) {
+  auto* bytes = static_cast<std::byte*>(a.data());
+  const size_t count = static_cast<size_t>(a.numel()) * dtype_bytes(a.dtype());
+  std::swap_ranges(bytes, bytes + count, static_cast<std::byte*>(b.data()));
+}
+
+}  // namespace
+
 void assign_parameter(const NamedViews& state_dict, const std::string& name,
-                      const ConstTensorView& value, const char* function) {
+                      const ConstTensorView& value, const char* function,
+                      const std::function<void()>& repack) {
   const Require require(function);
   std::string names;
   for (const auto& [known, view] : state_dict) {
@@ -107,9 +119,14 @@ void assign_parameter(const NamedViews& state_dict, const std::string& name,
     require.given(value, name.c_str());
     require.shape(value, name.c_str(), view.shape());
     require.dtype(value, name.c_str(), view.dtype());
-    const Tensor rows(value);  // row-major, as the parameter
-    std::memcpy(view.data(), rows.data(),
-                static_cast<size_t>(view.numel()) * dtype_bytes(view.dtype()));
+    Tensor rows(value);  // row-major, as the parameter
+    swap_values(view, rows);
+    try {
+      repack();
+    } catch (...) {
+      swap_values(view, rows);  // now it has what was there before
+      throw;
+    }
     return;
   }
   require.fail("name", "got \"" + name + "\"", "one of " + names);

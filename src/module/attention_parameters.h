@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -53,8 +54,10 @@ NamedViews scratch_state_dict(AttentionParameters& parameters);
 
 std::vector<std::pair<std::string, ConstTensorView>> read_only(const NamedViews& views);
 
-// Copies `value` into the parameter `name`. Throws InvalidArgument, `function` leading the message.
-void assign_parameter(const NamedViews& state_dict, const std::string& name,
-                      const ConstTensorView& value, const char* function);
+// Copies `value` into the parameter `name` and calls `repack`; if that fails, nothing has changed.
+// Throws InvalidArgument, `function` leading the message.
+void assign_parameter(
+    const NamedViews& state_dict, const std::string& name, const ConstTensorView& value,
+    const char* function, const std::function<void()>& repack = [] {});
 
 }  // namespace polyhead

@@ -104,8 +104,8 @@ std::vector<std::pair<std::string, ConstTensorView>> Scratch::state_dict() const
 }
 
 void Scratch::set_parameter(const std::string& name, const ConstTensorView& value) {
-  assign_parameter(scratch_state_dict(impl_->attention.parameters()), name, value, kScratchName);
-  impl_->attention.repack();
+  assign_parameter(scratch_state_dict(impl_->attention.parameters()), name, value, kScratchName,
+                   [this] { impl_->attention.repack(); });
 }
 
 }  // namespace polyhead

@@ -108,8 +108,8 @@ std::vector<std::pair<std::string, ConstTensorView>> MultiheadAttention::state_d
 }
 
 void MultiheadAttention::set_parameter(const std::string& name, const ConstTensorView& value) {
-  assign_parameter(mha_state_dict(impl_->attention.parameters()), name, value, kMhaName);
-  impl_->attention.repack();
+  assign_parameter(mha_state_dict(impl_->attention.parameters()), name, value, kMhaName,
+                   [this] { impl_->attention.repack(); });
 }
 
 }  // namespace polyhead

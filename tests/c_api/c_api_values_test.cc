@@ -1,0 +1,316 @@
+// Through the C ABI come the bits of the C++ API, with every option set: none is dropped on the
+// way.
+#include <array>
+#include <cstring>
+
+#include <gtest/gtest.h>
+#include <polyhead/c_api.h>
+#include <polyhead/polyhead.h>
+#include "module/module_test_tools.h"
+
+namespace polyhead {
+namespace {
+
+using oracle::random_hidden;
+using oracle::random_tensor;
+
+polyhead_tensor c_tensor(const ConstTensorView& view) {
+  return {const_cast<void*>(view.data()), static_cast<int32_t>(view.dtype()), view.rank(),
+          view.shape().data(), view.strides().data()};
+}
+
+// A tensor and how C sees it; the view holds the shape that the struct points to.
+struct Both {
+  explicit Both(Tensor from) : tensor(std::move(from)), view(tensor.view()), c(c_tensor(view)) {}
+  Both(const Both&) = delete;
+  Both& operator=(const Both&) = delete;
+
+  Tensor tensor;
+  ConstTensorView view;
+  polyhead_tensor c;
+};
+
+::testing::AssertionResult same_bits(const ConstTensorView& a, const ConstTensorView& b) {
+  const size_t bytes = static_cast<size_t>(a.numel()) * dtype_bytes(a.dtype());
+  if (a.numel() != b.numel() || std::memcmp(a.data(), b.data(), bytes) != 0) {
+    return ::testing::AssertionFailure() << "different bits";
+  }
+  return ::testing::AssertionSuccess();
+}
+
+template <class Options>
+Options sized() {
+  Options options{};
+  options.struct_size = sizeof options;
+  return options;
+}
+
+const char* ok(polyhead_status status) {
+  return status == POLYHEAD_OK ? "ok" : polyhead_last_error();
+}
+
+struct AttentionOp {
+  Both query{random_tensor(DType::kFloat64, {2, 4, 6, 8}, 1)};
+  Both key{random_tensor(DType::kFloat64, {2, 2, 9, 8}, 2)};
+  Both value{random_tensor(DType::kFloat64, {2, 2, 9, 3}, 3)};
+  Both hidden{random_hidden({2, 1, 1, 9}, 4)};
+  Both added{random_tensor(DType::kFloat64, {4, 6, 9}, 5)};
+
+  // Through C and through C++; both must agree, and the C++ result is returned.
+  Tensor run(const polyhead_attention_options& c_options, const AttentionOptions& options) const {
+    Both out{Tensor(DType::kFloat64, {2, 4, 6, 3})}, lse{Tensor(DType::kFloat64, {2, 4, 6})};
+    Both weights{options.weights == WeightsMode::kAverage ? Tensor(DType::kFloat64, {2, 6, 9})
+                                                          : Tensor(DType::kFloat64, {2, 4, 6, 9})};
+    const bool weighs = options.weights != WeightsMode::kNone;
+    auto outputs = sized<polyhead_attention_outputs>();
+    outputs.out = &out.c;
+    outputs.lse = &lse.c;
+    outputs.weights = weighs ? &weights.c : nullptr;
+    EXPECT_STREQ(ok(polyhead_attention_forward(&c_options, &query.c, &key.c, &value.c, &outputs)),
+                 "ok");
+    Tensor wanted(DType::kFloat64, {2, 4, 6, 3}), wanted_lse(DType::kFloat64, {2, 4, 6});
+    Tensor wanted_weights(DType::kFloat64, weights.view.shape());
+    attention_forward(query.view, key.view, value.view, options,
+                      {wanted, wanted_lse, weighs ? wanted_weights.view() : TensorView()});
+    EXPECT_TRUE(same_bits(out.view, wanted));
+    EXPECT_TRUE(same_bits(lse.view, wanted_lse));
+    EXPECT_TRUE(same_bits(weights.view, wanted_weights));
+    return wanted;
+  }
+};
+
+TEST(CApi, AttentionHasTheBitsOfCpp) {
+  const AttentionOp op;
+  auto c_options = sized<polyhead_attention_options>();
+  AttentionOptions options;
+  Tensor before = op.run(c_options, options);
+  const auto expect_another = [&](const char* option) {
+    Tensor now = op.run(c_options, options);
+    EXPECT_FALSE(same_bits(before, now)) << option << " changed nothing";
+    before = now;
+  };
+  const double scale = 0.7;
+  c_options.scale = &scale;
+  options.scale = scale;
+  expect_another("scale");
+  std::array<polyhead_mask, 4> masks{};
+  for (polyhead_mask& mask : masks) mask.struct_size = sizeof mask;
+  c_options.masks = masks.data();
+  masks[0].tensor = &op.hidden.c;
+  options.masks = {Mask::boolean(op.hidden.view, MaskSense::kExcluded)};
+  c_options.num_masks = 1;
+  expect_another("a boolean mask");
+  masks[0].sense = POLYHEAD_INCLUDED;
+  options.masks = {Mask::boolean(op.hidden.view, MaskSense::kIncluded)};
+  expect_another("its sense");
+  options.empty_rows = EmptyRow::kZero;
+  masks[1].kind = masks[2].kind = POLYHEAD_MASK_ADDITIVE;
+  masks[1].tensor = masks[2].tensor = &op.added.c;
+  masks[2].factor = -3;
+  options.masks.push_back(Mask::additive(op.added.view));
+  c_options.num_masks = 2;
+  expect_another("an additive mask");
+  options.masks.push_back(Mask::additive(op.added.view, -3));
+  c_options.num_masks = 3;
+  expect_another("its factor");
+  masks[3].kind = POLYHEAD_MASK_CAUSAL;
+  c_options.num_masks = 4;
+  options.masks.push_back(Mask::causal());
+  expect_another("a causal mask");
+  masks[3].causal_align = POLYHEAD_BOTTOM_RIGHT;
+  options.masks.back() = Mask::causal(CausalAlign::kBottomRight);
+  expect_another("its alignment");
+  c_options.plan = options.plan = "reference";
+  c_options.weights = POLYHEAD_WEIGHTS_PER_HEAD;
+  options.weights = WeightsMode::kPerHead;
+  op.run(c_options, options);
+  c_options.weights = POLYHEAD_WEIGHTS_AVERAGE;
+  options.weights = WeightsMode::kAverage;
+  op.run(c_options, options);
+}
+
+TEST(CApi, EmptyRowsReachTheOp) {
+  const AttentionOp op;
+  Both all{Tensor(DType::kBool, {1, 9})};
+  auto mask = sized<polyhead_mask>();
+  mask.tensor = &all.c;
+  mask.sense = POLYHEAD_INCLUDED;  // of nothing
+  auto c_options = sized<polyhead_attention_options>();
+  c_options.masks = &mask;
+  c_options.num_masks = 1;
+  c_options.empty_rows = POLYHEAD_EMPTY_NAN;
+  AttentionOptions options;
+  options.masks = {Mask::boolean(all.view, MaskSense::kIncluded)};
+  options.empty_rows = EmptyRow::kNan;
+  const Tensor nans = op.run(c_options, options);
+  c_options.empty_rows = POLYHEAD_EMPTY_ZERO;
+  options.empty_rows = EmptyRow::kZero;
+  EXPECT_FALSE(same_bits(nans, op.run(c_options, options)));
+}
+
+// Every field of the configuration, and of the options of forward.
+TEST(CApi, MultiheadAttentionHasTheBitsOfCpp) {
+  auto config = sized<polyhead_mha_config>();
+  config.embed_dim = 8;
+  config.num_heads = 2;
+  config.kdim = 5;
+  config.vdim = 7;
+  config.dropout = 0.25;
+  config.seed = 11;
+  config.layout = POLYHEAD_SEQUENCE_FIRST;
+  config.dtype = POLYHEAD_FLOAT64;
+  config.no_bias = config.add_bias_kv = config.add_zero_attn = 1;
+  polyhead_mha* mha = nullptr;
+  ASSERT_STREQ(ok(polyhead_mha_create(&config, nullptr, 0, &mha)), "ok");
+  auto got = sized<polyhead_mha_config>();
+  ASSERT_STREQ(ok(polyhead_mha_get_config(mha, &got)), "ok");
+  config.seed = 0;  // not kept
+  EXPECT_EQ(std::memcmp(&got, &config, sizeof got), 0);
+  const MultiheadAttention module({.embed_dim = 8,
+                                   .num_heads = 2,
+                                   .layout = Layout::kSequenceFirst,
+                                   .bias = false,
+                                   .add_bias_kv = true,
+                                   .add_zero_attn = true,
+                                   .kdim = 5,
+                                   .vdim = 7,
+                                   .dropout = 0.25,
+                                   .dtype = DType::kFloat64},
+                                  11);
+  const Both query{random_tensor(DType::kFloat64, {4, 2, 8}, 1)};
+  const Both key{random_tensor(DType::kFloat64, {6, 2, 5}, 2)};
+  const Both value{random_tensor(DType::kFloat64, {6, 2, 7}, 3)};
+  const Both attn_mask{random_hidden({4, 6}, 4)}, padding{random_hidden({2, 6}, 5)};
+  const Both out{Tensor(DType::kFloat64, {4, 2, 8})};
+  const Both average{Tensor(DType::kFloat64, {2, 4, 8})};
+  const Both per_head{Tensor(DType::kFloat64, {2, 2, 4, 8})};
+  auto c_options = sized<polyhead_forward_options>();
+  ForwardOptions options;
+  const auto expect_same = [&](const polyhead_tensor* weights, const ConstTensorView& view) {
+    EXPECT_STREQ(
+        ok(polyhead_mha_forward(mha, &c_options, &query.c, &key.c, &value.c, &out.c, weights)),
+        "ok");
+    const auto wanted = module.forward(query.view, key.view, value.view, options);
+    EXPECT_TRUE(same_bits(out.view, wanted.out));
+    if (weights != nullptr) {
+      EXPECT_TRUE(same_bits(view, wanted.weights));
+    }
+    return wanted.out;
+  };
+  const Tensor plain = expect_same(nullptr, {});
+  c_options.attn_mask = &attn_mask.c;
+  options.attn_mask = attn_mask.view;
+  const Tensor masked = expect_same(nullptr, {});
+  EXPECT_FALSE(same_bits(plain, masked));
+  c_options.key_padding_mask = &padding.c;
+  options.key_padding_mask = padding.view;
+  const Tensor padded = expect_same(nullptr, {});
+  EXPECT_FALSE(same_bits(masked, padded));
+  c_options.is_causal = 1;
+  options.is_causal = true;
+  c_options.need_weights = POLYHEAD_WEIGHTS_AVERAGE;
+  options.need_weights = WeightsMode::kAverage;
+  const Tensor causal = expect_same(&average.c, average.view);
+  EXPECT_FALSE(same_bits(padded, causal));
+  c_options.causal_align = POLYHEAD_BOTTOM_RIGHT;
+  options.causal_align = CausalAlign::kBottomRight;
+  c_options.need_weights = POLYHEAD_WEIGHTS_PER_HEAD;
+  options.need_weights = WeightsMode::kPerHead;
+  EXPECT_FALSE(same_bits(causal, expect_same(&per_head.c, per_head.view)));
+  polyhead_mha_destroy(mha);
+}
+
+TEST(CApi, LoadOptionsReachTheLoader) {
+  const std::string path = ::testing::TempDir() + "c_api_values_test.safetensors";
+  const MultiheadAttention module = oracle::random_mha(
+      {.embed_dim = 8, .num_heads = 2, .layout = Layout::kBatchFirst, .kdim = 4, .vdim = 4});
+  NamedTensors renamed;
+  for (const auto& [name, view] : module.state_dict()) {
+    renamed.emplace_back("x." + (name == "in_proj_bias" ? "biases" : name), view);
+  }
+  save_safetensors(path, renamed);
+  const polyhead_name names[] = {{"biases", "in_proj_bias"}};
+  auto options = sized<polyhead_load_options>();
+  options.num_heads = 4;
+  options.prefix = "x.";
+  options.names = names;
+  options.num_names = 1;
+  options.dropout = 0.5;
+  options.layout = POLYHEAD_SEQUENCE_FIRST;
+  options.add_zero_attn = 1;
+  polyhead_mha* mha = nullptr;
+  ASSERT_STREQ(ok(polyhead_mha_load(path.c_str(), &options, &mha)), "ok");
+  auto config = sized<polyhead_mha_config>();
+  ASSERT_STREQ(ok(polyhead_mha_get_config(mha, &config)), "ok");
+  EXPECT_EQ(config.num_heads, 4);
+  EXPECT_EQ(config.kdim, 4);
+  EXPECT_EQ(config.dropout, 0.5);
+  EXPECT_EQ(config.layout, POLYHEAD_SEQUENCE_FIRST);
+  EXPECT_EQ(config.add_zero_attn, 1);
+  for (const auto& [name, view] : module.state_dict()) {
+    polyhead_tensor parameter;
+    ASSERT_STREQ(ok(polyhead_mha_get_parameter(mha, name.c_str(), &parameter)), "ok");
+    EXPECT_EQ(std::memcmp(parameter.data, view.data(), static_cast<size_t>(view.numel()) * 4), 0);
+  }
+  polyhead_mha_destroy(mha);
+  std::remove(path.c_str());
+}
+
+TEST(CApi, ReadyMadeMapsReachTheLoader) {
+  const std::string path = ::testing::TempDir() + "c_api_values_test.safetensors";
+  const struct {
+    int32_t map;
+    NameMap names;
+  } maps[] = {{POLYHEAD_MAP_BERT, name_maps::bert()},
+              {POLYHEAD_MAP_VIT, name_maps::vit()},
+              {POLYHEAD_MAP_LLAMA, name_maps::llama()}};
+  const Tensor weight = random_tensor(DType::kFloat32, {8, 8}, 1);
+  const Tensor bias = random_tensor(DType::kFloat32, {8}, 2);
+  for (const auto& [map, names] : maps) {
+    NamedTensors tensors;
+    for (const auto& [theirs, ours] : names) {
+      tensors.emplace_back(theirs, ours.find("bias") == std::string::npos ? weight : bias);
+    }
+    save_safetensors(path, tensors);
+    auto options = sized<polyhead_load_options>();
+    options.num_heads = 2;
+    options.layout = POLYHEAD_BATCH_FIRST;
+    options.map = map;
+    polyhead_mha* mha = nullptr;
+    EXPECT_STREQ(ok(polyhead_mha_load(path.c_str(), &options, &mha)), "ok") << map;
+    polyhead_mha_destroy(mha);
+  }
+  std::remove(path.c_str());
+}
+
+TEST(CApi, FromScratchHasTheBitsOfCpp) {
+  auto config = sized<polyhead_scratch_config>();
+  config.embed_size = 6;
+  config.num_heads = 3;
+  config.seed = 4;
+  config.head_width = POLYHEAD_HEAD_FULL;
+  config.dtype = POLYHEAD_FLOAT64;
+  polyhead_scratch* scratch = nullptr;
+  ASSERT_STREQ(ok(polyhead_scratch_create(&config, nullptr, 0, &scratch)), "ok");
+  const FromScratchMultiHeadAttention module(6, 3, HeadWidth::kFull, 4, DType::kFloat64);
+  const Both q{random_tensor(DType::kFloat64, {2, 4, 6}, 1)};
+  const Both k{random_tensor(DType::kFloat64, {2, 5, 6}, 2)};
+  const Both v{random_tensor(DType::kFloat64, {2, 5, 6}, 3)};
+  const Both mask{random_hidden({2, 1, 1, 5}, 4)};
+  const Both out{Tensor(DType::kFloat64, {2, 4, 6})}, average{Tensor(DType::kFloat64, {2, 4, 5})};
+  auto options = sized<polyhead_scratch_forward_options>();
+  options.mask = &mask.c;
+  EXPECT_STREQ(
+      ok(polyhead_scratch_forward(scratch, &options, &q.c, &k.c, &v.c, &out.c, &average.c)), "ok");
+  Tensor wanted(DType::kFloat64, {2, 4, 6}), weights(DType::kFloat64, {2, 4, 5});
+  module.forward_into(q.view, k.view, v.view, mask.view, wanted, weights);
+  EXPECT_TRUE(same_bits(out.view, wanted));
+  EXPECT_TRUE(same_bits(average.view, weights));
+  EXPECT_STREQ(ok(polyhead_scratch_forward(scratch, nullptr, &q.c, &k.c, &v.c, &out.c, nullptr)),
+               "ok");
+  EXPECT_TRUE(same_bits(out.view, module.forward(q.view, k.view, v.view)));
+  polyhead_scratch_destroy(scratch);
+}
+
+}  // namespace
+}  // namespace polyhead
