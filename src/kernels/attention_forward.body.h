@@ -30,8 +30,7 @@ POLYHEAD_INLINE void take_granule(Tile<T, NV>& tile, const Granule<T>& granule,
                                   const Strided<const T>& key) {
   if (granule.hides_keys()) {
     fold_granule<true>(tile, granule, key.column_stride);
-    tile.guarded |=
-        !rows_are_finite(tile.value, granule.value, granule.count, tile.in.v_head_dim);
+    tile.guarded |= !rows_are_finite(tile.value, granule.value, granule.count, tile.in.v_head_dim);
   } else {
     fold_granule<false>(tile, granule, key.column_stride);
   }

@@ -24,11 +24,22 @@ POLYHEAD_INLINE void for_each_column(const Tile<T, NV>& tile, const Strided<cons
       const T* row = source.data + static_cast<ptrdiff_t>(first) * source.row_stride +
                      static_cast<ptrdiff_t>(c) * source.column_stride;
       Vec<T> block[kN];
-      for (size_t r = 0; r < kN; ++r, row += source.row_stride) {
-        block[r] = r < rows ? load_row(row, source.column_stride, n) : Vec<T>{};
+      if (n == kN && source.column_stride == 1) {
+#pragma GCC unroll 16
+        for (size_t r = 0; r < kN; ++r) {
+          block[r] =
+              r < rows ? load(row + static_cast<ptrdiff_t>(r) * source.row_stride) : Vec<T>{};
+        }
+      } else {
+        for (size_t r = 0; r < kN; ++r, row += source.row_stride) {
+          block[r] = r < rows ? load_row(row, source.column_stride, n) : Vec<T>{};
+        }
       }
       transpose(block);
-      for (size_t k = 0; k < n; ++k) use(c + k, first, block[k]);
+#pragma GCC unroll 16
+      for (size_t k = 0; k < kN; ++k) {
+        if (k < n) use(c + k, first, block[k]);
+      }
     }
   }
 }

@@ -9,6 +9,23 @@ POLYHEAD_INLINE void store_row(T* to, ptrdiff_t column_stride, Vec<T> v, size_t 
   for (size_t c = 0; c < n; ++c) to[static_cast<ptrdiff_t>(c) * column_stride] = v[c];
 }
 
+// A block of lanes x lanes in registers: to[r][k] = from[k][r] * factor[r] + offset[r], r < rows.
+template <class T>
+POLYHEAD_INLINE void store_block(const T* from, size_t width, const Strided<T>& to, Vec<T> factor,
+                                 Vec<T> offset, size_t rows) {
+  constexpr int kN = kLanes<T>;
+  Vec<T> block[kN];
+#pragma GCC unroll 16
+  for (int k = 0; k < kN; ++k) {
+    block[k] = load(from + static_cast<size_t>(k) * width) * factor + offset;
+  }
+  transpose(block);
+#pragma GCC unroll 16
+  for (int r = 0; r < kN; ++r) {
+    if (static_cast<size_t>(r) < rows) store(to.data + r * to.row_stride, block[r]);
+  }
+}
+
 // to[row][c] = from[c][lane] * factor[lane] + offset[lane] for c in [0, columns).
 template <class T, int NV>
 __attribute__((noinline)) void store_transposed(const Tile<T, NV>& tile, const T* from,
@@ -20,16 +37,23 @@ __attribute__((noinline)) void store_transposed(const Tile<T, NV>& tile, const T
     const size_t rows = at_most(tile.in.rows - first, kN);
     for (size_t c = 0; c < columns; c += kN) {
       const size_t n = at_most(columns - c, kN);
+      const T* source = from + c * Tile<T, NV>::kWidth + first;
+      const Strided<T> target{to.data + static_cast<ptrdiff_t>(first) * to.row_stride +
+                                  static_cast<ptrdiff_t>(c) * to.column_stride,
+                              to.row_stride, to.column_stride};
+      const size_t i = first / kN;
+      if (n == kN && to.column_stride == 1) {
+        store_block(source, Tile<T, NV>::kWidth, target, factor[i], offset[i], rows);
+        continue;
+      }
       Vec<T> block[kN] = {};
       for (size_t k = 0; k < n; ++k) {
-        const Vec<T> x = load(from + (c + k) * Tile<T, NV>::kWidth + first);
-        block[k] = x * factor[first / kN] + offset[first / kN];
+        block[k] = load(source + k * Tile<T, NV>::kWidth) * factor[i] + offset[i];
       }
       transpose(block);
       for (size_t r = 0; r < rows; ++r) {
-        store_row(to.data + static_cast<ptrdiff_t>(first + r) * to.row_stride +
-                      static_cast<ptrdiff_t>(c) * to.column_stride,
-                  to.column_stride, block[r], n);
+        store_row(target.data + static_cast<ptrdiff_t>(r) * to.row_stride, to.column_stride,
+                  block[r], n);
       }
     }
   }

@@ -39,11 +39,11 @@ struct Tile {
   const AttentionTile<T>& in;
   TileScratch<T> scratch{};
   Strided<const T> value = in.value;  // of the pending rows: the keys', at last the appended ones'
-  int pending_limit = 0;          // granules; so that all the arrays fit L1
-  Vec<T> maximum[NV] = {};        // m
-  Vec<T> limit[NV] = {};          // m + 16; -inf before the first visible score
-  Vec<T> sum[NV] = {};            // l
-  Vec<T> total_maximum[NV] = {};  // the same, of the chunks before
+  int pending_limit = 0;              // granules; so that all the arrays fit L1
+  Vec<T> maximum[NV] = {};            // m
+  Vec<T> limit[NV] = {};              // m + 16; -inf before the first visible score
+  Vec<T> sum[NV] = {};                // l
+  Vec<T> total_maximum[NV] = {};      // the same, of the chunks before
   Vec<T> total_sum[NV] = {};
   Pending<T> pending[kMaxPending] = {};
   int num_pending = 0;
