@@ -36,8 +36,9 @@ fs::path folder_of(const fs::path& path) {
 bool same_file(const std::string& a, const std::string& b) {
   std::error_code error;
   if (fs::equivalent(a, b, error) && !error) return true;
-  return fs::weakly_canonical(fs::absolute(a, error), error) ==
-         fs::weakly_canonical(fs::absolute(b, error), error);
+  // Files that are not there yet are the same by name, in the same folder.
+  return fs::path(a).filename() == fs::path(b).filename() &&
+         fs::equivalent(folder_of(a), folder_of(b), error) && !error;
 }
 
 void check_writable(const OutputFile& file) {
@@ -87,7 +88,8 @@ class Replacement {
   void move() {
     // Without a hard link (some file systems have none) a failed rename cannot be undone for files
     // that were there before; new ones are still taken away.
-    existed_ = fs::exists(target_);
+    std::error_code error;
+    existed_ = fs::exists(target_, error);
     has_backup_ = existed_ && ::link(target_.c_str(), backup_.c_str()) == 0;
     if (::rename(staged_.c_str(), target_.c_str()) != 0) {
       throw ResourceError(escaped(file_.path) + ": cannot rename: " + system_text());

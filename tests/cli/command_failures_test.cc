@@ -45,6 +45,7 @@ TEST_F(CommandFailures, PlacesThatCannotBeWritten) {
   expect_error(run({}, "."), 4, "--out .: is a folder");
   expect_error(run({}, "/dev/full"), 4, "--out /dev/full: is not a regular file");
   expect_error(run({}, "/proc/o.npy"), 4, "/proc/o.npy");
+  expect_error(run({}, std::string(5000, 'x')), 4, "File name too long");
   expect_error(run({"--weights-out", "no/a.npy"}), 4, "--weights-out no/a.npy");
   expect_error(run({"--report", "/"}), 4, "--report /");
   EXPECT_TRUE(std::filesystem::is_character_file("/dev/full"));
