@@ -6,6 +6,7 @@ words that do not belong. Prints one line per finding; exits 1 if there is any.
 """
 
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -50,9 +51,14 @@ TEXT_SUFFIXES = {".h", ".cc", ".c", ".py", ".sh", ".md", ".txt", ".json", ".cmak
 
 def tracked_files():
     """Files of the repository, build trees excluded, as paths relative to its root."""
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    listing = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    return [Path(name) for name in sorted(set(listing.split("\n"))) if (ROOT / name).is_file()]
+    if shutil.which("git") and (ROOT / ".git").exists():
+        command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+        listing = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        names = listing.stdout.split("\n")
+    else:  # an unpacked archive
+        found = (path.relative_to(ROOT) for path in ROOT.rglob("*"))
+        names = [path for path in found if not {"build", ".git", "__pycache__"} & set(path.parts)]
+    return [Path(name) for name in sorted(set(map(str, names))) if (ROOT / name).is_file()]
 
 
 def layer_of(path):
