@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import check_binary  # noqa: E402
 import check_readme  # noqa: E402
 import check_style  # noqa: E402
+import check_symbols  # noqa: E402
 import cpp_scan  # noqa: E402
 
 LONG = "void long_one(int a, std::map<int, int> b) {\n" + "  ++a;\n" * 70 + "}\n"
@@ -80,6 +81,29 @@ class Binary(unittest.TestCase):
         self.assertEqual((len(escapes), len(vector)), (0, 1))
         escapes, _, _ = self.survey("unsigned g(unsigned x, int n) { return x << n; }")
         self.assertEqual(len(escapes), 1)  # shlx: VEX, though it does not begin with v
+
+
+class Symbols(unittest.TestCase):
+    def problems(self, names, c_functions=None):
+        declared = [name for name in self.declared if name not in names]
+        return list(check_symbols.symbol_problems(declared + names, c_functions))
+
+    def setUp(self):
+        header = check_symbols.without_comments((check_symbols.INCLUDE / "c_api.h").read_text())
+        self.declared = sorted(set(check_symbols.re.findall(r"\b(polyhead_\w+)\(", header)))
+
+    def test_strays_are_found(self):
+        self.assertEqual(self.problems(["polyhead::Tensor::operator=(polyhead::Tensor)"]), [])
+        for stray in ("std::vector<int>::reserve(unsigned long)", "nlohmann::json::dump() const",
+                      "polyhead::avx2::run(float*)", "polyhead::parse_header(char const*)",
+                      "vtable for polyhead::Hidden", "malloc", "polyhead_not_in_the_header"):
+            self.assertEqual(len(self.problems([stray])), 1, stray)
+
+    def test_the_list_only_grows(self):
+        listed = " ".join(self.declared)
+        self.assertEqual(self.problems([], listed), [])
+        self.assertIn("gone", self.problems([], listed + " polyhead_of_last_year")[0])
+        self.assertIn("new", self.problems([], " ".join(self.declared[1:]))[0])
 
 
 class Readme(unittest.TestCase):

@@ -1,6 +1,7 @@
 // Through the C ABI come the bits of the C++ API, with every option set: none is dropped on the
 // way.
 #include <array>
+#include <cmath>
 #include <cstring>
 
 #include <gtest/gtest.h>
@@ -103,7 +104,6 @@ TEST(CApi, AttentionHasTheBitsOfCpp) {
   masks[0].sense = POLYHEAD_INCLUDED;
   options.masks = {Mask::boolean(op.hidden.view, MaskSense::kIncluded)};
   expect_another("its sense");
-  options.empty_rows = EmptyRow::kZero;
   masks[1].kind = masks[2].kind = POLYHEAD_MASK_ADDITIVE;
   masks[1].tensor = masks[2].tensor = &op.added.c;
   masks[2].factor = -3;
@@ -148,25 +148,27 @@ TEST(CApi, EmptyRowsReachTheOp) {
   EXPECT_FALSE(same_bits(nans, op.run(c_options, options)));
 }
 
-// Every field of the configuration, and of the options of forward.
-TEST(CApi, MultiheadAttentionHasTheBitsOfCpp) {
-  auto config = sized<polyhead_mha_config>();
-  config.embed_dim = 8;
-  config.num_heads = 2;
-  config.kdim = 5;
-  config.vdim = 7;
-  config.dropout = 0.25;
-  config.seed = 11;
-  config.layout = POLYHEAD_SEQUENCE_FIRST;
-  config.dtype = POLYHEAD_FLOAT64;
-  config.no_bias = config.add_bias_kv = config.add_zero_attn = 1;
+// Every field of the configuration is another value than its default.
+struct MhaPair {
+  MhaPair() {
+    config.embed_dim = 8;
+    config.num_heads = 2;
+    config.kdim = 5;
+    config.vdim = 7;
+    config.dropout = 0.25;
+    config.seed = 11;
+    config.layout = POLYHEAD_SEQUENCE_FIRST;
+    config.dtype = POLYHEAD_FLOAT64;
+    config.no_bias = config.add_bias_kv = config.add_zero_attn = 1;
+    EXPECT_STREQ(ok(polyhead_mha_create(&config, nullptr, 0, &mha)), "ok");
+  }
+  ~MhaPair() { polyhead_mha_destroy(mha); }
+  MhaPair(const MhaPair&) = delete;
+  MhaPair& operator=(const MhaPair&) = delete;
+
+  polyhead_mha_config config = sized<polyhead_mha_config>();
   polyhead_mha* mha = nullptr;
-  ASSERT_STREQ(ok(polyhead_mha_create(&config, nullptr, 0, &mha)), "ok");
-  auto got = sized<polyhead_mha_config>();
-  ASSERT_STREQ(ok(polyhead_mha_get_config(mha, &got)), "ok");
-  config.seed = 0;  // not kept
-  EXPECT_EQ(std::memcmp(&got, &config, sizeof got), 0);
-  const MultiheadAttention module({.embed_dim = 8,
+  const MultiheadAttention module{{.embed_dim = 8,
                                    .num_heads = 2,
                                    .layout = Layout::kSequenceFirst,
                                    .bias = false,
@@ -176,7 +178,19 @@ TEST(CApi, MultiheadAttentionHasTheBitsOfCpp) {
                                    .vdim = 7,
                                    .dropout = 0.25,
                                    .dtype = DType::kFloat64},
-                                  11);
+                                  11};
+};
+
+TEST(CApi, ConfigurationComesBack) {
+  MhaPair pair;
+  auto got = sized<polyhead_mha_config>();
+  ASSERT_STREQ(ok(polyhead_mha_get_config(pair.mha, &got)), "ok");
+  pair.config.seed = 0;  // not kept
+  EXPECT_EQ(std::memcmp(&got, &pair.config, sizeof got), 0);
+}
+
+TEST(CApi, MultiheadAttentionHasTheBitsOfCpp) {
+  const MhaPair pair;
   const Both query{random_tensor(DType::kFloat64, {4, 2, 8}, 1)};
   const Both key{random_tensor(DType::kFloat64, {6, 2, 5}, 2)};
   const Both value{random_tensor(DType::kFloat64, {6, 2, 7}, 3)};
@@ -186,37 +200,59 @@ TEST(CApi, MultiheadAttentionHasTheBitsOfCpp) {
   const Both per_head{Tensor(DType::kFloat64, {2, 2, 4, 8})};
   auto c_options = sized<polyhead_forward_options>();
   ForwardOptions options;
-  const auto expect_same = [&](const polyhead_tensor* weights, const ConstTensorView& view) {
-    EXPECT_STREQ(
-        ok(polyhead_mha_forward(mha, &c_options, &query.c, &key.c, &value.c, &out.c, weights)),
-        "ok");
-    const auto wanted = module.forward(query.view, key.view, value.view, options);
-    EXPECT_TRUE(same_bits(out.view, wanted.out));
+  Tensor before;
+  const auto expect_another = [&](const char* option, const Both* weights = nullptr) {
+    EXPECT_STREQ(ok(polyhead_mha_forward(pair.mha, &c_options, &query.c, &key.c, &value.c, &out.c,
+                                         weights == nullptr ? nullptr : &weights->c)),
+                 "ok");
+    const auto wanted = pair.module.forward(query.view, key.view, value.view, options);
+    EXPECT_TRUE(same_bits(out.view, wanted.out)) << option;
     if (weights != nullptr) {
-      EXPECT_TRUE(same_bits(view, wanted.weights));
+      EXPECT_TRUE(same_bits(weights->view, wanted.weights)) << option;
     }
-    return wanted.out;
+    if (before.defined()) {
+      EXPECT_FALSE(same_bits(before, wanted.out)) << option << " changed nothing";
+    }
+    before = wanted.out;
   };
-  const Tensor plain = expect_same(nullptr, {});
+  expect_another("nothing");
   c_options.attn_mask = &attn_mask.c;
   options.attn_mask = attn_mask.view;
-  const Tensor masked = expect_same(nullptr, {});
-  EXPECT_FALSE(same_bits(plain, masked));
+  expect_another("attn_mask");
   c_options.key_padding_mask = &padding.c;
   options.key_padding_mask = padding.view;
-  const Tensor padded = expect_same(nullptr, {});
-  EXPECT_FALSE(same_bits(masked, padded));
+  expect_another("key_padding_mask");
   c_options.is_causal = 1;
   options.is_causal = true;
   c_options.need_weights = POLYHEAD_WEIGHTS_AVERAGE;
   options.need_weights = WeightsMode::kAverage;
-  const Tensor causal = expect_same(&average.c, average.view);
-  EXPECT_FALSE(same_bits(padded, causal));
+  expect_another("is_causal", &average);
   c_options.causal_align = POLYHEAD_BOTTOM_RIGHT;
   options.causal_align = CausalAlign::kBottomRight;
   c_options.need_weights = POLYHEAD_WEIGHTS_PER_HEAD;
   options.need_weights = WeightsMode::kPerHead;
-  EXPECT_FALSE(same_bits(causal, expect_same(&per_head.c, per_head.view)));
+  expect_another("causal_align", &per_head);
+}
+
+TEST(CApi, EmptyRowsReachTheModule) {
+  auto mha_config = sized<polyhead_mha_config>();
+  mha_config.embed_dim = 4;
+  mha_config.num_heads = 1;
+  mha_config.layout = POLYHEAD_BATCH_FIRST;
+  polyhead_mha* mha = nullptr;
+  ASSERT_STREQ(ok(polyhead_mha_create(&mha_config, nullptr, 0, &mha)), "ok");
+  const Both x{random_tensor(DType::kFloat32, {1, 2, 4}, 1)};
+  const Both out{Tensor(DType::kFloat32, {1, 2, 4})};
+  Tensor every_key(DType::kBool, {2, 2});
+  for (int i = 0; i < 4; ++i) every_key.data_as<bool>()[i] = true;
+  const Both hidden{every_key};
+  auto options = sized<polyhead_forward_options>();
+  options.attn_mask = &hidden.c;
+  for (const int32_t empty_rows : {POLYHEAD_EMPTY_ZERO, POLYHEAD_EMPTY_NAN}) {
+    options.empty_rows = empty_rows;
+    EXPECT_STREQ(ok(polyhead_mha_forward(mha, &options, &x.c, &x.c, &x.c, &out.c, nullptr)), "ok");
+    EXPECT_EQ(std::isnan(out.view.data_as<float>()[0]), empty_rows == POLYHEAD_EMPTY_NAN);
+  }
   polyhead_mha_destroy(mha);
 }
 
