@@ -4,11 +4,11 @@
 
 #include <atomic>
 #include <cstdlib>
+#include <exception>
 #include <memory>
 #include <mutex>
 #include <new>
 #include <string>
-#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -47,13 +47,7 @@ class Pool {
  public:
   // Fewer than asked for if the system refuses more threads or their memory: slower, not wrong.
   explicit Pool(int workers) : wanted_(workers) {
-    try {
-      threads_.reserve(static_cast<size_t>(workers));
-      for (int i = 0; i < workers; ++i) threads_.emplace_back([this] { work(); });
-    } catch (const std::system_error&) {
-      // threads_ holds those that started
-    } catch (const std::bad_alloc&) {
-      // the same; they must not meet the destructor of std::thread
+    for (int i = 0; i < workers && start_worker(); ++i) {
     }
   }
 
@@ -83,6 +77,15 @@ class Pool {
   }
 
  private:
+  bool start_worker() {
+    try {
+      threads_.emplace_back([this] { work(); });
+      return true;
+    } catch (const std::exception&) {  // system_error or bad_alloc
+      return false;
+    }
+  }
+
   void announce() {
     generation_.fetch_add(1, std::memory_order_release);
     generation_.notify_all();

@@ -92,10 +92,6 @@ void fail(const Place& place, const std::string& got, const std::string& need) {
       message(place.function, ": ", place.argument, ": ", got, "; must be ", need));
 }
 
-void require_not_null(const void* pointer, const Place& place) {
-  if (pointer == nullptr) fail(place, "is null", "given");
-}
-
 TensorView optional_view(const polyhead_tensor* tensor, const Place& place) {
   if (tensor == nullptr) return {};
   check_tensor(*tensor, place);

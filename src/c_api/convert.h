@@ -20,7 +20,10 @@ struct Place {
 
 [[noreturn]] void fail(const Place& place, const std::string& got, const std::string& need);
 
-void require_not_null(const void* pointer, const Place& place);
+template <class T>
+void require_not_null(T* pointer, const Place& place) {
+  if (pointer == nullptr) fail(place, "is null", "given");
+}
 
 // Null gives an undefined view: not given.
 TensorView optional_view(const polyhead_tensor* tensor, const Place& place);

@@ -343,6 +343,25 @@ static void test_mha_config(void) {
   EXPECT(mha == NULL);
 }
 
+/* More memory than there are addresses. Sanitizers end the process at such a request. */
+static void test_too_large(void) {
+#ifndef POLYHEAD_SANITIZED
+  const polyhead_scratch_config scratch_config = {sizeof scratch_config, 1 << 23, 1, 0, 0, 0};
+  polyhead_mha_config config;
+  polyhead_mha* mha = NULL;
+  polyhead_scratch* scratch = NULL;
+  memset(&config, 0, sizeof config);
+  config.struct_size = sizeof config;
+  config.embed_dim = 1 << 23;
+  config.num_heads = 1;
+  config.layout = POLYHEAD_BATCH_FIRST;
+  EXPECT_FAILS(POLYHEAD_MEMORY, "out of memory", polyhead_mha_create(&config, NULL, 0, &mha));
+  EXPECT_FAILS(POLYHEAD_MEMORY, "out of memory",
+               polyhead_scratch_create(&scratch_config, NULL, 0, &scratch));
+  EXPECT(mha == NULL && scratch == NULL);
+#endif
+}
+
 static void test_scratch_config(void) {
   static const int64_t wrong[] = {0, -1, INT64_MIN, INT64_MAX, INT64_MAX / 8};
   const polyhead_scratch_config right = {sizeof right, kEmbed, kHeads, 0, 0, 0};
@@ -582,6 +601,7 @@ int main(void) {
   test_mha_options();
   test_struct_versions();
   test_mha_config();
+  test_too_large();
   test_scratch_config();
   test_attention_options();
   test_files();
