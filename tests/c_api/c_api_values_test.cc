@@ -3,6 +3,9 @@
 #include <array>
 #include <cmath>
 #include <cstring>
+#include <string>
+#include <thread>
+#include <vector>
 
 #include <gtest/gtest.h>
 #include <polyhead/c_api.h>
@@ -346,6 +349,35 @@ TEST(CApi, FromScratchHasTheBitsOfCpp) {
                "ok");
   EXPECT_TRUE(same_bits(out.view, module.forward(q.view, k.view, v.view)));
   polyhead_scratch_destroy(scratch);
+}
+
+// One handle, many threads: each gets the bits of a call alone, and its own last error.
+TEST(CApi, ThreadsShareAHandle) {
+  const MhaPair pair;
+  const Both query{random_tensor(DType::kFloat64, {40, 2, 8}, 1)};
+  const Both key{random_tensor(DType::kFloat64, {50, 2, 5}, 2)};
+  const Both value{random_tensor(DType::kFloat64, {50, 2, 7}, 3)};
+  const Tensor wanted = pair.module.forward(query.view, key.view, value.view).out;
+  ASSERT_NE(polyhead_set_num_threads(-1), POLYHEAD_OK);
+  const std::string ours = polyhead_last_error();
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&, i] {
+      EXPECT_STREQ(polyhead_last_error(), "");
+      const Both out{Tensor(DType::kFloat64, {40, 2, 8})};
+      for (int repeat = 0; repeat < 20; ++repeat) {
+        EXPECT_EQ(
+            polyhead_mha_forward(pair.mha, nullptr, &query.c, &key.c, &value.c, &out.c, nullptr),
+            POLYHEAD_OK);
+        EXPECT_TRUE(same_bits(out.view, wanted));
+      }
+      const std::string name = "isa" + std::to_string(i);
+      EXPECT_EQ(polyhead_force_isa(name.c_str()), POLYHEAD_INVALID_ARGUMENT);
+      EXPECT_NE(std::strstr(polyhead_last_error(), name.c_str()), nullptr);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(polyhead_last_error(), ours);
 }
 
 }  // namespace

@@ -42,7 +42,8 @@ class Consumers:
         started = time.monotonic()
         build = self.folder / f"build-{name}"
         run("cmake", "-G", "Ninja", "-S", HERE / source, "-B", build,
-            f"-DCMAKE_CXX_COMPILER={self.cxx_compiler}", *options)
+            f"-DCMAKE_C_COMPILER={self.c_compiler}",
+            f"-DCMAKE_CXX_COMPILER={self.cxx_compiler}", "--no-warn-unused-cli", *options)
         run("cmake", "--build", build, "--target", "consumer")
         self.check(name, build / "consumer", started, shared)
 
@@ -63,9 +64,10 @@ def installed(build, consumers):
     run("cmake", "--install", build, "--prefix", first)
     moved.parent.mkdir()
     shutil.move(first, moved)
-    for kind in ("shared", "static"):
-        consumers.by_cmake(f"find_package-{kind}", "find_package", f"-DKIND={kind}",
-                           f"-DCMAKE_PREFIX_PATH={moved}", shared=kind == "shared")
+    for kind, language in (("shared", "CXX"), ("static", "CXX"), ("static", "C")):
+        consumers.by_cmake(f"find_package-{kind}-{language}", "find_package", f"-DKIND={kind}",
+                           f"-DLANGUAGE={language}", f"-DCMAKE_PREFIX_PATH={moved}",
+                           shared=kind == "shared")
     consumers.by_pkg_config("pkg-config", consumers.cxx_compiler, "program.cc", moved, static=False)
     consumers.by_pkg_config("c", consumers.c_compiler, "program.c", moved, static=False)
     consumers.by_pkg_config("c-static", consumers.c_compiler, "program.c", moved, static=True)
