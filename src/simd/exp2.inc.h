@@ -32,15 +32,16 @@ inline constexpr T kExp2Flush = sizeof(T) == 4 ? -125 : -1021;
 template <class V>
 POLYHEAD_INLINE V exp2_by_exponent(V t, V floor_t) {
   using T = Element<V>;
-  using Int = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
-  using Bits = decltype(t < t);  // vector of Int
+  // Unsigned: for a t to be flushed the sums of bits wrap around.
+  using Word = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
+  typedef Word Bits __attribute__((vector_size(sizeof(V))));
   constexpr int kMantissaBits = sizeof(T) == 4 ? 23 : 52;
   constexpr T kShift = sizeof(T) == 4 ? 0x1.8p23 : 0x1.8p52;  // puts an integer into the low bits
   // The subtraction rounded down, as vreduce does it: one step back where it was rounded up.
   const V rounded = t - floor_t;
-  const Bits down = (floor_t + rounded) > t;  // -1 where true
+  const Bits down = std::bit_cast<Bits>((floor_t + rounded) > t);  // -1 where true
   const V fraction = std::bit_cast<V>(std::bit_cast<Bits>(rounded) + down);
-  const Bits exponent = std::bit_cast<Bits>(floor_t + splat(kShift)) << Int{kMantissaBits};
+  const Bits exponent = std::bit_cast<Bits>(floor_t + splat(kShift)) << Word{kMantissaBits};
   const V p = std::bit_cast<V>(std::bit_cast<Bits>(exp2_polynomial(fraction)) + exponent);
   return t < splat(kExp2Flush<T>) ? V{} : p;
 }
