@@ -585,9 +585,32 @@ static void test_runtime(void) {
   polyhead_scratch_destroy(NULL);
 }
 
-int main(void) {
+/* Run with POLYHEAD_ISA and POLYHEAD_NUM_THREADS set to what they cannot be. */
+static int test_environment(void) {
+  const polyhead_scratch_config config = {sizeof config, kEmbed, kHeads, 0, 0, 0};
+  polyhead_scratch* scratch = NULL;
+  arguments a = scratch_arguments();
+  int32_t threads = 77;
+  int i;
+  for (i = 0; i < kTensors; ++i) a.tensors[i].shape = a.shapes[i];
+  memset(g_outputs, kUntouched, sizeof g_outputs);
+  EXPECT(polyhead_isa() == NULL);
+  EXPECT(strstr(polyhead_last_error(), "POLYHEAD_ISA") != NULL);
+  EXPECT_FAILS(INVALID, "POLYHEAD_NUM_THREADS", polyhead_get_num_threads(&threads));
+  EXPECT(threads == 77);
+  EXPECT_OK(polyhead_scratch_create(&config, NULL, 0, &scratch));
+  EXPECT_FAILS(
+      INVALID, "POLYHEAD_",
+      polyhead_scratch_forward(scratch, NULL, at(&a, 0), at(&a, 1), at(&a, 2), at(&a, 3), NULL));
+  expect_untouched("environment", -1);
+  polyhead_scratch_destroy(scratch);
+  return verdict("c_api_hostile_test environment");
+}
+
+int main(int count, char** words) {
   polyhead_mha_config config;
   const polyhead_scratch_config scratch_config = {sizeof scratch_config, kEmbed, kHeads, 0, 0, 0};
+  if (count == 2 && strcmp(words[1], "environment") == 0) return test_environment();
   memset(&config, 0, sizeof config);
   config.struct_size = sizeof config;
   config.embed_dim = kEmbed;
