@@ -64,20 +64,25 @@ AttentionTile<T> tile_of(const AttentionCall& call) {
   return tile;
 }
 
-// Points the tile at rows [row, row + rows) of one head. `masks` has room for the call's.
+// The first row of a tile.
+struct Place {
+  int64_t batch, head, row;
+};
+
+// Points the tile at its rows of one head. `masks` has room for the call's.
 template <class T>
-void place_masks(const AttentionCall& call, int64_t batch, int64_t head, int64_t row,
-                 TileMask* masks, AttentionTile<T>* tile) {
+void place_masks(const AttentionCall& call, const Place& at, TileMask* masks,
+                 AttentionTile<T>* tile) {
   tile->causal_limit = kNotCausal;
   tile->num_masks = 0;
   for (const Mask& mask : call.masks) {
     if (mask.kind() == Mask::Kind::kCausal) {
-      const ptrdiff_t limit = row + causal_offset(mask.align(), call.q_len(), call.kv_len());
+      const ptrdiff_t limit = at.row + causal_offset(mask.align(), call.q_len(), call.kv_len());
       tile->causal_limit = std::min(tile->causal_limit, limit);
       continue;
     }
     const MaskStrides s = mask_strides(mask.tensor());
-    const int64_t first = batch * s.batch + head * s.head + row * s.query;
+    const int64_t first = at.batch * s.batch + at.head * s.head + at.row * s.query;
     const auto bytes = first * static_cast<int64_t>(dtype_bytes(mask.tensor().dtype()));
     masks[tile->num_masks++] = {static_cast<const std::byte*>(mask.tensor().data()) + bytes,
                                 mask_element(mask), mask.factor(), s.query, s.key};
@@ -86,11 +91,12 @@ void place_masks(const AttentionCall& call, int64_t batch, int64_t head, int64_t
 }
 
 template <class T>
-void run_rows(const AttentionCall& call, const AttentionKernel<T>& kernel, int64_t batch,
-              int64_t head, int64_t row, AttentionTile<T>* tile, std::byte* workspace) {
+void run_rows(const AttentionCall& call, const AttentionKernel<T>& kernel, const Place& at,
+              AttentionTile<T>* tile, std::byte* workspace) {
+  const auto [batch, head, row] = at;
   const int64_t kv_head = call.kv_head(head);
   TileMask masks[kMaxTileMasks];
-  place_masks(call, batch, head, row, masks, tile);
+  place_masks(call, at, masks, tile);
   tile->rows = static_cast<size_t>(
       std::min<int64_t>(call.q_len() - row, static_cast<int64_t>(kernel.max_rows)));
   tile->query = matrix<T>(call.query, batch, head, row);
@@ -139,7 +145,7 @@ void run_tiled(const AttentionCall& call, int64_t heads_per_task) {
         const int64_t row = (tiles - 1 - n % tiles) * rows;
         AttentionTile<T> tile = shape;
         for (int64_t h = 0; h < heads_per_task; ++h) {
-          run_rows(call, kernel, batch, group * heads_per_task + h, row, &tile, workspace);
+          run_rows(call, kernel, {batch, group * heads_per_task + h, row}, &tile, workspace);
         }
       });
 }

@@ -71,7 +71,9 @@ def main():
     into = arguments.into.resolve()
     tree, build = into / 'tree', into / 'build'
     shutil.rmtree(tree, ignore_errors=True)
-    shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns('build', '.git'))
+    # Copied files are new files: objects of an earlier run must not count as up to date.
+    shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns('build', '.git'),
+                    copy_function=shutil.copyfile)
     subprocess.run(['cmake', '-S', tree, '-B', build, '-G', 'Ninja', '-DPOLYHEAD_COMMAND=OFF'],
                    check=True, stdout=subprocess.DEVNULL)
     if tests_fail(tree, build):
@@ -81,7 +83,7 @@ def main():
         start = time.monotonic()
         path = plant(tree, name)
         noticed = tests_fail(tree, build)
-        shutil.copyfile(ROOT / path, tree / path)
+        shutil.copyfile(ROOT / path, tree / path)  # its new date has it built again
         missed += [] if noticed else [name]
         verdict = 'noticed' if noticed else 'MISSED'
         print(f'{name:30} {verdict:8} {time.monotonic() - start:5.0f} s', flush=True)
