@@ -118,6 +118,15 @@ class Pool {
   std::atomic<bool> stop_{false};
 };
 
+// Null if there is no memory for it now.
+std::unique_ptr<Pool> make_pool(int workers) {
+  try {
+    return std::make_unique<Pool>(workers);
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
+}
+
 int initial_threads() {
   const char* text = std::getenv("POLYHEAD_NUM_THREADS");
   if (text == nullptr) {
@@ -213,9 +222,9 @@ void parallel_for(size_t count, ParallelTask task, void* argument) {
   const Release release{state.taken};
   if (!state.pool || state.pool->wanted() != threads - 1) {
     state.pool.reset();
-    state.pool.reset(new (std::nothrow) Pool(threads - 1));
+    state.pool = make_pool(threads - 1);
   }
-  if (!state.pool) return job.run();  // no memory for it now: the caller's thread does the work
+  if (!state.pool) return job.run();
   state.pool->run(count, task, argument);
 }
 
