@@ -272,7 +272,7 @@ typedef void (*polyhead_parallel_for)(void* context, size_t count, polyhead_para
                                       void* argument);
 /* Lends the host's threads: parallel_for calls task(argument, i) once for each i < count, in any
  * order, on any threads, and returns when all are done. It must not fail. Null takes the loan
- * back. */
+ * back. Not while another thread is inside the library. */
 polyhead_status polyhead_lend_executor(polyhead_parallel_for parallel_for_or_null, void* context);
 
 #pragma GCC visibility pop

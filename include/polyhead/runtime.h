@@ -24,7 +24,7 @@ int num_threads();
 
 // Lends the host's threads in place of our own pool: parallel_for must call task(argument, i) once
 // for each i in [0, count), in any order, on any threads, and return when all are done. Tasks do
-// not throw. Null takes the loan back.
+// not throw. Null takes the loan back. Not while another thread is inside the library.
 using ParallelTask = void (*)(void* argument, size_t i);
 using ParallelFor = void (*)(void* context, size_t count, ParallelTask task, void* argument);
 void lend_executor(ParallelFor parallel_for, void* context);

@@ -128,7 +128,7 @@ class Tensor {
   Tensor(DType dtype, Shape shape);
   Tensor(DType dtype, std::initializer_list<int64_t> shape)
       : Tensor(dtype, Shape(shape.begin(), shape.size())) {}
-  explicit Tensor(ConstTensorView source);  // a row-major copy
+  explicit Tensor(ConstTensorView source);  // a row-major copy; of nothing, nothing
   Tensor(const Tensor& other);
   Tensor(Tensor&& other) noexcept;
   Tensor& operator=(Tensor other) noexcept;

@@ -88,7 +88,8 @@ class Row {
       if (score != -kInf) sum_ += std::exp(score - max_);
     }
     for (size_t n = 0; n < scores_.size(); ++n) {
-      probs_[n] = scores_[n] == -kInf ? empty_value() : std::exp(scores_[n] - max_) / sum_;
+      const bool masked = scores_[n] == -kInf && !std::isnan(sum_);  // a NaN row is NaN throughout
+      probs_[n] = masked ? empty_value() : std::exp(scores_[n] - max_) / sum_;
       if (probs_[n] >= smallest_normal())
         worst_ = std::max(worst_, error_[n] + (max_ - scores_[n]));
     }

@@ -125,11 +125,48 @@ TEST(AttentionExtremes, SmallestFiniteMask) {
   }
 }
 
+// +inf and NaN in a float mask make their own row NaN, weights too, but for its masked pairs.
+TEST(AttentionExtremes, InfiniteAndNanMasks) {
+  constexpr double kInf = std::numeric_limits<double>::infinity();
+  for (DType dtype : kDTypes) {
+    const AttentionProblem problem({.q_len = 20,
+                                    .kv_len = 30,
+                                    .dtype = dtype,
+                                    .masks = {{.kind = kAdditive, .density = 0, .dtype = dtype}},
+                                    .weights = WeightsMode::kPerHead});
+    write(problem.mask_tensors[0].view(), {2, 11}, kInf);
+    write(problem.mask_tensors[0].view(), {2, 3}, -kInf);
+    write(problem.mask_tensors[0].view(), {5, 29}, std::nan(""));
+    const AttentionCall call = problem.call();
+    const AttentionTruth truth = truth_of(call);
+    ASSERT_TRUE(std::isnan(read(truth.reference.out, {0, 0, 2, 0})));
+    for_each_kernel(call, [&](const std::string& plan, const std::string& what) {
+      expect_truth(run_attention_case(call, plan), truth, "extremes", what);
+    });
+  }
+}
+
+// The largest values for which a chunk's sums stay finite though the maximum lags by 16: 1024 keys,
+// each 15.9 above the first eight.
+TEST(AttentionExtremes, LargestValuesUnderTheLag) {
+  const AttentionProblem problem(
+      {.q_len = 3, .kv_len = 1032, .masks = {{.kind = kAdditive, .dims = "1s", .density = 0}}});
+  fill(problem.query.view(), 0);
+  fill_with(problem.mask_tensors[0].view(), [](const Index& at) { return at[1] < 8 ? 0.0 : 15.9; });
+  fill(problem.value.view(), 0x1p93);
+  const AttentionCall call = problem.call();
+  const AttentionTruth truth = truth_of(call);
+  for_each_kernel(call, [&](const std::string& plan, const std::string& what) {
+    expect_truth(run_attention_case(call, plan), truth, "extremes", what);
+  });
+}
+
 // Scores of +-inf and NaN reach their own row alone.
 TEST(AttentionExtremes, InfiniteAndNanQueriesStayInTheirRow) {
   constexpr double kInf = std::numeric_limits<double>::infinity();
   for (DType dtype : kDTypes) {
-    const AttentionProblem problem({.q_len = 20, .kv_len = 30, .dtype = dtype});
+    const AttentionProblem problem(
+        {.q_len = 20, .kv_len = 30, .dtype = dtype, .weights = WeightsMode::kPerHead});
     write(problem.query.view(), {0, 0, 3, 2}, std::nan(""));
     write(problem.query.view(), {0, 1, 7, 0}, kInf);
     const AttentionCall call = problem.call();
@@ -143,8 +180,11 @@ TEST(AttentionExtremes, InfiniteAndNanQueriesStayInTheirRow) {
 
 TEST(AttentionExtremes, NanKeysAndValuesReachEveryRowThatSeesThem) {
   for (DType dtype : kDTypes) {
-    const AttentionProblem problem(
-        {.q_len = 20, .kv_len = 30, .dtype = dtype, .masks = {{.kind = kCausal}}});
+    const AttentionProblem problem({.q_len = 20,
+                                    .kv_len = 30,
+                                    .dtype = dtype,
+                                    .masks = {{.kind = kCausal}},
+                                    .weights = WeightsMode::kPerHead});
     write(problem.key.view(), {0, 0, 11, 2}, std::nan(""));
     write(problem.value.view(), {0, 1, 13, 2}, std::nan(""));
     const AttentionCall call = problem.call();

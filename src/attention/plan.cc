@@ -66,21 +66,18 @@ void run_reference(const AttentionCall& call) {
   if (weights) store_weights(call, result.probs);
 }
 
-bool averages(const AttentionCall& call) {
-  const bool heads = call.num_heads() > 0;  // without heads no task would write the mean
-  return call.weights_mode == WeightsMode::kAverage && heads && tiled_supports(call);
-}
+// Averaged weights are summed over the heads inside a task; no heads, nothing to divide by.
+bool all_heads(const AttentionCall& call) { return call.num_heads() > 0 && tiled_supports(call); }
 
-bool does_not_average(const AttentionCall& call) {
+bool per_head(const AttentionCall& call) {
   return call.weights_mode != WeightsMode::kAverage && tiled_supports(call);
 }
 
 constexpr Plan kPlans[] = {
-    {"tile_per_head", "no weights or weights per head: a task is a tile of queries of one head",
-     does_not_average, run_tile_per_head},
-    {"tile_all_heads",
-     "averaged weights: a task is a tile of queries of all heads, summed in place", averages,
-     run_tile_all_heads},
+    {"tile_per_head", "all but averaged weights: a task is a tile of queries of one head", per_head,
+     run_tile_per_head},
+    {"tile_all_heads", "averaged weights too: a task is a tile of queries, head after head",
+     all_heads, run_tile_all_heads},
     {"reference", "any call: plain loops in double, one thread, materialised weights", any_call,
      run_reference},
 };

@@ -1,5 +1,6 @@
 // All checks of the op, in one place, before any output is touched.
 #include <cmath>
+#include <limits>
 #include <string>
 
 #include <polyhead/error.h>
@@ -9,6 +10,8 @@
 namespace polyhead {
 namespace {
 
+constexpr int64_t kMaxSize = int64_t{1} << 40;
+
 class Checker {
  public:
   Checker(const AttentionCall& call, const char* function) : call_(call), function_(function) {}
@@ -16,7 +19,7 @@ class Checker {
   void run() const {
     inputs();
     extras();
-    if (!std::isfinite(call_.scale)) fail("scale", "is not finite", "a finite number");
+    number(call_.scale, "scale");
     for (size_t i = 0; i < call_.masks.size(); ++i) {
       mask(call_.masks[i], message("masks[", i, "]"));
     }
@@ -49,6 +52,24 @@ class Checker {
     }
   }
 
+  // Stride 0 can pretend to any length: sizes that are multiplied for scratch must not wrap.
+  void bounded(const ConstTensorView& view, const char* name) const {
+    for (int64_t n : view.shape()) {
+      if (n > kMaxSize)
+        fail(name, message("shape is ", view.shape_string()), "at most 2^40 a size");
+    }
+  }
+
+  // Finite also in the query's dtype.
+  void number(double x, const std::string& name) const {
+    const bool is_float = call_.query.dtype() == DType::kFloat32;
+    const double limit =
+        is_float ? std::numeric_limits<float>::max() : std::numeric_limits<double>::max();
+    if (!(std::abs(x) <= limit)) {
+      fail(name, message("got ", x), message("a finite ", dtype_name(call_.query.dtype())));
+    }
+  }
+
   void inputs() const {
     const DType dtype = call_.query.dtype();
     if (dtype != DType::kFloat32 && dtype != DType::kFloat64) {
@@ -62,6 +83,9 @@ class Checker {
     size(call_.value, "value", 0, "batch", call_.batch());
     size(call_.value, "value", 1, "num_kv_heads", call_.num_kv_heads());
     size(call_.value, "value", 2, "kv_len", call_.kv_len());
+    bounded(call_.query, "query");
+    bounded(call_.key, "key");
+    bounded(call_.value, "value");
     const int64_t heads = call_.num_heads(), kv_heads = call_.num_kv_heads();
     if (heads != 0 && (kv_heads == 0 || heads % kv_heads != 0)) {
       fail("key", message("num_kv_heads is ", kv_heads), message("a divisor of ", heads, " heads"));
@@ -88,6 +112,7 @@ class Checker {
            "[L, S], [H, L, S] or [B, H, L, S], each size also 1");
     }
     const bool boolean = mask.kind() == Mask::Kind::kBoolean;
+    if (!boolean) number(mask.factor(), name + ".factor");
     const bool half = view.dtype() == DType::kFloat16 || view.dtype() == DType::kBFloat16;
     if (boolean ? view.dtype() != DType::kBool : half) {
       fail(name, message("dtype is ", dtype_name(view.dtype())),

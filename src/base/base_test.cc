@@ -150,6 +150,12 @@ TEST(TensorView, RefusesImpossibleShapes) {
   EXPECT_THROW(Tensor(DType::kFloat32, {huge}), InvalidArgument);
 }
 
+TEST(TensorView, NothingStaysNothing) {
+  EXPECT_THROW(ConstTensorView().unsqueezed(0), InvalidArgument);
+  EXPECT_FALSE(Tensor(ConstTensorView()).defined());
+  EXPECT_FALSE(Tensor(Tensor()).defined());
+}
+
 TEST(TensorView, ViewsShareMemoryAndTensorsCopy) {
   Tensor tensor(DType::kFloat32, {2, 3, 4});
   for (int i = 0; i < 24; ++i) tensor.data_as<float>()[i] = static_cast<float>(i);
@@ -164,6 +170,8 @@ TEST(TensorView, ViewsShareMemoryAndTensorsCopy) {
   EXPECT_THROW(part.data_as<double>(), InvalidArgument);
   EXPECT_THROW(part.narrow(0, 1, 2), InvalidArgument);
   EXPECT_EQ(part.unsqueezed(1).shape_string(), "[2, 1, 4]");
+  const ConstTensorView full(tensor.data_as<float>(), {1, 1, 1, 1, 1, 2, 3, 4});
+  EXPECT_THROW(full.unsqueezed(0), InvalidArgument);
 }
 
 }  // namespace

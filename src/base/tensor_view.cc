@@ -153,8 +153,13 @@ ConstTensorView ConstTensorView::select(int dim, int64_t index) const {
 }
 
 ConstTensorView ConstTensorView::unsqueezed(int dim) const {
+  if (!defined() || rank() == kMaxRank) {
+    throw InvalidArgument(message("tensor: unsqueezed: got ",
+                                  defined() ? shape_string() : "no tensor",
+                                  "; need a tensor of rank below ", kMaxRank));
+  }
   ConstTensorView view = *this;
-  const size_t d = checked_dim(*this, dim, std::min(rank() + 1, kMaxRank));
+  const size_t d = checked_dim(*this, dim, rank() + 1);
   std::copy_backward(shape_.begin() + d, shape_.end() - 1, view.shape_.end());
   std::copy_backward(strides_.begin() + d, strides_.end() - 1, view.strides_.end());
   view.shape_[d] = 1;
@@ -202,8 +207,9 @@ void copy_strided(const ConstTensorView& source, int dim, const std::byte* from,
 
 }  // namespace
 
-Tensor::Tensor(ConstTensorView source) : Tensor(source.dtype(), source.shape()) {
-  if (source.numel() == 0) return;
+Tensor::Tensor(ConstTensorView source)
+    : Tensor(source.defined() ? Tensor(source.dtype(), source.shape()) : Tensor()) {
+  if (!source.defined() || source.numel() == 0) return;
   const size_t bytes = static_cast<size_t>(source.numel()) * dtype_bytes(source.dtype());
   if (source.is_contiguous()) {
     std::memcpy(memory_.get(), source.data(), bytes);

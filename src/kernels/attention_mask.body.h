@@ -76,7 +76,9 @@ __attribute__((noinline)) void add_numbers(Tile<T, NV>& tile, const TileMask& ma
   }
   for (size_t r = 0; r < tile.in.rows; ++r, row += mask.query_stride) {
     for (size_t j = 0; j < count; ++j) {
-      const T number = static_cast<T>(row[static_cast<ptrdiff_t>(j) * mask.key_stride]);
+      const Stored stored = row[static_cast<ptrdiff_t>(j) * mask.key_stride];
+      const bool is_bool = std::is_same_v<Stored, uint8_t>;  // any non-zero byte is true, 1
+      const T number = is_bool ? static_cast<T>(stored != 0) : static_cast<T>(stored);
       bias[j * kWidth + r] += factor == 1 ? number : factor * number;
     }
   }

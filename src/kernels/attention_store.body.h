@@ -88,8 +88,9 @@ __attribute__((noinline)) void store_lse(const Tile<T, NV>& tile) {
   }
 }
 
-// probs -> weights in place: (p * exp(m_then - m)) / l. A pair with p = 0 has weight 0 whatever
-// the factor, which may have overflowed where a lane had seen no key yet.
+// probs -> weights in place: (p * exp(m_then - m)) / l. The factor may have overflowed where a lane
+// had seen no key yet, so it is not multiplied with p = 0. A row with a NaN or +inf score is NaN
+// throughout, its l being NaN.
 template <class T, int NV>
 POLYHEAD_INLINE void normalise_weights(const Tile<T, NV>& tile, const Normaliser<T, NV>& by,
                                        size_t granules) {
@@ -100,8 +101,8 @@ POLYHEAD_INLINE void normalise_weights(const Tile<T, NV>& tile, const Normaliser
     const Vec<T> factor = rescale_factor(then, tile.total_maximum[i]);
     T* probs = tile.scratch.probs + g * kGranule * kWidth + i * kLanes<T>;
     for (int j = 0; j < kGranule; ++j, probs += kWidth) {
-      const Vec<T> p = load(probs), weight = (p * factor) * by.factor[i];
-      store(probs, (p == Vec<T>{} ? Vec<T>{} : weight) + by.offset[i]);
+      const Vec<T> p = load(probs), scaled = p == Vec<T>{} ? Vec<T>{} : p * factor;
+      store(probs, scaled * by.factor[i] + by.offset[i]);
     }
   }
 }

@@ -6,7 +6,8 @@ inline constexpr int kMaxPending = 8;   // granules of probs between two passes 
 
 template <class T>
 inline constexpr T kMasked = -std::numeric_limits<T>::infinity();
-// m moves only when a score exceeds it by this: p <= e^16 < 2^24 can overflow nothing.
+// m moves only when a score exceeds it by this: p <= e^16 < 2^24, so that a chunk's sums of p . v
+// stay finite for |v| < 2^94 = 2e28 in float32 (2^990 in float64).
 template <class T>
 inline constexpr T kLag = 16;
 template <class T>

@@ -6,7 +6,7 @@ POLYHEAD_INLINE auto is_hidden(V p) {
   using T = Element<V>;
   using Bits = decltype(p < p);
   using Int = Element<Bits>;
-  return std::bit_cast<Bits>(p) == (Bits{} + std::bit_cast<Int>(T{-0.0}));
+  return bit_cast<Bits>(p) == (Bits{} + bit_cast<Int>(T{-0.0}));
 }
 
 // out[d][lanes] += probs[key][lanes] * value[key][d] for kDims rows of out, over all pending keys.

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "base/checked_math.h"
 #include "module/forward_inputs.h"
 #include "module/initialise.h"
 #include "module/module_files.h"
@@ -20,6 +21,10 @@ MultiheadAttention::Config checked(MultiheadAttention::Config config) {
   const Require require(kMhaName);
   positive(config.embed_dim, "embed_dim");
   positive(config.num_heads, "num_heads");
+  int64_t rows;
+  if (!checked_multiply(3, config.embed_dim, &rows)) {
+    require.fail("embed_dim", message("got ", config.embed_dim), "smaller");
+  }
   if (config.embed_dim % config.num_heads != 0) {
     require.fail("num_heads", message("got ", config.num_heads),
                  message("a divisor of embed_dim ", config.embed_dim));

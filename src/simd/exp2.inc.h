@@ -39,10 +39,10 @@ POLYHEAD_INLINE V exp2_by_exponent(V t, V floor_t) {
   constexpr T kShift = sizeof(T) == 4 ? 0x1.8p23 : 0x1.8p52;  // puts an integer into the low bits
   // The subtraction rounded down, as vreduce does it: one step back where it was rounded up.
   const V rounded = t - floor_t;
-  const Bits down = std::bit_cast<Bits>((floor_t + rounded) > t);  // -1 where true
-  const V fraction = std::bit_cast<V>(std::bit_cast<Bits>(rounded) + down);
-  const Bits exponent = std::bit_cast<Bits>(floor_t + splat(kShift)) << Word{kMantissaBits};
-  const V p = std::bit_cast<V>(std::bit_cast<Bits>(exp2_polynomial(fraction)) + exponent);
+  const Bits down = bit_cast<Bits>((floor_t + rounded) > t);  // -1 where true
+  const V fraction = bit_cast<V>(bit_cast<Bits>(rounded) + down);
+  const Bits exponent = bit_cast<Bits>(floor_t + splat(kShift)) << Word{kMantissaBits};
+  const V p = bit_cast<V>(bit_cast<Bits>(exp2_polynomial(fraction)) + exponent);
   return t < splat(kExp2Flush<T>) ? V{} : p;
 }
 

@@ -12,6 +12,12 @@ using Element = std::remove_cvref_t<decltype(V{}[0])>;
 
 #define POLYHEAD_INLINE inline __attribute__((always_inline))
 
+// std::bit_cast would be compiled for the baseline, and take vectors by another calling convention.
+template <class To, class From>
+POLYHEAD_INLINE To bit_cast(From from) {
+  return __builtin_bit_cast(To, from);
+}
+
 // Any address; alignment makes it faster, not different.
 template <class T>
 POLYHEAD_INLINE Vec<T> load(const T* from) {

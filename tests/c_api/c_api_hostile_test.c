@@ -300,7 +300,7 @@ static void test_struct_versions(void) {
 }
 
 static void test_mha_config(void) {
-  static const int64_t wrong[] = {0, -1, INT64_MIN, INT64_MAX, INT64_MAX / 8};
+  static const int64_t wrong[] = {0, -1, INT64_MIN, INT64_MAX, INT64_MAX / 2, INT64_MAX / 8};
   polyhead_mha_config right, config;
   polyhead_mha* mha = NULL;
   size_t i;
@@ -363,7 +363,7 @@ static void test_too_large(void) {
 }
 
 static void test_scratch_config(void) {
-  static const int64_t wrong[] = {0, -1, INT64_MIN, INT64_MAX, INT64_MAX / 8};
+  static const int64_t wrong[] = {0, -1, INT64_MIN, INT64_MAX, INT64_MAX / 2, INT64_MAX / 8};
   const polyhead_scratch_config right = {sizeof right, kEmbed, kHeads, 0, 0, 0};
   polyhead_scratch_config config;
   polyhead_scratch* scratch = NULL;

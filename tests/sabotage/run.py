@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Plants one defect at a time in a copy of the kernels and requires the op's tests to fail.
+"""Plants one defect at a time in a copy of the kernels and requires the tests to fail.
 
     tests/sabotage/run.py --into build/sabotage [NAME ...]
 
@@ -16,6 +16,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SCORES = 'src/kernels/attention_scores.body.h'
+VALUES = 'src/kernels/attention_values.body.h'
 PLANS = 'src/attention/tiled_plans.cc'
 
 # name: (file, text that must stand there exactly once, what replaces it)
@@ -24,7 +25,7 @@ DEFECTS = {
         PLANS, 'tile.kv_len = static_cast<size_t>(call.kv_len());',
         'tile.kv_len = static_cast<size_t>(call.kv_len() - (call.kv_len() > 1));'),
     'causal_off_by_one': (
-        PLANS, 'row + causal_offset(', '1 + row + causal_offset('),
+        PLANS, 'at.row + causal_offset(', '1 + at.row + causal_offset('),
     'scale_wrong_by_a_thousandth': (
         PLANS, 'tile.scale = static_cast<T>(call.scale);',
         'tile.scale = static_cast<T>(call.scale * 1.001);'),
@@ -38,9 +39,20 @@ DEFECTS = {
         SCORES, 'store(probs + (j * NV + i) * kLanes<T>, p);',
         'if constexpr (sizeof(T) == 4) {'
         ' using Bits = decltype(p < p);'
-        ' p = std::bit_cast<Vec<T>>(std::bit_cast<Bits>(p) & static_cast<int32_t>(0xffff0000)); }\n'
+        ' p = bit_cast<Vec<T>>(bit_cast<Bits>(p) & static_cast<int32_t>(0xffff0000)); }\n'
         'store(probs + (j * NV + i) * kLanes<T>, p);'),
+    'masked_values_multiplied': (
+        VALUES, '(is_hidden(p[i]) ? acc[d][i] : next)', 'next'),
+    'chunk_folded_unscaled': (
+        VALUES, 'fma(chunk, add, load(total) * keep)', 'fma(chunk, add, load(total))'),
+    'mask_of_another_head': (
+        PLANS, 'at.head * s.head', '0 * s.head'),
+    'average_not_divided': (
+        'src/kernels/attention_store.body.h', 'load(average + n) / heads', 'load(average + n)'),
+    'projection_without_bias': (
+        'src/kernels/gemm.body.h', 'acc[j][i] + bias);', 'acc[j][i] + 0 * bias);'),
 }
+PROGRAMS = {'projection_without_bias': 'linear_test'}  # the others: attention_test
 
 
 def plant(tree, defect):
@@ -52,11 +64,11 @@ def plant(tree, defect):
     return path
 
 
-def tests_fail(tree, build):
-    """Builds the op's tests; True if they notice, False if they pass."""
-    subprocess.run(['cmake', '--build', build, '--target', 'attention_test'], check=True,
+def tests_fail(tree, build, name):
+    """Builds a program of tests; True if they notice, False if they pass."""
+    subprocess.run(['cmake', '--build', build, '--target', name], check=True,
                    stdout=subprocess.DEVNULL)
-    program = next(build.rglob('attention_test'))
+    program = next(path for path in build.rglob(name) if path.is_file())
     done = subprocess.run([program], cwd=tree, stdout=subprocess.DEVNULL,
                           stderr=subprocess.DEVNULL)
     return done.returncode == 1
@@ -76,13 +88,13 @@ def main():
                     copy_function=shutil.copyfile)
     subprocess.run(['cmake', '-S', tree, '-B', build, '-G', 'Ninja', '-DPOLYHEAD_COMMAND=OFF'],
                    check=True, stdout=subprocess.DEVNULL)
-    if tests_fail(tree, build):
+    if any(tests_fail(tree, build, name) for name in ('attention_test', 'linear_test')):
         sys.exit('sabotage: the tests fail without any defect')
     missed = []
     for name in names:
         start = time.monotonic()
         path = plant(tree, name)
-        noticed = tests_fail(tree, build)
+        noticed = tests_fail(tree, build, PROGRAMS.get(name, 'attention_test'))
         shutil.copyfile(ROOT / path, tree / path)  # its new date has it built again
         missed += [] if noticed else [name]
         verdict = 'noticed' if noticed else 'MISSED'
