@@ -10,6 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import check_binary  # noqa: E402
+import check_docs  # noqa: E402
 import check_readme  # noqa: E402
 import check_style  # noqa: E402
 import check_symbols  # noqa: E402
@@ -60,6 +61,7 @@ class Style(unittest.TestCase):
             self.assertTrue(style(words, "src/kernels/gemm_test.cc", line), line)
         for line in ("std::abort();", 'printf("x");', "std::cerr << 1;", "exit(1);"):
             self.assertTrue(style(words, "src/io/npy.cc", line), line)
+        self.assertTrue(style(words, "src/simd/a.inc.h", "std::bit_cast<V>(x)"))
         self.assertFalse(style(words, "src/io/npy.cc", "// never calls abort(), exit(1)"))
         machine_path = "see /" + "work/main"
         self.assertTrue(style(check_style.check_text, "README.md", machine_path))
@@ -110,6 +112,21 @@ class Readme(unittest.TestCase):
     def test_strays_are_found(self):
         self.assertTrue(check_readme.contains("  a;\n\n    b;\n", "a;\nb;\n"))
         self.assertFalse(check_readme.contains("a;\nc;\nb;\n", "a;\nb;\n"))
+
+
+class Docs(unittest.TestCase):
+    def test_links(self):
+        page = check_docs.ROOT / "docs" / "README.md"
+        text = "[a](nowhere.md) [b](README.md#part) [c](https://a.org/b)"
+        self.assertEqual(check_docs.broken_links(page, text), ["nowhere.md"])
+
+    def test_blocks_become_one_function(self):
+        text = "x\n```cpp\n#include <a>\nint a;\n```\n<!-- cpp\ncheck(a);\n-->\n```c\nb;\n```\n"
+        program = check_docs.program([("docs/a.md", text), ("docs/b.md", "nothing")])
+        self.assertTrue(program.startswith("#include <a>\n"))
+        self.assertIn('#line 3 "docs/a.md"\n\nint a;\n#line 7 "docs/a.md"\ncheck(a);\n}', program)
+        self.assertNotIn("b;\n", program)
+        self.assertNotIn("page_b", program)
 
 
 if __name__ == "__main__":
