@@ -18,6 +18,7 @@
 // So a row's bits depend on nothing but its own query, keys, values and masks.
 // A masked pair has score -inf, is left out of the maximum, and its value is never multiplied.
 // Reference: attention/attention_reference.h. Derivation: docs/kernels/attention_forward.md.
+// The whole order, operation by operation: docs/canonical_order.md.
 #pragma once
 
 #include <cstddef>
