@@ -48,7 +48,8 @@ class Row {
         columns_(call.kv_len() + call.num_extra()),
         scores_(static_cast<size_t>(columns_)),
         probs_(scores_),
-        error_(scores_) {}
+        error_(scores_),
+        hidden_(scores_.size()) {}
 
   double key(int64_t j, int64_t d) const {
     const int64_t kv_head = call_.kv_head(h_), s = call_.kv_len();
@@ -70,6 +71,7 @@ class Row {
       const double bias = j < call_.kv_len() ? attention_bias_reference(call_, b_, h_, i_, j) : 0;
       if (bias == -kInf) {
         scores_[n] = -kInf;
+        hidden_[n] = true;
         continue;
       }
       double dot = 0, magnitude = 0;
@@ -109,7 +111,7 @@ class Row {
     *out = empty_value();
     double magnitude = 0, lost = 0;
     for (int64_t j = 0; j < columns_; ++j) {
-      if (scores_[static_cast<size_t>(j)] == -kInf) continue;
+      if (hidden_[static_cast<size_t>(j)]) continue;  // a visible -inf has p = 0, times its value
       *out += prob(j) * value(j, d);
       magnitude += prob(j) * std::abs(value(j, d));
       lost += flushed(prob(j)) * std::abs(value(j, d)) + 4 * smallest_subnormal();
@@ -137,6 +139,7 @@ class Row {
   const AttentionCall& call_;
   int64_t b_, h_, i_, columns_;
   std::vector<double> scores_, probs_, error_;
+  std::vector<bool> hidden_;
   double max_ = -kInf, sum_ = 0, worst_ = 0;
   bool has_nan_ = false;
 };

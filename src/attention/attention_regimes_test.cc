@@ -7,6 +7,7 @@
 #include "testing/attention_check.h"
 #include "testing/compare.h"
 #include "testing/elements.h"
+#include "testing/machine.h"
 
 namespace polyhead::oracle {
 namespace {
@@ -144,6 +145,31 @@ TEST(AttentionExtremes, InfiniteAndNanMasks) {
       expect_truth(run_attention_case(call, plan), truth, "extremes", what);
     });
   }
+}
+
+// A visible score that overflows to -inf has probability 0, times its value; whether another row's
+// mask made the granule PARTIAL must not show.
+TEST(AttentionExtremes, OverflownScoreIsNotAMask) {
+  const AttentionProblem problem({.heads = 1,
+                                  .kv_heads = 1,
+                                  .q_len = 2,
+                                  .kv_len = 8,
+                                  .head_dim = 1,
+                                  .v_head_dim = 1,
+                                  .scale = 1});
+  fill(problem.query.view(), 1e30);
+  fill(problem.key.view(), 0);
+  fill(problem.value.view(), 1);
+  write(problem.key.view(), {0, 0, 0, 0}, -1e30);
+  write(problem.value.view(), {0, 0, 0, 0}, std::numeric_limits<double>::infinity());
+  const std::vector<Mask> masks = {Mask::causal(CausalAlign::kBottomRight)};
+  AttentionCall both = problem.call(), last = both;
+  both.masks = last.masks = masks;
+  last.query = both.query.narrow(2, 1, 1);
+  for_each_isa([&](const std::string&) {
+    EXPECT_TRUE(std::isnan(read(run_attention_case(both).out.view(), {0, 0, 1, 0})));
+    EXPECT_TRUE(std::isnan(read(run_attention_case(last).out.view(), {0, 0, 0, 0})));
+  });
 }
 
 // The largest values for which a chunk's sums stay finite though the maximum lags by 16: 1024 keys,

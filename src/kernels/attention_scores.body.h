@@ -46,31 +46,40 @@ POLYHEAD_INLINE void dot_tile(const Tile<T, NV>& tile, const Granule<T>& granule
   }
 }
 
-// Adds the summed masks; a masked pair becomes -inf whatever its score was.
+// Which pairs of a granule its masks hide. Asked of the masks, not of the scores: one may overflow
+// to -inf by itself, and a row must not feel whether its neighbours' masks brought it here.
 template <class T, int NV>
-POLYHEAD_INLINE void add_bias(const T* bias, Vec<T> (&s)[kGranule][NV]) {
-  const Vec<T> masked = splat(kMasked<T>);
+struct Hiding {
+  const T* bias;     // [8, W] summed masks, -inf where hidden; null: none
+  Vec<T> limit[NV];  // the last key that each row sees
+
+  POLYHEAD_INLINE Hiding(const Tile<T, NV>& tile, const Granule<T>& granule)
+      : bias(granule.has_bias ? tile.scratch.bias : nullptr) {
+    const Vec<T> last = splat(static_cast<T>(granule.count) - 1);
+    for (int i = 0; i < NV; ++i) {
+      limit[i] = iota<T>() + splat(static_cast<T>(granule.limit + i * kLanes<T>));
+      limit[i] = limit[i] < last ? limit[i] : last;
+    }
+  }
+
+  POLYHEAD_INLINE Vec<T> bias_of(int key, int i) const {
+    return bias == nullptr ? Vec<T>{} : load(bias + (key * NV + i) * kLanes<T>);
+  }
+
+  POLYHEAD_INLINE auto operator()(int key, int i) const {
+    const auto beyond = splat(static_cast<T>(key)) > limit[i];
+    return beyond | (bias_of(key, i) == splat(kMasked<T>));
+  }
+};
+
+// Adds the summed masks; a hidden pair's score becomes -inf whatever it was.
+template <class T, int NV>
+POLYHEAD_INLINE void mask_scores(const Hiding<T, NV>& hiding, Vec<T> (&s)[kGranule][NV]) {
 #pragma GCC unroll 8
   for (int j = 0; j < kGranule; ++j) {
 #pragma GCC unroll 3
     for (int i = 0; i < NV; ++i) {
-      const Vec<T> b = load(bias + (j * NV + i) * kLanes<T>);
-      s[j][i] = b == masked ? masked : s[j][i] + b;
-    }
-  }
-}
-
-// Hides key j from the rows r with j > limit + r, and the keys past the end from all.
-template <class T, int NV>
-POLYHEAD_INLINE void hide_beyond(const Granule<T>& granule, Vec<T> (&s)[kGranule][NV]) {
-  const Vec<T> last = splat(static_cast<T>(granule.count) - 1), masked = splat(kMasked<T>);
-#pragma GCC unroll 3
-  for (int i = 0; i < NV; ++i) {
-    Vec<T> limit = iota<T>() + splat(static_cast<T>(granule.limit + i * kLanes<T>));
-    limit = limit < last ? limit : last;
-#pragma GCC unroll 8
-    for (int j = 0; j < kGranule; ++j) {
-      s[j][i] = splat(static_cast<T>(j)) > limit ? masked : s[j][i];
+      s[j][i] = hiding(j, i) ? splat(kMasked<T>) : s[j][i] + hiding.bias_of(j, i);
     }
   }
 }
@@ -99,11 +108,12 @@ __attribute__((noinline)) void raise_maximum(Tile<T, NV>& tile, const Vec<T> (&h
   }
 }
 
-// p = exp(s - m) into probs, l += p key by key. Masked pairs get -0.0, which adds nothing to l and
-// marks them for the guarded pass over value.
-template <bool kHides, class T, int NV>
-POLYHEAD_INLINE void store_probs(Tile<T, NV>& tile, const Vec<T> (&s)[kGranule][NV], T* probs) {
-  const Vec<T> masked = splat(kMasked<T>), log2e = splat(kLog2E<T>);
+// p = exp(s - m) into probs, l += p key by key. Hidden pairs get -0.0, which adds nothing to l and
+// marks them for the guarded pass over value. `hidden(key, i)`: the lanes of vector i it hides.
+template <bool kHides, class T, int NV, class Hidden>
+POLYHEAD_INLINE void store_probs(Tile<T, NV>& tile, const Vec<T> (&s)[kGranule][NV], T* probs,
+                                 const Hidden& hidden) {
+  const Vec<T> log2e = splat(kLog2E<T>);
 #pragma GCC unroll 3
   for (int i = 0; i < NV; ++i) {
     const Vec<T> m = tile.maximum[i];
@@ -111,7 +121,7 @@ POLYHEAD_INLINE void store_probs(Tile<T, NV>& tile, const Vec<T> (&s)[kGranule][
 #pragma GCC unroll 8
     for (int j = 0; j < kGranule; ++j) {
       Vec<T> p = exp2_flushed((s[j][i] - m) * log2e);
-      if (kHides) p = s[j][i] == masked ? splat(T{-0.0}) : p;
+      if constexpr (kHides) p = hidden(j, i) ? splat(T{-0.0}) : p;
       sum += p;
       store(probs + (j * NV + i) * kLanes<T>, p);
     }
@@ -124,8 +134,8 @@ __attribute__((noinline)) void fold_granule(Tile<T, NV>& tile, const Granule<T>&
                                             ptrdiff_t step) {
   Vec<T> s[kGranule][NV];  // [keys, lanes]
   dot_tile(tile, granule, step, s);
-  if (kHides && granule.has_bias) add_bias(tile.scratch.bias, s);
-  if (kHides && granule.has_limit) hide_beyond(granule, s);
+  const Hiding<T, NV> hiding(tile, granule);
+  if (kHides) mask_scores(hiding, s);
   Vec<T> highest[NV];
   bool rises = false;
 #pragma GCC unroll 3
@@ -136,5 +146,5 @@ __attribute__((noinline)) void fold_granule(Tile<T, NV>& tile, const Granule<T>&
     rises |= any_greater(highest[i], tile.limit[i]);
   }
   if (__builtin_expect(rises, 0)) raise_maximum(tile, highest);
-  store_probs<kHides>(tile, s, granule.probs);
+  store_probs<kHides>(tile, s, granule.probs, hiding);
 }

@@ -48,7 +48,7 @@ DEFECTS = {
     'mask_of_another_head': (
         PLANS, 'at.head * s.head', '0 * s.head'),
     'average_not_divided': (
-        'src/kernels/attention_store.body.h', 'load(average + n) / heads', 'load(average + n)'),
+        'src/kernels/attention_store.body.h', 'splat(static_cast<T>(tile.in.heads_to_average))', 'splat(T{1})'),
     'projection_without_bias': (
         'src/kernels/gemm.body.h', 'acc[j][i] + bias);', 'acc[j][i] + 0 * bias);'),
 }
