@@ -5,6 +5,7 @@ add_library(polyhead_shared SHARED $<TARGET_OBJECTS:polyhead>)
 add_library(polyhead::shared ALIAS polyhead_shared)
 target_include_directories(polyhead_shared INTERFACE
   $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include> $<INSTALL_INTERFACE:include>)
+target_compile_features(polyhead_shared INTERFACE cxx_std_20)
 target_link_libraries(polyhead_shared PRIVATE Threads::Threads)
 target_link_options(polyhead_shared PRIVATE
   LINKER:--version-script=${polyhead_exports} LINKER:--as-needed)

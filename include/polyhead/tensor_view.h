@@ -8,6 +8,10 @@
 // Sizes and strides count elements. A view allocates nothing and never outlives its data.
 #pragma once
 
+#if __cplusplus < 202002L
+#error "polyhead needs C++20: compile with -std=c++20 or newer"
+#endif
+
 #include <array>
 #include <concepts>
 #include <cstddef>
