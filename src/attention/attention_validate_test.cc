@@ -21,7 +21,9 @@ struct Arguments {
   Tensor output{DType::kFloat32, {2 * 4 * 8 * 8}};
   ConstTensorView query = in({2, 4, 3, 8}), key = in({2, 2, 5, 8}), value = in({2, 2, 5, 6});
   AttentionOptions options;
-  AttentionOutputs outputs{.out = to({2, 4, 3, 6}), .lse = to({2, 4, 3}), .weights = {}};
+  AttentionOutputs outputs{.out = to({2, 4, 3, 6}),
+                           .lse = TensorView(output.data_as<float>() + 256, {2, 4, 3}),
+                           .weights = {}};
 
   Arguments() { fill(output, 77); }
   ConstTensorView in(std::initializer_list<int64_t> shape, DType dtype = DType::kFloat32) const {
@@ -182,6 +184,8 @@ TEST(AttentionValidation, MasksAndOptions) {
        [](Arguments& a) { a.boolean({8, 1, 3, 5}); }},
       {"attention_forward: masks[1]: size 1 is 0 in [3, 0]; must be 1 or kv_len = 5",
        [](Arguments& a) { a.options.masks = {Mask::causal(), Mask::additive(a.in({3, 0}))}; }},
+      {"attention_forward: out: overlaps another tensor of the call; must be memory of its own",
+       [](Arguments& a) { a.query = a.to({2, 4, 3, 8}); }},
       {"attention_forward: plan: got \"fastest\"; must be one that `polyhead info` lists and that "
        "supports this call",
        [](Arguments& a) { a.options.plan = "fastest"; }},

@@ -1,5 +1,6 @@
 // All checks of the op, in one place, before any output is touched.
 #include <cmath>
+#include <cstdint>
 #include <limits>
 #include <string>
 
@@ -11,6 +12,32 @@ namespace polyhead {
 namespace {
 
 constexpr int64_t kMaxSize = int64_t{1} << 40;
+
+// The bytes from a view's first element to its last, and whether it fills them without gaps.
+struct Extent {
+  uintptr_t begin = 0, end = 0;
+  bool dense = true;
+};
+
+Extent extent_of(const ConstTensorView& view) {
+  if (!view.defined() || view.numel() == 0) return {};
+  const auto bytes = static_cast<int64_t>(dtype_bytes(view.dtype()));
+  int64_t first = 0, last = 0;
+  for (int dim = 0; dim < view.rank(); ++dim) {
+    const int64_t reach = (view.size(dim) - 1) * view.stride(dim);
+    (reach < 0 ? first : last) += reach;
+  }
+  const auto base = reinterpret_cast<uintptr_t>(view.data());
+  return {base + static_cast<uintptr_t>(first * bytes),
+          base + static_cast<uintptr_t>((last + 1) * bytes), last - first + 1 == view.numel()};
+}
+
+// Views with gaps may be woven into each other, as the columns of one matrix are: those pass unless
+// they start at the same element.
+bool overlap(const Extent& a, const Extent& b) {
+  const bool meet = a.begin < b.end && b.begin < a.end;
+  return meet && ((a.dense && b.dense) || a.begin == b.begin);
+}
 
 class Checker {
  public:
@@ -129,7 +156,31 @@ class Checker {
     }
   }
 
+  void separate(const ConstTensorView& output, const char* name) const {
+    const Extent extent = extent_of(output);
+    for (int dim = 0; dim < output.rank(); ++dim) {
+      if (output.size(dim) > 1 && output.stride(dim) == 0) {
+        fail(name, message("stride ", dim, " is 0"), "memory of its own for each element");
+      }
+    }
+    const ConstTensorView* others[] = {&call_.query,       &call_.key,
+                                       &call_.value,       &call_.outputs.out,
+                                       &call_.outputs.lse, &call_.outputs.weights};
+    for (const ConstTensorView* other : others) {
+      if (other != &output && overlap(extent, extent_of(*other))) {
+        fail(name, "overlaps another tensor of the call", "memory of its own");
+      }
+    }
+  }
+
   void outputs() const {
+    output_shapes();
+    separate(call_.outputs.out, "out");
+    separate(call_.outputs.lse, "lse");
+    separate(call_.outputs.weights, "weights");
+  }
+
+  void output_shapes() const {
     const AttentionOutputs& outputs = call_.outputs;
     tensor(outputs.out, "out", 4);
     size(outputs.out, "out", 0, "batch", call_.batch());
