@@ -31,14 +31,14 @@ std::string described(const RecognisedModule& module) {
 class Reader {
  public:
   using Prefixes = std::vector<std::string> (*)(const Entries&, const NameMap&);
-  using MakePlan = StateDictPlan (*)(const Entries&, const std::string&, const NameMap&);
+  using MakePlan = StateDictPlan (*)(const EntryIndex&, const std::string&, const NameMap&);
 
   Reader(const char* function, const std::string& path, const LoadOptions& options)
       : function_(function), path_(path), options_(options), file_(path) {}
 
   StateDictPlan plan(Prefixes prefixes, MakePlan make_plan) const {
-    StateDictPlan plan = make_plan(
-        file_.entries(), prefix(prefixes(file_.entries(), options_.names)), options_.names);
+    const std::string prefix = chosen_prefix(prefixes(file_.entries(), options_.names));
+    StateDictPlan plan = make_plan(EntryIndex(file_.entries()), prefix, options_.names);
     if (!plan.module.problems.empty()) fail(listed(plan.module.problems, "; "));
     return plan;
   }
@@ -67,7 +67,7 @@ class Reader {
     throw InvalidArgument(message(function_, ": ", escaped(path_), ": ", what));
   }
 
-  std::string prefix(const std::vector<std::string>& found) const {
+  std::string chosen_prefix(const std::vector<std::string>& found) const {
     if (!options_.prefix.empty()) {
       if (std::ranges::find(found, options_.prefix) != found.end()) return options_.prefix;
       fail(message("prefix: got \"", escaped(options_.prefix), "\"; ", modules_here()));

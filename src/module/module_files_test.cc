@@ -2,6 +2,7 @@
 // files.
 #include <unistd.h>
 
+#include <ctime>
 #include <filesystem>
 #include <functional>
 #include <string>
@@ -421,6 +422,58 @@ TEST_F(ModuleFiles, RecognisesEveryLayout) {
                                  "full.||from scratch, full head width|8|3|F32|bias",
                                  "broken.||nn.MultiheadAttention|8|2|F32|missing "
                                  "broken.out_proj.weight [8, 8]"));
+}
+
+TEST(RecogniseModules, TakesNoLongerThanTheListIsLong) {
+  std::vector<SafetensorsEntry> entries;
+  for (int i = 0; i < 40'000; ++i) {
+    entries.push_back({.name = message("l.", i, ".in_proj_weight"), .dtype = "F32", .shape = {0}});
+  }
+  const std::clock_t start = std::clock();
+  const std::vector<RecognisedModule> modules = recognise_modules(entries, {});
+  EXPECT_LT(static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC, 2);
+  ASSERT_EQ(modules.size(), entries.size());
+  EXPECT_EQ(modules.front().prefix, "l.0.");  // in the order of the file, not of the alphabet
+  EXPECT_EQ(modules.back().prefix, "l.39999.");
+}
+
+TEST(RecogniseModules, NamesTheFirstExtraTensorsAndCountsTheOthers) {
+  std::vector<SafetensorsEntry> entries;
+  std::string nested;
+  for (int i = 0; i < 1'000; ++i) {  // every prefix holds all that follow
+    entries.push_back({.name = nested + "in_proj_weight", .dtype = "F32", .shape = {0}});
+    nested += "a.";
+  }
+  const std::vector<RecognisedModule> modules = recognise_modules(entries, {});
+  ASSERT_EQ(modules.size(), entries.size());
+  EXPECT_LT(modules.front().problems.size(), 25U);
+  EXPECT_THAT(modules.front().problems, ::testing::Contains("and 983 more extra tensors"));
+}
+
+// One module's problems for what the file states as its number of heads.
+std::vector<std::string> problems_with_heads(const std::string& num_heads) {
+  const std::vector<SafetensorsEntry> entries = {
+      {.name = "in_proj_weight", .dtype = "F32", .shape = {24, 8}},
+      {.name = "out_proj.weight", .dtype = "F32", .shape = {8, 8}}};
+  return recognise_modules(entries, {{"num_heads", num_heads}}).at(0).problems;
+}
+
+TEST(RecogniseModules, UnusableNumbersOfHeadsAreProblems) {
+  EXPECT_THAT(problems_with_heads("4"), ElementsAre());
+  EXPECT_THAT(problems_with_heads("3"),
+              ElementsAre("num_heads of __metadata__ is \"3\"; must divide embed_dim, 8"));
+  for (const std::string text : {"0", "-8", "8.0", "eight", ""}) {
+    EXPECT_THAT(problems_with_heads(text),
+                ElementsAre("num_heads of __metadata__ is \"" + text +
+                            "\"; must be a whole number greater than 0"));
+  }
+}
+
+TEST(RecogniseModules, ADTypeThatIsNotFloatingIsStillNamed) {
+  const std::vector<SafetensorsEntry> entries = {
+      {.name = "in_proj_weight", .dtype = "I64", .shape = {24, 8}},
+      {.name = "out_proj.weight", .dtype = "I64", .shape = {8, 8}}};
+  EXPECT_EQ(recognise_modules(entries, {}).at(0).dtype, "I64");
 }
 
 }  // namespace

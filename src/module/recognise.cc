@@ -2,39 +2,43 @@
 
 #include <algorithm>
 #include <charconv>
+#include <set>
 
 #include <polyhead/multihead_attention.h>
+#include "base/escape.h"
+#include "base/message.h"
 #include "module/state_dict_plan.h"
 
 namespace polyhead {
 namespace {
 
-int64_t metadata_heads(const std::map<std::string, std::string>& metadata) {
+// The number of heads that the file states, where the shapes do not.
+void add_metadata_heads(RecognisedModule& module,
+                        const std::map<std::string, std::string>& metadata) {
   const auto at = metadata.find("num_heads");
-  return at == metadata.end() ? 0 : whole_number(at->second);
-}
-
-// Where the module stands in the file: the first of its tensors.
-size_t position(const Entries& entries, const RecognisedModule& module) {
-  for (size_t i = 0; i < entries.size(); ++i) {
-    if (std::ranges::find(module.tensors, entries[i].name) != module.tensors.end()) return i;
+  if (module.num_heads != 0 || at == metadata.end()) return;
+  module.num_heads = whole_number(at->second);
+  const std::string said = message("num_heads of __metadata__ is ", in_quotes(at->second, 40));
+  if (module.num_heads == 0) {
+    module.problems.push_back(said + "; must be a whole number greater than 0");
+  } else if (module.embed_dim % module.num_heads != 0) {
+    module.problems.push_back(message(said, "; must divide embed_dim, ", module.embed_dim));
   }
-  return entries.size();
 }
 
 }  // namespace
 
 std::vector<RecognisedModule> recognise_modules(
     const Entries& entries, const std::map<std::string, std::string>& metadata) {
-  std::vector<RecognisedModule> modules;
+  const EntryIndex index(entries);
+  std::vector<StateDictPlan> plans;
+  std::set<std::vector<std::string>> known;  // their tensors
   const auto add = [&](StateDictPlan plan, const char* map) {
     // A map leaves the class's own names as they are, so it finds those modules again.
-    for (const RecognisedModule& known : modules) {
-      if (known.tensors == plan.module.tensors) return;
-    }
+    if (!known.insert(plan.module.tensors).second) return;
     plan.module.map = map;
-    if (plan.module.num_heads == 0) plan.module.num_heads = metadata_heads(metadata);
-    modules.push_back(std::move(plan.module));
+    add_metadata_heads(plan.module, metadata);
+    plans.push_back(std::move(plan));
   };
   const std::pair<const char*, NameMap> maps[] = {{"", {}},
                                                   {"bert", name_maps::bert()},
@@ -42,14 +46,15 @@ std::vector<RecognisedModule> recognise_modules(
                                                   {"llama", name_maps::llama()}};
   for (const auto& [map, names] : maps) {
     for (const std::string& prefix : mha_prefixes(entries, names)) {
-      add(plan_mha(entries, prefix, names), map);
+      add(plan_mha(index, prefix, names), map);
     }
   }
   for (const std::string& prefix : scratch_prefixes(entries, {})) {
-    add(plan_scratch(entries, prefix, {}), "");
+    add(plan_scratch(index, prefix, {}), "");
   }
-  std::ranges::stable_sort(
-      modules, {}, [&](const RecognisedModule& module) { return position(entries, module); });
+  std::ranges::stable_sort(plans, {}, &StateDictPlan::position);
+  std::vector<RecognisedModule> modules;
+  for (StateDictPlan& plan : plans) modules.push_back(std::move(plan.module));
   return modules;
 }
 

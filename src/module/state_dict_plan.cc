@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <map>
+#include <set>
 #include <span>
 
 #include "base/escape.h"
@@ -13,6 +14,10 @@ namespace polyhead {
 namespace {
 
 using Names = std::span<const char* const>;
+using Range = EntryIndex::Range;
+
+constexpr size_t kLongestName = 200;  // of a tensor, in a message
+constexpr int64_t kListedExtras = 16;
 
 // The in-projection weights come first: one of them makes a module.
 constexpr const char* kMhaTargets[] = {"in_proj_weight", "q_proj_weight",   "k_proj_weight",
@@ -29,11 +34,20 @@ bool contains(Names names, const std::string& name) {
   return std::ranges::any_of(names, [&](const char* known) { return name == known; });
 }
 
-// Our name for a tensor called `rest` under the module's prefix; empty: none of ours.
-std::string target_of(const std::string& rest, const NameMap& names, Names known) {
-  const auto mapped = names.find(rest);
-  const std::string target = mapped == names.end() ? rest : mapped->second;
-  return contains(known, target) ? target : "";
+std::string_view name_of(const SafetensorsEntry* entry) { return entry->name; }
+
+// What begins with `prefix`, of entries in the order of their names.
+Range stretch(Range range, std::string_view prefix) {
+  const auto first = std::ranges::lower_bound(range, prefix, {}, name_of);
+  const auto last = std::partition_point(first, range.end(), [&](const SafetensorsEntry* entry) {
+    return entry->name.starts_with(prefix);
+  });
+  return {first, last};
+}
+
+const SafetensorsEntry* find_name(Range range, const std::string& name) {
+  const auto at = std::ranges::lower_bound(range, std::string_view(name), {}, name_of);
+  return at != range.end() && (*at)->name == name ? *at : nullptr;
 }
 
 // The name in the file, for messages about a tensor that is not there.
@@ -48,12 +62,13 @@ std::vector<std::string> prefixes(const Entries& entries, const NameMap& names, 
   std::vector<std::string> keys;
   for (const char* anchor : anchors) keys.push_back(name_in_file(anchor, names));
   std::vector<std::string> found;
+  std::set<std::string> known;
   for (const SafetensorsEntry& entry : entries) {
     for (const std::string& key : keys) {
       if (!entry.name.ends_with(key)) continue;
       const std::string prefix = entry.name.substr(0, entry.name.size() - key.size());
       const bool whole_name = prefix.empty() || prefix.back() == '.' || prefix.back() == '/';
-      if (whole_name && std::ranges::find(found, prefix) == found.end()) found.push_back(prefix);
+      if (whole_name && known.insert(prefix).second) found.push_back(prefix);
     }
   }
   return found;
@@ -69,23 +84,22 @@ class Planner {
     plan_.module.prefix = prefix;
   }
 
-  void collect(const Entries& entries, Names known) {
-    for (const SafetensorsEntry& entry : entries) {
-      if (!entry.name.starts_with(prefix_)) continue;
-      const std::string rest = entry.name.substr(prefix_.size());
-      const std::string target = target_of(rest, names_, known);
-      if (target.empty()) {
-        if (is_ours(rest)) problem("extra " + described(entry));
-        continue;
-      }
-      const auto [at, fresh] = found_.emplace(target, &entry);
-      if (!fresh) {
-        problem(message("both ", escaped(at->second->name), " and ", escaped(entry.name),
-                        " stand for ", target));
-      }
+  void collect(const EntryIndex& index, Names known) {
+    const Range below = stretch(index.all(), prefix_);
+    for (const auto& [from, to] : names_) {
+      if (contains(known, to)) take(below, from, to);
     }
     for (const char* name : known) {
+      if (!names_.contains(name)) take(below, name, name);
+    }
+    add_extras(below);
+    for (const char* name : known) {
       if (const SafetensorsEntry* entry = find(name)) dtype(*entry);
+    }
+    plan_.position = index.entries().size();
+    for (const SafetensorsEntry* entry : taken_) {
+      plan_.position =
+          std::min(plan_.position, static_cast<size_t>(entry - index.entries().data()));
     }
   }
 
@@ -108,8 +122,8 @@ class Planner {
   void need(const char* target, const std::vector<int64_t>& shape, const char* wrong = "") {
     const SafetensorsEntry* entry = find(target);
     if (entry == nullptr) {
-      problem(message("missing ", escaped(prefix_ + name_in_file(target, names_)), " ",
-                      shape_text(shape)));
+      problem(message("missing ", escaped(prefix_ + name_in_file(target, names_), kLongestName),
+                      " ", shape_text(shape)));
       return;
     }
     plan_.tensors.emplace_back(target, entry->name);
@@ -127,37 +141,71 @@ class Planner {
   StateDictPlan take() { return std::move(plan_); }
 
  private:
+  // The tensor called `rest` under the prefix, if there is one, is our `target`.
+  void take(Range below, const std::string& rest, const std::string& target) {
+    const SafetensorsEntry* entry = find_name(below, prefix_ + rest);
+    if (entry == nullptr) return;
+    taken_.insert(entry);
+    const auto [at, fresh] = found_.emplace(target, entry);
+    if (fresh) return;
+    problem(message("both ", escaped(at->second->name), " and ", escaped(entry->name),
+                    " stand for ", target));
+  }
+
   // Under the class's own names everything below the prefix belongs to the module. A map describes
   // part of a layer, so there only what sits beside a mapped tensor does ("query.weight_scale").
-  bool is_ours(const std::string& rest) const {
-    if (names_.empty()) return true;
-    return std::ranges::any_of(names_, [&](const auto& pair) {
-      const std::string beside = stem(pair.first);
-      return !beside.empty() && rest.starts_with(beside);
-    });
+  std::vector<std::string> own_stems() const {
+    if (names_.empty()) return {""};
+    std::vector<std::string> stems;
+    for (const auto& [from, to] : names_) {  // in order: what a stem contains comes after it
+      const std::string beside = stem(from);
+      if (beside.empty() || (!stems.empty() && beside.starts_with(stems.back()))) continue;
+      stems.push_back(beside);
+    }
+    return stems;
+  }
+
+  // A file of another model can hold thousands of them: the first are named, the others counted.
+  void add_extras(Range below) {
+    int64_t extras = 0, named = 0;
+    for (const std::string& beside : own_stems()) {
+      const Range range = stretch(below, prefix_ + beside);
+      extras += std::ssize(range) - std::ranges::count_if(taken_, [&](const auto* entry) {
+                  return entry->name.starts_with(prefix_ + beside);
+                });
+      for (auto at = range.begin(); at != range.end() && named < kListedExtras; ++at) {
+        if (taken_.contains(*at)) continue;
+        problem("extra " + described(**at));
+        ++named;
+      }
+    }
+    if (extras > named) problem(message("and ", extras - named, " more extra tensors"));
   }
 
   std::string described(const SafetensorsEntry& entry) const {
-    return message(escaped(entry.name), " ", shape_text(entry.shape));
+    return message(escaped(entry.name, kLongestName), " ", shape_text(entry.shape));
   }
 
   void dtype(const SafetensorsEntry& entry) {
     static constexpr std::array<const char*, 4> kDTypes = {"F32", "F64", "F16", "BF16"};
     std::string& dtype = plan_.module.dtype;
+    if (dtype.empty()) dtype = entry.dtype;
     if (!contains(kDTypes, entry.dtype)) {
       problem(message(escaped(entry.name), " has dtype ", escaped(entry.dtype),
                       "; must be F32, F64, F16 or BF16"));
-    } else if (dtype.empty()) {
+    } else if (first_ == nullptr) {
+      first_ = &entry;
       dtype = entry.dtype;
-      first_ = entry.name;
-    } else if (dtype != entry.dtype) {
-      problem(message("mixed dtypes: ", escaped(first_), " is ", dtype, ", ", escaped(entry.name),
-                      " is ", escaped(entry.dtype)));
+    } else if (first_->dtype != entry.dtype) {
+      problem(message("mixed dtypes: ", escaped(first_->name), " is ", first_->dtype, ", ",
+                      escaped(entry.name), " is ", escaped(entry.dtype)));
     }
   }
 
-  std::string prefix_, first_;
+  std::string prefix_;
   const NameMap& names_;
+  const SafetensorsEntry* first_ = nullptr;  // of those whose dtype can be loaded
+  std::set<const SafetensorsEntry*> taken_;
   std::map<std::string, const SafetensorsEntry*> found_;
   StateDictPlan plan_;
 };
@@ -223,9 +271,15 @@ std::vector<std::string> scratch_prefixes(const Entries& entries, const NameMap&
   return prefixes(entries, names, Names(kScratchTargets).first(kScratchAnchors));
 }
 
-StateDictPlan plan_mha(const Entries& entries, const std::string& prefix, const NameMap& names) {
+EntryIndex::EntryIndex(const Entries& entries) : entries_(entries) {
+  by_name_.reserve(entries.size());
+  for (const SafetensorsEntry& entry : entries) by_name_.push_back(&entry);
+  std::ranges::sort(by_name_, {}, name_of);
+}
+
+StateDictPlan plan_mha(const EntryIndex& index, const std::string& prefix, const NameMap& names) {
   Planner planner(prefix, names);
-  planner.collect(entries, kMhaTargets);
+  planner.collect(index, kMhaTargets);
   RecognisedModule& module = planner.module();
   const int64_t embed_dim = infer_embed_dim(planner);
   module.embed_dim = embed_dim;
@@ -245,10 +299,10 @@ StateDictPlan plan_mha(const Entries& entries, const std::string& prefix, const 
 }
 
 // Linear(embed_dim, width) three times, then Linear(width, embed_dim).
-StateDictPlan plan_scratch(const Entries& entries, const std::string& prefix,
+StateDictPlan plan_scratch(const EntryIndex& index, const std::string& prefix,
                            const NameMap& names) {
   Planner planner(prefix, names);
-  planner.collect(entries, kScratchTargets);
+  planner.collect(index, kScratchTargets);
   RecognisedModule& module = planner.module();
   const int64_t embed_dim = planner.size("q_linear.weight", 1);
   const int64_t width = planner.size("q_linear.weight", 0);
