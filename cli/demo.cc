@@ -16,6 +16,7 @@
 #include "demo/tables.h"
 #include "demo/word_piece.h"
 #include "interrupt.h"
+#include "output_files.h"
 #include "report/report.h"
 #include "terminal.h"
 #include "text.h"
@@ -136,6 +137,16 @@ ReportData report_data(const Shown& shown, const BertConfig& config) {
   return data;
 }
 
+// Before anything is read: the page must not replace what it is made of.
+void check_page_path(const DemoArguments& arguments) {
+  if (arguments.report.empty()) return;
+  std::vector<std::string> model;
+  for (const char* name : {"config.json", "tokenizer.json", "model.safetensors"}) {
+    model.push_back((std::filesystem::path(arguments.model) / name).string());
+  }
+  check_output_paths({{"--report", arguments.report, {}}}, model);
+}
+
 void write_page(const std::string& path, const Shown& shown, const BertConfig& config) {
   const DeferSignals defer;
   write_report(path, report_data(shown, config));
@@ -196,6 +207,7 @@ std::vector<std::vector<HeadSummary>> print_heads(const Encoding& encoding,
 }  // namespace
 
 int run_demo(const DemoArguments& arguments) {
+  check_page_path(arguments);
   std::cout << "Polyhead " << version() << ", " << isa() << ", "
             << counted(num_threads(), "thread", "threads") << "\n"
             << std::flush;

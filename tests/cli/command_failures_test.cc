@@ -60,6 +60,15 @@ TEST_F(CommandFailures, ResultsMustNotMeetEachOtherOrAnInput) {
   expect_untouched();
 }
 
+TEST_F(CommandFailures, ThePageOfTheDemoNeverReplacesItsModel) {
+  for (const char* name : {"config.json", "tokenizer.json", "model.safetensors"}) {
+    write(name, "part of the model");
+    expect_error({"demo", "--model", ".", "--report", path(name)}, 2, "is also read");
+    EXPECT_EQ(text(name), "part of the model");
+  }
+  expect_error({"demo", "--model", ".", "--report", "no/such/page.html"}, 4, "--report no/such");
+}
+
 TEST_F(CommandFailures, ABadInputLeavesOldResults) {
   expect_error(run({"--key", "none.npy", "--weights-out", "a.npy"}), 3, "none.npy");
   expect_untouched();
