@@ -10,7 +10,6 @@ namespace {
 
 // |got - want| and its share of the budget.
 double error_of(double got, double want) {
-  if (std::isnan(got) && std::isnan(want)) return 0;
   if (got == want) return 0;
   const double error = std::abs(got - want);
   return std::isfinite(error) ? error : std::numeric_limits<double>::infinity();
@@ -39,6 +38,14 @@ Comparison compare(const ConstTensorView& got, const ConstTensorView& want,
   const std::vector<double> got_numbers = numbers_of(got), want_numbers = numbers_of(want),
                             budget_numbers = numbers_of(budget);
   for (size_t n = 0; n < want_numbers.size(); ++n) {
+    if (std::isnan(got_numbers[n]) && std::isnan(want_numbers[n])) {
+      ++result.both_nan;
+      continue;
+    }
+    if (std::isfinite(want_numbers[n])) {
+      ++result.finite;
+      if (!std::isfinite(got_numbers[n])) ++result.overflowed;
+    }
     const double error = error_of(got_numbers[n], want_numbers[n]);
     const double share = share_of(error, budget_numbers[n]);
     result.worst_error = std::max(result.worst_error, error);

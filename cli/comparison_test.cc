@@ -25,13 +25,30 @@ TEST(Comparison, AnErrorUpToTheBudgetIsWithin) {
 }
 
 TEST(Comparison, WhatIsNotFiniteMustAgree) {
-  EXPECT_TRUE(judge(kNan, kNan, 0).within_budget());
-  EXPECT_TRUE(judge(kInf, kInf, 0).within_budget());
   EXPECT_FALSE(judge(kNan, 1, kInf).within_budget());
   EXPECT_FALSE(judge(1, kNan, 1).within_budget());
   EXPECT_FALSE(judge(kInf, -kInf, kInf).within_budget());
   EXPECT_FALSE(judge(kInf, 1, 1).within_budget());
   EXPECT_FALSE(judge(1.5, 1, kNan).within_budget());
+}
+
+TEST(Comparison, WhatIsNotFiniteOnBothSidesShowsNothing) {
+  for (const double x : {kNan, kInf}) {
+    EXPECT_FALSE(judge(x, x, 0).within_budget());
+    const double got[] = {x, 2}, want[] = {x, 1}, budget[] = {0, 4};
+    const Comparison some = compare({got, {2}}, {want, {2}}, {budget, {2}});
+    EXPECT_TRUE(some.within_budget());
+    EXPECT_EQ(some.finite, 1);
+    EXPECT_EQ(some.both_nan, std::isnan(x) ? 1 : 0);
+    EXPECT_EQ(where_text(some.where), "[1]");
+  }
+}
+
+TEST(Comparison, CountsWhatOverflowed) {
+  EXPECT_EQ(judge(kInf, 1e39, 1).overflowed, 1);
+  EXPECT_EQ(judge(kNan, 1e39, 1).overflowed, 1);
+  EXPECT_EQ(judge(kNan, kNan, 1).overflowed, 0);
+  EXPECT_EQ(judge(1, kNan, 1).overflowed, 0);
 }
 
 TEST(Comparison, NamesTheElementWithTheLargestShare) {

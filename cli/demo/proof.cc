@@ -83,7 +83,7 @@ ProofLine prove_accuracy(const BertEncoder& encoder, const TokenBatch& batch,
   const int64_t items = std::min(batch.batch(), std::max<int64_t>(1, kMaxTokens / len));
   const auto part = [&](const Tensor& x) { return x.view().narrow(0, 0, items).narrow(1, 0, len); };
   double worst_share = 0;
-  int64_t numbers = 0;
+  int64_t numbers = 0, nans = 0;
   for (int64_t l = 0; l < encoder.config().num_layers; ++l) {
     const ConstTensorView in = part(encoding.hidden_states[static_cast<size_t>(l)]);
     const ForwardOptions options = {.key_padding_mask = part(batch.padding),
@@ -94,8 +94,13 @@ ProofLine prove_accuracy(const BertEncoder& encoder, const TokenBatch& batch,
     for (const Comparison& c : {compare(result.out, truth.out, truth.out_budget),
                                 compare(result.weights, truth.weights, truth.weights_budget)}) {
       numbers += c.count;
+      nans += c.both_nan;
       if (!(c.worst_share <= worst_share)) worst_share = c.worst_share;
     }
+  }
+  if (nans > 0) {
+    return {false, message(nans, " of ", numbers, " outputs and weights are NaN, in the double ",
+                           "reference too: the model's weights are not numbers")};
   }
   return {worst_share <= 1, message("worst error of all layers against the double reference: ",
                                     rounded(100 * worst_share, "%.1f"), " % of the error budget (",
