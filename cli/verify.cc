@@ -14,13 +14,14 @@ namespace {
 ModuleReference reference_of(const Job& job, WeightsMode need_weights) {
   if (const MultiheadAttention* mha = job.mha()) {
     return module_forward_reference(*mha, job.query(), job.key(), job.value(),
-                                    job.options(need_weights));
+                                    job.options(need_weights), ReferenceSteps::kResults);
   }
   const ConstTensorView q = job.batch_first(job.query()), k = job.batch_first(job.key()),
                         v = job.batch_first(job.value());
   const ConstTensorView mask =
       job.scratch_mask().defined() ? job.scratch_mask().view() : ConstTensorView();
-  return module_forward_reference(*job.scratch(), q, k, v, mask, need_weights);
+  return module_forward_reference(*job.scratch(), q, k, v, mask, need_weights,
+                                  ReferenceSteps::kResults);
 }
 
 // The from-scratch reference is batch first and batched, whatever the job is.

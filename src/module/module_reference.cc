@@ -2,17 +2,20 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <utility>
 
+#include <polyhead/error.h>
 #include "attention/attention_reference.h"
+#include "base/message.h"
 #include "module/forward_inputs.h"
 #include "module/projected_attention.h"
 
 namespace polyhead {
 namespace {
 
-constexpr double kInf = std::numeric_limits<double>::infinity();
+// What is per pair of query and key is worked out for so many pairs at a time.
+constexpr int64_t kPairsAtOnce = 1 << 16;
+constexpr double kMaxBytes = 0x1p33;
 
 Tensor as_double(const ConstTensorView& view) {
   if (!view.defined()) return {};
@@ -137,20 +140,33 @@ class Steps {
         inputs_(inputs),
         u_(sizes.dtype == DType::kFloat32 ? 0x1p-24 : 0x1p-53) {}
 
-  ModuleReference run(EmptyRow empty_rows, WeightsMode mode) {
+  ModuleReference run(EmptyRow empty_rows, WeightsMode mode, ReferenceSteps steps) {
+    require_memory(mode, steps);
     project();
-    add_bias();
-    add_scores();
-    attend(empty_rows);
-    carry_projection_errors();
+    result_.heads = Tensor(DType::kFloat64, {batch(), q_len(), sizes_.width()});
+    heads_budget_ = result_.heads;
+    if (mode != WeightsMode::kNone) {
+      result_.weights = Tensor(DType::kFloat64, weights_shape(inputs_, sizes_, mode));
+      result_.weights_budget = result_.weights;
+    }
+    const bool all = steps == ReferenceSteps::kAll;
+    const int64_t pairs = batch() * sizes_.num_heads * inputs_.columns;  // of one query
+    const int64_t at_once = kPairsAtOnce / std::max<int64_t>(pairs, 1);
+    do {
+      rows_ = all ? q_len() : std::min(std::max<int64_t>(at_once, 1), q_len() - first_);
+      attend_rows(empty_rows, mode);
+      first_ += rows_;
+    } while (first_ < q_len());
+    if (all) {
+      first_ = 0;
+      add_scores();
+    } else {
+      result_.bias = result_.probs = Tensor();
+    }
     WithBudget out =
         linear(result_.heads, heads_budget_, parameters_.out_weight, parameters_.out_bias, u_);
     result_.out = in_layout(out.values);
     result_.out_budget = in_layout(out.budget);
-    if (mode != WeightsMode::kNone) {
-      result_.weights = weights(result_.probs, mode);
-      result_.weights_budget = weights(probs_budget_, mode);
-    }
     return std::move(result_);
   }
 
@@ -159,7 +175,33 @@ class Steps {
   int64_t q_len() const { return inputs_.q_len(); }
   int64_t kv_len() const { return inputs_.kv_len(); }
   Tensor matrix() const {  // one number for each pair
-    return Tensor(DType::kFloat64, {batch(), sizes_.num_heads, q_len(), inputs_.columns});
+    return Tensor(DType::kFloat64, {batch(), sizes_.num_heads, rows_, inputs_.columns});
+  }
+
+  void require_memory(WeightsMode mode, ReferenceSteps steps) const {
+    const double query = 8.0 * static_cast<double>(batch() * inputs_.columns);  // bytes per head
+    const auto heads = static_cast<double>(sizes_.num_heads);
+    const double weights = mode == WeightsMode::kNone      ? 0
+                           : mode == WeightsMode::kAverage ? 1
+                                                           : heads;
+    // Weights and their budget; and scores, bias, probs, their budget, and the op's own of both.
+    const double all = steps == ReferenceSteps::kAll ? 6 * heads : 0;
+    const double bytes = query * static_cast<double>(q_len()) * (2 * weights + all);
+    if (bytes <= kMaxBytes) return;
+    throw Unsupported(message("the double reference: ", q_len(), " queries and ", inputs_.columns,
+                              " keys take ", static_cast<int64_t>(bytes), " bytes; at most ",
+                              static_cast<int64_t>(kMaxBytes),
+                              " are taken: use fewer queries or leave out the weights"));
+  }
+
+  // Queries [first_, first_ + rows_), from the masks to the heads.
+  void attend_rows(EmptyRow empty_rows, WeightsMode mode) {
+    add_bias();
+    attend(empty_rows);
+    carry_projection_errors();
+    if (mode == WeightsMode::kNone) return;
+    add_weights(result_.probs, mode, result_.weights);
+    add_weights(probs_budget_, mode, result_.weights_budget);
   }
 
   void project() {
@@ -170,6 +212,9 @@ class Steps {
     result_.query = q_.values;
     result_.key = k_.values;
     result_.value = v_.values;
+    rounded_query_ = rounded(q_.values, sizes_.dtype);
+    rounded_key_ = rounded(k_.values, sizes_.dtype);
+    rounded_value_ = rounded(v_.values, sizes_.dtype);
     AttentionSizes in_double = sizes_;
     in_double.dtype = DType::kFloat64;
     result_.extra_key = extra_columns(in_double, p.bias_k);
@@ -187,16 +232,13 @@ class Steps {
   }
 
   void add_bias() {
-    const Tensor query = rounded(result_.query, sizes_.dtype);
-    const AttentionCall as_module = call(query, result_.key, result_.value);
+    const AttentionCall as_module = call(rounded_query_, rounded_key_, rounded_value_);
     result_.bias = matrix();
     auto* to = result_.bias.data_as<double>();
     for (int64_t n = 0; n < result_.bias.numel(); ++n) {
-      const int64_t j = n % inputs_.columns, row = n / inputs_.columns;
-      const int64_t i = row % q_len(), head = row / q_len();
-      if (j >= kv_len()) continue;  // appended columns are never masked
-      to[n] = attention_bias_reference(as_module, head / sizes_.num_heads, head % sizes_.num_heads,
-                                       i, j);
+      const Pair pair = pair_of(n);
+      if (pair.j >= kv_len()) continue;  // appended columns are never masked
+      to[n] = attention_bias_reference(as_module, pair.b, pair.h, pair.i, pair.j);
     }
   }
 
@@ -225,39 +267,42 @@ class Steps {
     }
   }
 
+  // The op on the queries at hand. Their masks are in the bias: a causal one asks which query.
+  AttentionReference attend(AttentionCall call, const Mask& bias, bool budget) const {
+    call.query = call.query.narrow(2, first_, rows_);
+    call.masks = {&bias, 1};
+    return attention_forward_reference(call, {.probs = true, .budget = budget});
+  }
+
   void attend(EmptyRow empty_rows) {
+    const Mask bias = Mask::additive(result_.bias.view().narrow(3, 0, kv_len()));
     AttentionCall exact = call(result_.query, result_.key, result_.value);
     exact.extra_key = result_.extra_key;
     exact.extra_value = result_.extra_value;
     exact.empty_rows = empty_rows;
-    const Mask bias = Mask::additive(result_.bias.view().narrow(3, 0, kv_len()));
-    exact.masks = {&bias, 1};
-    AttentionReference truth = attention_forward_reference(exact, {.probs = true});
+    AttentionReference truth = attend(exact, bias, false);
     result_.probs = std::move(truth.probs);
-    result_.heads = Tensor(truth.out.view().transposed(1, 2));
-    join_heads(result_.heads);
+    join_heads(truth.out, result_.heads);
 
     // The op's own budget, for operands in the module's dtype.
-    const DType dtype = sizes_.dtype;
-    const Tensor query = rounded(result_.query, dtype), key = rounded(result_.key, dtype),
-                 value = rounded(result_.value, dtype);
-    const Tensor extra_key = rounded(result_.extra_key, dtype),
-                 extra_value = rounded(result_.extra_value, dtype);
-    AttentionCall as_module = call(query, key, value);
+    const Tensor extra_key = rounded(result_.extra_key, sizes_.dtype),
+                 extra_value = rounded(result_.extra_value, sizes_.dtype);
+    AttentionCall as_module = call(rounded_query_, rounded_key_, rounded_value_);
     as_module.extra_key = extra_key.view();
     as_module.extra_value = extra_value.view();
-    AttentionReference own =
-        attention_forward_reference(as_module, {.probs = true, .budget = true});
+    AttentionReference own = attend(as_module, bias, true);
     probs_budget_ = std::move(own.probs_budget);
-    heads_budget_ = Tensor(own.out_budget.view().transposed(1, 2));
-    join_heads(heads_budget_);
+    join_heads(own.out_budget, heads_budget_);
   }
 
-  // [batch, q_len, num_heads, head_dim] -> [batch, q_len, width]
-  void join_heads(Tensor& tensor) const {
-    Tensor joined(DType::kFloat64, {batch(), q_len(), sizes_.width()});
-    std::copy_n(tensor.data_as<double>(), tensor.numel(), joined.data_as<double>());
-    tensor = std::move(joined);
+  // [batch, num_heads, rows, head_dim] to its place in [batch, q_len, width].
+  void join_heads(const Tensor& by_head, Tensor& joined) const {
+    const int64_t dim = sizes_.head_dim, heads = sizes_.num_heads;
+    for (int64_t n = 0; n < by_head.numel() / std::max<int64_t>(dim, 1); ++n) {
+      const int64_t i = first_ + n % rows_, h = n / rows_ % heads, b = n / rows_ / heads;
+      std::copy_n(by_head.data_as<double>() + n * dim, dim,
+                  joined.data_as<double>() + (b * q_len() + i) * sizes_.width() + h * dim);
+    }
   }
 
   struct Pair {
@@ -267,9 +312,9 @@ class Steps {
   Pair pair_of(int64_t n) const {
     Pair pair{};
     pair.j = n % inputs_.columns;
-    pair.i = n / inputs_.columns % q_len();
-    pair.h = n / inputs_.columns / q_len() % sizes_.num_heads;
-    pair.b = n / inputs_.columns / q_len() / sizes_.num_heads;
+    pair.i = first_ + n / inputs_.columns % rows_;
+    pair.h = n / inputs_.columns / rows_ % sizes_.num_heads;
+    pair.b = n / inputs_.columns / rows_ / sizes_.num_heads;
     pair.query = (pair.b * q_len() + pair.i) * sizes_.width() + pair.h * sizes_.head_dim;
     return pair;
   }
@@ -330,24 +375,26 @@ class Steps {
     return inputs_.layout == Layout::kSequenceFirst ? Tensor(out.view().transposed(0, 1)) : out;
   }
 
-  Tensor weights(const Tensor& per_head, WeightsMode mode) const {
-    Tensor result(DType::kFloat64, weights_shape(inputs_, sizes_, mode));
-    const int64_t pairs = q_len() * inputs_.columns, heads = sizes_.num_heads;
+  void add_weights(const Tensor& per_head, WeightsMode mode, Tensor& weights) const {
+    const bool average = mode == WeightsMode::kAverage;
+    const double parts = average ? static_cast<double>(sizes_.num_heads) : 1;
     const auto* from = per_head.data_as<double>();
     for (int64_t n = 0; n < per_head.numel(); ++n) {
-      const bool average = mode == WeightsMode::kAverage;
-      const int64_t to = average ? n / (heads * pairs) * pairs + n % pairs : n;
-      result.data_as<double>()[to] += average ? from[n] / static_cast<double>(heads) : from[n];
+      const Pair pair = pair_of(n);
+      const int64_t head = average ? pair.b : pair.b * sizes_.num_heads + pair.h;
+      const int64_t to = (head * q_len() + pair.i) * inputs_.columns + pair.j;
+      weights.data_as<double>()[to] += from[n] / parts;
     }
-    return result;
   }
 
   const AttentionSizes& sizes_;
   const DoubleParameters& parameters_;
   const ForwardInputs& inputs_;
   double u_;
-  WithBudget q_, k_, v_;                // [batch, len, width]
-  Tensor heads_budget_, probs_budget_;  // as heads and probs
+  WithBudget q_, k_, v_;                                // [batch, len, width]
+  Tensor rounded_query_, rounded_key_, rounded_value_;  // the same in the module's dtype
+  Tensor heads_budget_, probs_budget_;                  // as heads and probs
+  int64_t first_ = 0, rows_ = 0;                        // the queries at hand
   ModuleReference result_;
 };
 
@@ -356,22 +403,22 @@ class Steps {
 ModuleReference module_forward_reference(const MultiheadAttention& module,
                                          const ConstTensorView& query, const ConstTensorView& key,
                                          const ConstTensorView& value,
-                                         const ForwardOptions& options) {
+                                         const ForwardOptions& options, ReferenceSteps steps) {
   const AttentionSizes sizes = sizes_of(module.config());
   const ForwardInputs inputs =
       check_mha_inputs(sizes, module.config().layout, query, key, value, options);
   const DoubleParameters parameters = double_parameters(module);
-  return Steps(sizes, parameters, inputs).run(options.empty_rows, options.need_weights);
+  return Steps(sizes, parameters, inputs).run(options.empty_rows, options.need_weights, steps);
 }
 
 ModuleReference module_forward_reference(const FromScratchMultiHeadAttention& module,
                                          const ConstTensorView& q, const ConstTensorView& k,
                                          const ConstTensorView& v, const ConstTensorView& mask,
-                                         WeightsMode need_weights) {
+                                         WeightsMode need_weights, ReferenceSteps steps) {
   const AttentionSizes sizes = sizes_of(module);
   const ForwardInputs inputs = check_scratch_inputs(sizes, q, k, v, mask);
   const DoubleParameters parameters = double_parameters(module);
-  return Steps(sizes, parameters, inputs).run(EmptyRow::kZero, need_weights);
+  return Steps(sizes, parameters, inputs).run(EmptyRow::kZero, need_weights, steps);
 }
 
 }  // namespace polyhead

@@ -1,5 +1,6 @@
 // A whole module's forward in double, in plain loops, step by step: what `polyhead verify` compares
-// with and what `polyhead explain` prints. Allocates; one thread; O(L * S) memory.
+// with and what `polyhead explain` prints. Allocates; one thread. Scores, bias and probs of all
+// pairs are held only for ReferenceSteps::kAll.
 //
 // The budget is what a correct forward in the module's dtype may differ by. With u the unit
 // roundoff and every loop run on absolute values:
@@ -21,23 +22,28 @@ struct ModuleReference {
   // The steps, float64, batch first. columns = kv_len and the appended ones.
   Tensor query, key, value;       // projected: [batch, q_len | kv_len, width]
   Tensor extra_key, extra_value;  // [num_heads, extra, head_dim], undefined if there are none
-  Tensor scores;                  // [batch, num_heads, q_len, columns], scaled, before the masks
-  Tensor bias;                    // the same shape: what the masks add, -inf where they hide
-  Tensor probs;                   // the same shape
-  Tensor heads;                   // [batch, q_len, width], the heads side by side
+  // The next three undefined with kResults:
+  Tensor scores;  // [batch, num_heads, q_len, columns], scaled, before the masks
+  Tensor bias;    // the same shape: what the masks add, -inf where they hide
+  Tensor probs;   // the same shape
+  Tensor heads;   // [batch, q_len, width], the heads side by side
   // The results in the caller's layout, and their budgets. Weights undefined unless asked for.
   Tensor out, out_budget;
   Tensor weights, weights_budget;
 };
 
-// Throw as forward does.
+enum class ReferenceSteps { kAll, kResults };
+
+// Throw as forward does, and Unsupported rather than take more than 8 GiB for what is per pair.
 ModuleReference module_forward_reference(const MultiheadAttention& module,
                                          const ConstTensorView& query, const ConstTensorView& key,
                                          const ConstTensorView& value,
-                                         const ForwardOptions& options = {});
+                                         const ForwardOptions& options = {},
+                                         ReferenceSteps steps = ReferenceSteps::kAll);
 ModuleReference module_forward_reference(const FromScratchMultiHeadAttention& module,
                                          const ConstTensorView& q, const ConstTensorView& k,
                                          const ConstTensorView& v, const ConstTensorView& mask = {},
-                                         WeightsMode need_weights = WeightsMode::kNone);
+                                         WeightsMode need_weights = WeightsMode::kNone,
+                                         ReferenceSteps steps = ReferenceSteps::kAll);
 
 }  // namespace polyhead

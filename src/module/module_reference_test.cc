@@ -11,6 +11,7 @@
 #include <string>
 
 #include <gtest/gtest.h>
+#include <polyhead/error.h>
 #include "module/module_test_tools.h"
 #include "testing/compare.h"
 #include "testing/tolerance.h"
@@ -215,6 +216,38 @@ TEST(ModuleReference, HiddenKeysReachNothing) {
   const ModuleReference dirty = problem.reference(options);
   oracle::expect_same_bits(dirty.out, clean.out, "out");
   oracle::expect_same_bits(dirty.out_budget, clean.out_budget, "budget");
+}
+
+TEST(ModuleReference, ResultsAloneAreTheSameBits) {
+  const Problem problem({2, 150, 190, 24, 3}, DType::kFloat32);  // more pairs than are done at once
+  for (const WeightsMode mode :
+       {WeightsMode::kNone, WeightsMode::kAverage, WeightsMode::kPerHead}) {
+    const ForwardOptions options{.is_causal = true, .need_weights = mode};
+    const ModuleReference all = problem.reference(options);
+    const ModuleReference results =
+        module_forward_reference(problem.module, problem.query, problem.key, problem.value, options,
+                                 ReferenceSteps::kResults);
+    EXPECT_TRUE(all.scores.defined() && all.bias.defined() && all.probs.defined());
+    EXPECT_FALSE(results.scores.defined() || results.bias.defined() || results.probs.defined());
+    oracle::expect_same_bits(results.heads, all.heads, "heads");
+    oracle::expect_same_bits(results.out, all.out, "out");
+    oracle::expect_same_bits(results.out_budget, all.out_budget, "out_budget");
+    if (mode == WeightsMode::kNone) continue;
+    oracle::expect_same_bits(results.weights, all.weights, "weights");
+    oracle::expect_same_bits(results.weights_budget, all.weights_budget, "weights_budget");
+  }
+}
+
+TEST(ModuleReference, RefusesWhatWouldTakeTooMuchMemory) {
+  const Problem problem({1, 30'000, 30'000, 2, 1}, DType::kFloat32);
+  try {
+    problem.reference({.need_weights = WeightsMode::kAverage});
+    FAIL() << "nothing thrown";
+  } catch (const Unsupported& error) {
+    EXPECT_NE(std::string(error.what()).find("30000 queries and 30000 keys take 57600000000 bytes"),
+              std::string::npos)
+        << error.what();
+  }
 }
 
 }  // namespace
