@@ -31,7 +31,8 @@ std::string isa_list() {
 
 // How an environment variable took part, for the reader who forgot that it is set.
 std::string set_by(const char* variable) {
-  return std::getenv(variable) == nullptr ? "" : std::string("  by ") + variable;
+  const char* text = std::getenv(variable);
+  return text == nullptr || *text == '\0' ? "" : std::string("  by ") + variable;
 }
 
 void print_machine() {

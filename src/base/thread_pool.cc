@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <atomic>
+#include <charconv>
 #include <cstdlib>
+#include <cstring>
 #include <exception>
 #include <memory>
 #include <mutex>
@@ -14,6 +16,7 @@
 #include <vector>
 
 #include <polyhead/error.h>
+#include "base/escape.h"
 #include "base/float_env.h"
 #include "base/message.h"
 
@@ -21,6 +24,7 @@ namespace polyhead {
 namespace {
 
 constexpr int kMaxThreads = 1024;
+constexpr size_t kShownBytes = 100;  // of what the environment says
 // Rounds of spinning before a thread sleeps in the kernel: 48 us on a Zen 5 (2026-11), longer than
 // the gap between two stages of one call, far shorter than what would disturb the host.
 constexpr int kSpins = 2000;
@@ -130,17 +134,18 @@ std::unique_ptr<Pool> make_pool(int workers) {
 
 int initial_threads() {
   const char* text = std::getenv("POLYHEAD_NUM_THREADS");
-  if (text == nullptr) {
+  if (text == nullptr || *text == '\0') {
     const unsigned cpus = std::thread::hardware_concurrency();
     return cpus == 0 ? 1 : static_cast<int>(std::min(cpus, unsigned{kMaxThreads}));
   }
-  char* end = nullptr;
-  const long n = std::strtol(text, &end, 10);
-  if (end == text || *end != '\0' || n < 1 || n > kMaxThreads) {
-    throw InvalidArgument(
-        message("POLYHEAD_NUM_THREADS: got \"", text, "\"; must be 1 to ", kMaxThreads));
+  int n = 0;
+  const char* last = text + std::strlen(text);
+  const auto [end, error] = std::from_chars(text, last, n);  // unlike strtol takes no blanks
+  if (error != std::errc() || end != last || n < 1 || n > kMaxThreads) {
+    throw InvalidArgument(message("POLYHEAD_NUM_THREADS: got ", in_quotes(text, kShownBytes),
+                                  "; must be 1 to ", kMaxThreads));
   }
-  return static_cast<int>(n);
+  return n;
 }
 
 struct Runtime {

@@ -7,6 +7,7 @@
 
 #include <polyhead/error.h>
 #include <polyhead/runtime.h>
+#include "base/escape.h"
 #include "base/message.h"
 
 namespace polyhead {
@@ -22,11 +23,12 @@ Isa named(const std::string& name, const char* who) {
     if (name == isa_name(isa)) return isa;
     choices += (choices.empty() ? "" : ", ") + std::string(isa_name(isa));
   }
-  throw InvalidArgument(message(who, ": got \"", name, "\"; this CPU has ", choices));
+  throw InvalidArgument(message(who, ": got ", in_quotes(name, 100), "; this CPU has ", choices));
 }
 
 Isa initial_isa() {
-  if (const char* name = std::getenv("POLYHEAD_ISA")) return named(name, "POLYHEAD_ISA");
+  const char* name = std::getenv("POLYHEAD_ISA");
+  if (name != nullptr && *name != '\0') return named(name, "POLYHEAD_ISA");
   for (Isa isa : kBestFirst) {
     if (cpu_has(isa)) return isa;
   }
