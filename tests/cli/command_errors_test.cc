@@ -191,13 +191,18 @@ TEST_F(CommandErrors, MapsOfTheUser) {
 }
 
 TEST_F(CommandErrors, Environment) {
-  for (const std::string value : {"sse2", "", "AVX2"}) {
+  for (const std::string value : {"sse2", " avx2", "AVX2"}) {
     expect_error({"info"}, 2, "POLYHEAD_ISA: got \"" + value + "\"",
                  {.environment = {{"POLYHEAD_ISA", value}}});
   }
-  for (const std::string value : {"0", "-1", "two", "", "99999999999999999999"}) {
+  for (const std::string value : {"0", "-1", "+2", " 2", "2 ", "two", "99999999999999999999"}) {
     expect_error(run({}), 2, "POLYHEAD_NUM_THREADS: got \"" + value + "\"",
                  {.environment = {{"POLYHEAD_NUM_THREADS", value}}});
+  }
+  for (const char* name : {"POLYHEAD_ISA", "POLYHEAD_NUM_THREADS"}) {
+    expect_error({"info"}, 2, std::string(name) + ": got \"a\\x1b[2J\"",
+                 {.environment = {{name, "a\x1b[2J"}}});
+    EXPECT_EQ(polyhead({"info"}, {.environment = {{name, ""}}}).code, 0);  // as if unset
   }
   EXPECT_EQ(polyhead({"--version"}, {.environment = {{"POLYHEAD_ISA", "sse2"}}}).code, 0);
 }
