@@ -1,6 +1,7 @@
 #include "report/head_stats.h"
 
 #include <algorithm>
+#include <cmath>
 #include <initializer_list>
 #include <limits>
 
@@ -37,6 +38,8 @@ TEST(HeadStats, EmptyAndNanRowsDoNotCount) {
   const HeadStats stats = head_stats(matrix(3, 2, {0, 0, nan, nan, 0, 1}));
   EXPECT_DOUBLE_EQ(stats.previous, 1);
   EXPECT_DOUBLE_EQ(head_stats(matrix(1, 1, {0})).diagonal, 0);
+  const HeadStats none = head_stats(matrix(2, 2, {0, 0, nan, nan}));
+  EXPECT_TRUE(std::isnan(none.entropy_bits) && std::isnan(none.first));
 }
 
 TEST(HeadStats, ReadsFloat32ThroughStrides) {

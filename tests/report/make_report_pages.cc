@@ -1,9 +1,12 @@
 // Writes the pages that report_page_test.py opens: make_report_pages FOLDER
 //   small.html    three layers of six made-up heads, two items, hostile labels
 //   matrix.html   one layer above 128 tokens, rows and columns of different number
+//   nan.html      two heads, the weights of the first all NaN
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <functional>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -73,6 +76,14 @@ void matrix_page(const std::string& path) {
                       .layers = {{.name = "Layer 1", .weights = weights}}});
 }
 
+void nan_page(const std::string& path) {
+  Tensor weights = softmax_weights(0, {1, 2, 9, 9}, made_up_score);
+  std::fill_n(weights.data_as<float>(), 9 * 9, std::numeric_limits<float>::quiet_NaN());
+  write_report(path, {.title = "A head of NaN",
+                      .items = {{.title = ""}},
+                      .layers = {{.name = "Layer 1", .weights = weights}}});
+}
+
 }  // namespace
 }  // namespace polyhead
 
@@ -84,5 +95,6 @@ int main(int argc, char** argv) {
   const std::string folder = argv[1];
   polyhead::small_page(folder + "/small.html");
   polyhead::matrix_page(folder + "/matrix.html");
+  polyhead::nan_page(folder + "/nan.html");
   return 0;
 }

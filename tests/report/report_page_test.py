@@ -58,6 +58,15 @@ class PageTest(unittest.TestCase):
         self.assertGreater(value(f"{colours}(document.querySelector('#grid canvas'))"), 5)
         self.assertGreater(value(f"{colours}(document.querySelector('#picture canvas'))"), 5)
 
+    def test_a_head_of_nan_has_no_measures(self):
+        self.open("nan.html", "#head=1&order=first")
+        self.assertIn("81 weights are NaN and shown as 0.", text("#facts"))
+        self.assertIn("Entropy\u2013", text("#chips"))
+        self.assertNotIn("NaN", text("#chips"))
+        self.assertEqual(text("#grid .cell:last-child .caption"), "1\u00b71")  # ordered last
+        self.open("nan.html")
+        self.assertNotIn("\u2013", text("#chips"))  # another head opens by itself
+
     def test_hostile_labels_are_text(self):
         self.open("small.html", "#item=0")
         labels = value("[...document.querySelectorAll('#picture .query .token')]"

@@ -54,7 +54,9 @@ const measures = [
   },
 ];
 
+// NaN where the weights are: there is nothing to measure.
 function measureText(measure, value) {
+  if (Number.isNaN(value)) return "\u2013";
   return measure.share ? percent(value) : `${value.toFixed(2)} ${measure.unit}`;
 }
 

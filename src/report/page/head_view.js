@@ -31,6 +31,7 @@ const headView = {
   chips(stats) {
     const square = this.head.rows === this.head.columns;
     const keys = 2 ** stats.entropy;
+    const none = Number.isNaN(keys) && "\u2013";
     const chip = (name, value, help) =>
       element("div", { title: help }, element("dt", {}, name), element("dd", {}, value));
     const positional = measures
@@ -39,10 +40,10 @@ const headView = {
     byId("chips").replaceChildren(
       chip(
         "Entropy",
-        `${stats.entropy.toFixed(2)} bits`,
-        `as spread out as ${keys.toFixed(1)} keys looked at evenly`,
+        measureText(measures[0], stats.entropy),
+        none ? "the weights are NaN" : `as spread out as ${keys.toFixed(1)} keys looked at evenly`,
       ),
-      chip("Spread", `${keys.toFixed(1)} keys`, "2 to the power of the entropy"),
+      chip("Spread", none || `${keys.toFixed(1)} keys`, "2 to the power of the entropy"),
       ...(square ? positional : []),
     );
   },

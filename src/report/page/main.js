@@ -18,7 +18,7 @@ const clampIndex = (text, size) => Math.min(size - 1, Math.max(0, Math.floor(Num
 function clearestHead(item) {
   const clear = ({ layer, head }) => {
     const stats = statsOf(item, layer, head);
-    return Math.max(stats.previous, stats.next);
+    return Math.max(stats.previous, stats.next) || 0; // NaN is not clear
   };
   return heads.reduce((best, one) => (clear(one) > clear(best) ? one : best));
 }
@@ -137,7 +137,7 @@ function fillPage() {
     "measures were computed before that, from the exact weights.";
   const missing =
     meta.nan > 0
-      ? [`${meta.nan} weights are NaN (rows without any visible key) and shown as 0.`]
+      ? [`${meta.nan} weights are NaN and shown as 0.`]
       : [];
   byId("facts").append(
     ...[...meta.facts.map(visible), stored, ...missing].map((line) => element("p", {}, line)),

@@ -34,7 +34,8 @@ const modelView = {
       cell.button.setAttribute("aria-label", words.filter(Boolean).join(". "));
     }
     const byModel = (a, b) => a.layer - b.layer || a.head - b.head;
-    this.cells.sort((a, b) => (measure ? b.value - a.value : 0) || byModel(a, b));
+    const rank = ({ value }) => (Number.isNaN(value) ? -1 : value); // no measure is negative
+    this.cells.sort((a, b) => (measure ? rank(b) - rank(a) : 0) || byModel(a, b));
     this.place(measure);
     this.filter(state);
     this.mark(state);
@@ -63,7 +64,7 @@ const modelView = {
       for (const cell of this.cells) cell.button.classList.remove("faded");
       return;
     }
-    const values = this.cells.map(({ value }) => value);
+    const values = this.cells.map(({ value }) => value).filter((value) => !Number.isNaN(value));
     const low = Math.min(...values);
     const limit = low + ((Math.max(...values) - low) * Number(byId("filter").value)) / 100;
     let kept = 0;
@@ -73,7 +74,7 @@ const modelView = {
       kept += keeps ? 1 : 0;
     }
     byId("filter-text").textContent =
-      `\u2265 ${measureText(measure, limit)} (${kept} of ${values.length})`;
+      `\u2265 ${measureText(measure, limit)} (${kept} of ${this.cells.length})`;
   },
 
   // One stop for the Tab key: the open head.
