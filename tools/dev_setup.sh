@@ -2,7 +2,7 @@
 # root of the repository.
 
 build_packages=(g++ cmake ninja-build libgtest-dev libgmock-dev librapidcheck-dev libbenchmark-dev
-  nlohmann-json3-dev libcli11-dev libutf8proc-dev python3 python3-venv)
+  nlohmann-json3-dev libcli11-dev libutf8proc-dev pkg-config python3 python3-venv)
 clang_packages=(clang-19 libclang-rt-19-dev llvm-19)
 
 export CMAKE_BUILD_PARALLEL_LEVEL=${CMAKE_BUILD_PARALLEL_LEVEL:-$(nproc)}
