@@ -59,7 +59,7 @@ TEST(ModuleErrors, Constructor) {
   EXPECT_EQ(with([](Config& c) { c.dtype = DType::kFloat16; }),
             "MultiheadAttention: dtype: got float16; must be float32 or float64");
   EXPECT_THAT(with([](Config& c) { c.embed_dim = c.num_heads = int64_t{1} << 62; }),
-              HasSubstr("too many elements"));
+              HasSubstr("embed_dim: got 4611686018427387904; must be smaller"));
 }
 
 TEST(ModuleErrors, FromScratchConstructor) {
