@@ -5,25 +5,23 @@
 #include <set>
 
 #include <polyhead/multihead_attention.h>
-#include "base/escape.h"
 #include "base/message.h"
 #include "module/state_dict_plan.h"
 
 namespace polyhead {
 namespace {
 
-// The number of heads that the file states, where the shapes do not.
+// The number of heads that the file states, where the shapes do not. A text that is no number of
+// heads leaves it unknown: the caller can still give it.
 void add_metadata_heads(RecognisedModule& module,
                         const std::map<std::string, std::string>& metadata) {
   const auto at = metadata.find("num_heads");
   if (module.num_heads != 0 || at == metadata.end()) return;
   module.num_heads = whole_number(at->second);
-  const std::string said = message("num_heads of __metadata__ is ", in_quotes(at->second, 40));
-  if (module.num_heads == 0) {
-    module.problems.push_back(said + "; must be a whole number greater than 0");
-  } else if (module.embed_dim % module.num_heads != 0) {
-    module.problems.push_back(message(said, "; must divide embed_dim, ", module.embed_dim));
-  }
+  if (module.num_heads == 0 || module.embed_dim % module.num_heads == 0) return;
+  module.problems.push_back(message("num_heads ", module.num_heads,
+                                    " of __metadata__ is no divisor of embed_dim ",
+                                    module.embed_dim));
 }
 
 }  // namespace
