@@ -16,11 +16,14 @@ std::string with_extension(const std::string& path, const std::string& extension
   return (dot == std::string::npos || dot <= name ? path : path.substr(0, dot)) + extension;
 }
 
-// weights_only: without it torch runs whatever code the pickle holds.
+// weights_only: without it torch runs whatever code the pickle holds. What is read is never written
+// over: a checkpoint may be called .safetensors, as a file downloaded under a wrong name is.
 std::string convert_checkpoint(const std::string& path) {
+  std::string converted = with_extension(path, ".safetensors");
+  if (converted == path) converted = with_extension(path, ".converted.safetensors");
   return message("convert it in Python: import torch; from safetensors.torch import save_file; ",
                  "save_file(torch.load(", in_quotes(path), ", weights_only=True), ",
-                 in_quotes(with_extension(path, ".safetensors")), ")");
+                 in_quotes(converted), ", metadata={\"num_heads\": \"H\"}), H the number of heads");
 }
 
 std::string merge_shards(const std::string& path) {

@@ -94,7 +94,8 @@ void check_data_bytes(const ByteSource& source, const NpyHeader& header) {
   for (int64_t size : header.shape) {
     empty |= size == 0;
     if (!checked_multiply(bytes, std::max<int64_t>(size, 1), &bytes)) {
-      source.fail("header: shape: has more elements than 2^63 bytes can hold");
+      source.fail(
+          "header: shape: its sizes other than 0 make more elements than 2^63 bytes can hold");
     }
   }
   if (empty) bytes = 0;

@@ -132,7 +132,8 @@ int64_t data_bytes(const ByteSource& source, const SafetensorsEntry& entry) {
   for (int64_t size : entry.shape) {
     empty |= size == 0;
     if (!checked_multiply(bits, std::max<int64_t>(size, 1), &bits)) {
-      source.fail(shown_tensor(entry.name), ": shape: has more elements than 2^63 bits can hold");
+      source.fail(shown_tensor(entry.name),
+                  ": shape: its sizes other than 0 make more elements than 2^63 bits can hold");
     }
   }
   if (empty) return 0;
