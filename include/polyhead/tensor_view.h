@@ -74,7 +74,7 @@ class ConstTensorView {
   int64_t stride(int dim) const { return strides_[static_cast<size_t>(dim)]; }
   Shape shape() const { return {shape_.data(), static_cast<size_t>(rank())}; }
   Shape strides() const { return {strides_.data(), static_cast<size_t>(rank())}; }
-  int64_t numel() const;
+  int64_t numel() const;             // 0 if not defined
   bool is_contiguous() const;        // row-major without gaps
   std::string shape_string() const;  // "[2, 5, 64]"
 

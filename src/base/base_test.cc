@@ -154,6 +154,8 @@ TEST(TensorView, NothingStaysNothing) {
   EXPECT_THROW(ConstTensorView().unsqueezed(0), InvalidArgument);
   EXPECT_FALSE(Tensor(ConstTensorView()).defined());
   EXPECT_FALSE(Tensor(Tensor()).defined());
+  EXPECT_EQ(Tensor().numel(), 0);
+  EXPECT_EQ(Tensor(DType::kFloat32, {}).numel(), 1);  // a scalar is one number
 }
 
 TEST(TensorView, ViewsShareMemoryAndTensorsCopy) {

@@ -56,7 +56,8 @@ int64_t checked_numel(Shape shape, DType dtype) {
     empty |= size == 0;
     const int64_t factor = std::max<int64_t>(size, 1);  // every partial product must fit
     if (!checked_multiply(numel, factor, &numel) || !checked_multiply(bytes, factor, &bytes)) {
-      throw InvalidArgument(message("tensor: shape is ", join(shape), "; too many elements"));
+      throw InvalidArgument(message("tensor: shape is ", join(shape),
+                                    "; the sizes other than 0 make too many elements"));
     }
   }
   return empty ? 0 : numel;
@@ -88,6 +89,7 @@ ConstTensorView::ConstTensorView(const void* data, DType dtype, Shape shape, Sha
 }
 
 int64_t ConstTensorView::numel() const {
+  if (!defined()) return 0;
   int64_t numel = 1;
   for (int64_t size : shape()) numel *= size;
   return numel;
