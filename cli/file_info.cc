@@ -126,8 +126,11 @@ void print_module(const RecognisedModule& module, std::ostream& out) {
   if (module.kdim != module.embed_dim) out << ", kdim " << module.kdim;
   if (module.vdim != module.embed_dim) out << ", vdim " << module.vdim;
   if (module.num_heads != 0) out << ", " << counted(module.num_heads, "head", "heads");
-  out << ", " << escaped(module.dtype) << (module.has_bias ? "" : ", no biases")
-      << (module.has_bias_kv ? ", bias_k and bias_v" : "") << ": " << flags_of(module) << "\n";
+  if (!module.dtype.empty()) out << ", " << escaped(module.dtype);
+  out << (module.has_bias ? "" : ", no biases")
+      << (module.has_bias_kv ? ", bias_k and bias_v" : "");
+  if (module.problems.empty() || !module.prefix.empty()) out << ": " << flags_of(module);
+  out << "\n";
   for (const std::string& problem : module.problems)
     out << "    would not load: " << problem << "\n";
 }
