@@ -16,11 +16,13 @@ constexpr const char* kInputs = "Weights and inputs";
 constexpr const char* kMasks = "Masks";
 constexpr const char* kResults = "Results";
 constexpr const char* kLegend =
-    "B batch, L queries, S keys, E embed_dim, H heads. npy and safetensors files; results go to\n"
-    "files or stdout, errors to stderr in one line.";
+    "B batch, L queries, S keys, E embed_dim, H heads. npy and safetensors files; run writes\n"
+    "its results to files, the others print theirs; errors go to stderr in one line.\n"
+    "--map llama: rotary position embeddings are not applied, and grouped key and value heads do\n"
+    "not load.";
 constexpr const char* kExitCodes =
-    "Exit codes: 0 fine; 1 verify found an error beyond the budget; 2 bad usage; 3 a bad file, or\n"
-    "files that do not fit together; 4 memory, disk or interruption.\n"
+    "Exit codes: 0 fine; 1 verify found an error beyond the budget, or only NaN; 2 bad\n"
+    "usage; 3 a bad file, or files that do not fit together; 4 memory, disk or interruption.\n"
     "Environment: POLYHEAD_ISA=baseline|avx2|avx512, POLYHEAD_NUM_THREADS=n.\n"
     "`polyhead COMMAND --help` lists the flags of one command.";
 
@@ -97,7 +99,7 @@ void add_inputs(CLI::App* app, ModuleArguments& a) {
                        "heads of the module; without: num_heads in the file's __metadata__");
   once(app->add_option("--prefix", a.prefix, "of the module's names in the file, \"encoder.0.\""))
       ->type_name("NAME.");
-  add_path(app, "--map", a.map, "the file's names are another model's")
+  add_path(app, "--map", a.map, "the file's names are another model's; llama: see below")
       ->type_name("bert|vit|llama|NAMES.json");
   add_choice<LayoutChoice>(app, "--layout", a.layout,
                            {{"auto", LayoutChoice::kAuto},
@@ -155,6 +157,13 @@ void check_combinations(const ModuleArguments& a) {
   if (a.layout != LayoutChoice::kAuto) {
     check_layout_flags(a, a.layout == LayoutChoice::kScratch, "--layout");
   }
+}
+
+// `verify` compares the weights, `explain` shows them; `run` would compute them for nothing.
+void check_weights_are_written(const RunArguments& a) {
+  if (!a.weights_out.empty() || !a.report.empty()) return;
+  if (a.need_weights.value_or(WeightsMode::kNone) == WeightsMode::kNone) return;
+  throw UsageError("--need-weights: needs --weights-out, where they go");
 }
 
 // CLI11 begins its messages with the option's name.
@@ -283,6 +292,7 @@ Arguments CommandLine::chosen() const {
     return explain_;
   }
   check_combinations(run_);
+  check_weights_are_written(run_);
   return run_;
 }
 
@@ -307,6 +317,12 @@ void check_layout_flags(const ModuleArguments& a, bool scratch, const std::strin
 }
 
 Arguments parse_command_line(int argc, const char* const* argv) {
+  if (argc > 1 && argv[1] == std::string_view("help")) {  // `polyhead help run`: run --help
+    std::vector<const char*> words(argv + 2, argv + argc);
+    words.insert(words.begin(), argv[0]);
+    words.push_back("--help");
+    return CommandLine().parse(static_cast<int>(words.size()), words.data());
+  }
   return CommandLine().parse(argc, argv);
 }
 

@@ -61,6 +61,7 @@ void print_fast_path(const Job& job, const Job::Result& result, const Trace& tra
 int run_explain(const ExplainArguments& arguments) {
   const ResultFiles files(arguments, "");
   const Job job(arguments);
+  files.check_size(job);
   const Job::Result result = job.forward(wanted_weights(arguments));
   files.write(job, result);
   if (result.out.numel() == 0) {

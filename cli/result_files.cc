@@ -22,11 +22,11 @@ void write_heads_page(const std::string& path, const Job& job, const ConstTensor
   write_report(path, data);
 }
 
-void check_report_size(const ConstTensorView& weights) {
-  if (weights.numel() <= kMaxReportWeights) return;
-  throw FileError("--report: " + std::to_string(weights.numel()) + " weights in " +
-                  weights.shape_string() + "; a page holds at most " +
-                  std::to_string(kMaxReportWeights));
+// [B, H, L, S'] as text, B, H, L and S' what the job will give.
+std::string shape_text(const std::vector<int64_t>& shape) {
+  std::string text;
+  for (const int64_t size : shape) text += (text.empty() ? "[" : ", ") + std::to_string(size);
+  return text + "]";
 }
 
 }  // namespace
@@ -34,6 +34,21 @@ void check_report_size(const ConstTensorView& weights) {
 ResultFiles::ResultFiles(const ModuleArguments& arguments, const std::string& out)
     : arguments_(arguments), out_(out) {
   check_output_paths(planned(), input_paths(arguments));
+}
+
+void ResultFiles::check_size(const Job& job) const {
+  if (arguments_.report.empty()) return;
+  const ConstTensorView query = job.batch_first(job.query()), key = job.batch_first(job.key());
+  if (query.rank() != 3 || key.rank() != 3) return;  // the computation says what is wrong
+  const int64_t extra =
+      job.mha() ? job.mha()->config().add_bias_kv + job.mha()->config().add_zero_attn : 0;
+  const std::vector<int64_t> shape = {query.size(0), job.num_heads(), query.size(1),
+                                      key.size(1) + extra};
+  double weights = 1;  // in double: nothing has checked yet that the product fits
+  for (const int64_t size : shape) weights *= static_cast<double>(size);
+  if (weights <= static_cast<double>(kMaxReportWeights)) return;
+  throw FileError("--report: the weights are " + shape_text(shape) + "; a page holds at most " +
+                  std::to_string(kMaxReportWeights));
 }
 
 // Without the means to write them yet.
@@ -51,7 +66,6 @@ void ResultFiles::write(const Job& job, const Job::Result& result) const {
   Tensor per_head;  // [B, H, L, S'], or [H, L, S'] unbatched
   if (!arguments_.report.empty()) {
     per_head = job.forward(WeightsMode::kPerHead).weights;
-    check_report_size(per_head);
   }
   std::vector<OutputFile> files = planned();
   for (OutputFile& file : files) {

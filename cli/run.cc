@@ -8,10 +8,17 @@
 #include "terminal.h"
 
 namespace polyhead::cli {
+namespace {
+
+constexpr const char* kLlamaNote =
+    "polyhead run: note: --map llama maps names only; rotary position embeddings are not applied\n";
+
+}  // namespace
 
 int run_run(const RunArguments& arguments) {
   const ResultFiles files(arguments, arguments.out);
   const Job job(arguments);
+  files.check_size(job);
   {
     const ProgressLine progress("polyhead run: computing ...");
     files.write(job, job.forward(wanted_weights(arguments)));
@@ -19,6 +26,7 @@ int run_run(const RunArguments& arguments) {
   // Only now: an error is one line on stderr, and nothing beside it.
   std::cerr << "polyhead run: " << job.understood() << " (" << job.module_name() << ", "
             << dtype_name(job.query().dtype()) << ")\n";
+  if (arguments.map == "llama") std::cerr << kLlamaNote;
   return kOk;
 }
 

@@ -53,6 +53,7 @@ Verdict judge(const Job& job, const Job::Result& result, WeightsMode mode) {
 int run_verify(const VerifyArguments& arguments) {
   const ResultFiles files(arguments, "");
   const Job job(arguments);
+  files.check_size(job);
   // Weights are compared unless they were declined; per head, where an error has least to hide in.
   const WeightsMode mode = arguments.need_weights.value_or(
       arguments.weights_out.empty() ? WeightsMode::kPerHead : WeightsMode::kAverage);

@@ -299,6 +299,8 @@ TEST_F(Command, HelpAndVersionGoToStdout) {
     EXPECT_EQ(outcome.out.rfind("polyhead " + command + ": ", 0), 0u) << outcome.out;
   }
   EXPECT_NE(polyhead({"--help"}).out.find("Exit codes"), std::string::npos);
+  EXPECT_EQ(polyhead({"help"}).out, polyhead({"--help"}).out);
+  EXPECT_EQ(polyhead({"help", "run"}).out, polyhead({"run", "--help"}).out);
   EXPECT_EQ(polyhead({"--version"}).out, std::string("polyhead ") + version() + "\n");
 }
 
