@@ -53,6 +53,19 @@ Tensor load_input(const std::string& flag, const std::string& path) {
   throw FileError(flag + (path.empty() ? "" : " " + escaped(path)) + text.substr(second));
 }
 
+// Of the loader: "MultiheadAttention::load: w.safetensors: num_heads: got 3; ...".
+[[noreturn]] void rethrow_of_load(const InvalidArgument& error, const ModuleArguments& a) {
+  const std::string text = error.what(), file = ": " + escaped(a.weights) + ": ";
+  const size_t at = text.find(file);
+  if (at == std::string::npos) rethrow_with_files(error, a);
+  const std::string rest = text.substr(at + file.size());
+  if (a.num_heads && rest.starts_with("num_heads: "))
+    throw FileError("--num-heads" + rest.substr(9));
+  if (rest.starts_with("prefix: ")) throw FileError("--" + rest);
+  throw FileError("--weights " + escaped(a.weights) + ": " +
+                  replaced(rest, "name one as prefix: ", "name one with --prefix: "));
+}
+
 Tensor empty_like_out(const ConstTensorView& query) { return Tensor(query.dtype(), query.shape()); }
 
 }  // namespace
@@ -78,7 +91,7 @@ void Job::load_module() {
   } catch (const IoError& error) {
     throw FileError(with_flag("--weights", error.what()));
   } catch (const InvalidArgument& error) {
-    rethrow_with_files(error, arguments_);
+    rethrow_of_load(error, arguments_);
   }
 }
 

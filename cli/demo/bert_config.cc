@@ -16,7 +16,7 @@ BertConfig BertConfig::load(const std::string& folder) {
   require("hidden_act", "gelu");
   if (file.contains("position_embedding_type")) require("position_embedding_type", "absolute");
   BertConfig config;
-  config.name = file.value("_name_or_path", "BERT");
+  config.name = json_field_or<std::string>(file, path, "_name_or_path", "BERT");
   config.num_layers = json_field<int64_t>(file, path, "num_hidden_layers");
   config.num_heads = json_field<int64_t>(file, path, "num_attention_heads");
   config.embed_dim = json_field<int64_t>(file, path, "hidden_size");

@@ -12,7 +12,7 @@ namespace {
 using nlohmann::json;
 
 void require_type(const json& part, const std::string& path, const char* name, const char* type) {
-  const std::string found = part.value("type", "none");
+  const std::string found = json_field_or<std::string>(part, path, "type", "none");
   if (found != type) {
     throw Unsupported(message(path, ": ", name, " is ", found, "; must be ", type));
   }
@@ -24,7 +24,7 @@ NormalizerOptions normalizer_options(const json& part, const std::string& path) 
   options.clean_text = json_field<bool>(part, path, "clean_text");
   options.handle_chinese_chars = json_field<bool>(part, path, "handle_chinese_chars");
   options.lowercase = json_field<bool>(part, path, "lowercase");
-  const json accents = part.value("strip_accents", json());
+  const json accents = json_field_or<json>(part, path, "strip_accents", {});
   options.strip_accents = accents.is_boolean() ? accents.get<bool>() : options.lowercase;
   return options;
 }
@@ -35,7 +35,7 @@ std::vector<std::string> special_tokens(const json& list, const std::string& pat
   for (const json& token : list) {
     const auto name = json_field<std::string>(token, path, "content");
     for (const char* flag : {"single_word", "lstrip", "rstrip", "normalized"}) {
-      if (token.value(flag, false)) {
+      if (json_field_or<bool>(token, path, flag, false)) {
         throw Unsupported(message(path, ": added token ", name, " has ", flag, "; must be plain"));
       }
     }
@@ -55,7 +55,8 @@ WordPiece WordPiece::load(const std::string& folder) {
                "BertPreTokenizer");
   WordPiece out;
   out.normalizer_ = normalizer_options(json_field<json>(file, path, "normalizer"), path);
-  out.specials_ = special_tokens(file.value("added_tokens", json::array()), path);
+  out.specials_ =
+      special_tokens(json_field_or<json>(file, path, "added_tokens", json::array()), path);
   out.unknown_ = json_field<std::string>(model, path, "unk_token");
   out.prefix_ = json_field<std::string>(model, path, "continuing_subword_prefix");
   out.max_word_chars_ = json_field<size_t>(model, path, "max_input_chars_per_word");

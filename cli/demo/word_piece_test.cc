@@ -93,7 +93,7 @@ TEST_F(BadTokenizer, SaysWhatIsWrong) {
       EXPECT_THAT(error.what(), testing::HasSubstr("tokenizer.json"));
     }
   };
-  fails_with("{", "parse error");
+  fails_with("{", "not JSON at byte 2");
   fails_with("{}", "model is missing");
   fails_with(R"({"model": {"type": "BPE"}})", "must be WordPiece");
   fails_with(R"({"model": {"type": "WordPiece"}, "pre_tokenizer": {"type": "X"}})",

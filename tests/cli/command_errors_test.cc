@@ -1,4 +1,6 @@
 // Each mistake: its exit code, one line on stderr that says what to do, and no file touched.
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <functional>
 
@@ -85,6 +87,7 @@ TEST_F(CommandErrors, FlagsThatDoNotGoTogether) {
   expect_error(run({"--causal-align", "top-left"}), 2, "--causal-align: needs --causal");
   expect_error(run({"--weights-out", "a.npy", "--need-weights", "none"}), 2,
                "--weights-out: needs --need-weights");
+  expect_error(run({"--need-weights", "average"}), 2, "--need-weights: needs --weights-out");
   expect_error(run({"--layout", "mha", "--scratch-mask", "m.npy"}), 2,
                "--scratch-mask: belongs to the from-scratch module; --layout says");
   expect_error(run({"--layout", "scratch", "--attn-mask", "m.npy"}), 2,
@@ -111,6 +114,26 @@ TEST_F(CommandErrors, NumberOfHeads) {
   expect_error(run({"--num-heads", "2"}), 3, "--num-heads: got 2; w.safetensors says 4");
   expect_error(run({"--num-heads", "5", "--layout", "scratch"}, "split.safetensors"), 3,
                "--num-heads: got 5");
+}
+
+TEST_F(CommandErrors, NumHeadsInTheMetadataThatIsNone) {
+  const MultiheadAttention mha({.embed_dim = 16, .num_heads = 4, .layout = Layout::kBatchFirst});
+  NamedTensors tensors;
+  for (const auto& [name, view] : mha.state_dict()) tensors.emplace_back(name, view);
+  save("bad.st", [] {});
+  for (const std::string said : {"0", "-8", "8.0", "eight"}) {
+    save_safetensors(path("bad.st"), tensors, {{"num_heads", said}});
+    expect_error(run({}, "bad.st"), 3, "__metadata__ has \"" + said + "\"");
+    EXPECT_EQ(
+        polyhead({"verify", "--weights", "bad.st", "--query", "q.npy", "--num-heads", "4"}).code, 0)
+        << said;
+    EXPECT_EQ(polyhead({"info", "bad.st"}).out.find("no flags needed"), std::string::npos);
+  }
+  save_safetensors(path("bad.st"), tensors, {{"num_heads", "5"}});
+  const std::string info = polyhead({"info", "bad.st"}).out;
+  EXPECT_NE(info.find("would not load: num_heads"), std::string::npos) << info;
+  EXPECT_EQ(info.find("no flags needed"), std::string::npos) << info;
+  expect_error(run({}, "bad.st"), 3, "got 5; must be a divisor");
 }
 
 TEST_F(CommandErrors, FilesThatAreNotThereOrNotFiles) {
@@ -155,6 +178,13 @@ TEST_F(CommandErrors, ShapesAndTypesThatDoNotFit) {
                "--scratch-mask mask.npy: shape is");
 }
 
+TEST_F(CommandErrors, AReportTooLargeIsRefusedBeforeTheComputation) {
+  save("long.npy", [&] { save_input("long.npy", {1, 40'000, 16}); });
+  expect_error(
+      {"verify", "--weights", "w.safetensors", "--query", "long.npy", "--report", "r.html"}, 3,
+      "--report: the weights are [1, 4, 40000, 40000]; a page holds at most");
+}
+
 TEST_F(CommandErrors, ModulesThatAreNotThere) {
   save("two.safetensors", [&] {
     const MultiheadAttention mha({.embed_dim = 8, .num_heads = 2, .layout = Layout::kBatchFirst});
@@ -166,12 +196,37 @@ TEST_F(CommandErrors, ModulesThatAreNotThere) {
   });
   save("other.safetensors",
        [&] { save_safetensors(path("other.safetensors"), {}, {{"num_heads", "2"}}); });
-  expect_error(run({}, "two.safetensors"), 3, "a.");
+  expect_error(
+      run({}, "two.safetensors"), 3,
+      "--weights two.safetensors: holds 2 modules; name one with --prefix: \"a.\", \"b.\"");
+  expect_error(run({"--prefix", "c.", "--layout", "mha"}, "two.safetensors"), 3,
+               "--prefix: got \"c.\"; recognised in it: ");
   expect_error(run({"--prefix", "c."}, "two.safetensors"), 3, "no attention module is recognised");
   expect_error(run({}, "other.safetensors"), 3, "no attention module is recognised");
   expect_error(run({"--layout", "scratch", "--num-heads", "4"}), 3, "w.safetensors");
   expect_error(run({"--layout", "mha", "--num-heads", "4"}, "split.safetensors"), 3,
                "split.safetensors");
+}
+
+TEST_F(CommandErrors, ModelsOfTheDemoThatAreBad) {
+  save("config.json", [] {});
+  const std::pair<std::string, std::string> configs[] = {
+      {"{", "config.json: not JSON at byte 2"},
+      {"[]", "config.json: model_type is missing"},
+      {R"({"model_type": 3})", "model_type is 3; must be a text"},
+      {R"({"model_type": "bert", "hidden_act": "gelu", "_name_or_path": 1})",
+       "_name_or_path is 1; must be a text"},
+      {R"({"model_type": "bert", "hidden_act": "gelu", "num_hidden_layers": "six"})",
+       "num_hidden_layers is \"six\"; must be a whole number"}};
+  for (const auto& [json, words] : configs) {
+    write("config.json", json);
+    expect_error({"demo", "--model", "."}, 3, words);
+    EXPECT_EQ(polyhead({"demo", "--model", "."}).err.find("json.exception"), std::string::npos);
+  }
+  std::filesystem::remove(path("config.json"));
+  ASSERT_EQ(mkfifo(path("config.json").c_str(), 0600), 0);
+  expect_error({"demo", "--model", "."}, 3, "config.json: is not a regular file");
+  expect_error({"demo", "--model", "none"}, 3, "none/config.json: no such file");
 }
 
 TEST_F(CommandErrors, MapsOfTheUser) {
