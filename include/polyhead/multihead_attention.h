@@ -50,6 +50,7 @@ struct ForwardOptions {
   EmptyRow empty_rows = EmptyRow::kZero;
 };
 
+// What was moved from may only be destroyed or assigned to.
 class MultiheadAttention {
  public:
   struct Config {
@@ -99,7 +100,8 @@ class MultiheadAttention {
 // How wide each head is: embed_size / num_heads (the seed's class) or embed_size (its text).
 enum class HeadWidth { kSplit, kFull };
 
-// The seed's from-scratch class: q_linear, k_linear, v_linear, fc_out; batch first only.
+// The seed's from-scratch class: q_linear, k_linear, v_linear, fc_out; batch first only. What was
+// moved from may only be destroyed or assigned to.
 class FromScratchMultiHeadAttention {
  public:
   FromScratchMultiHeadAttention(int64_t embed_size, int64_t num_heads,
