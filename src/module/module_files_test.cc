@@ -308,10 +308,10 @@ TEST_F(ModuleFiles, MissingAndExtraTensorsAreListed) {
   remove("a.out_proj.weight");
   remove("a.out_proj.bias");
   add("a.scale", {1});
-  EXPECT_THAT(error(),
-              AllOf(HasSubstr("MultiheadAttention::load: "), HasSubstr(path()),
-                    HasSubstr("missing a.out_proj.weight [8, 8]"),
-                    HasSubstr("missing a.out_proj.bias [8]"), HasSubstr("extra a.scale [1]")));
+  EXPECT_THAT(error(), AllOf(HasSubstr("MultiheadAttention::load: "), HasSubstr(path()),
+                             HasSubstr("missing a.out_proj.weight [8, 8]"),
+                             HasSubstr("missing a.out_proj.bias [8]"),
+                             HasSubstr("extra tensor a.scale [1]")));
   tensors_.clear();
   add_torch();
   add("bias_k", {1, 1, 8});
@@ -321,7 +321,7 @@ TEST_F(ModuleFiles, MissingAndExtraTensorsAreListed) {
   add_separate("attention.self.", "attention.output.dense");
   add("attention.self.query.weight_scale", {1});
   EXPECT_THAT(error({.names = name_maps::bert()}),
-              HasSubstr("extra attention.self.query.weight_scale [1]"));
+              HasSubstr("extra tensor attention.self.query.weight_scale [1]"));
   remove("attention.self.query.weight_scale");
   remove("attention.self.key.bias");
   EXPECT_THAT(error({.names = name_maps::bert()}),
@@ -389,7 +389,7 @@ TEST_F(ModuleFiles, OptionsAreChecked) {
 TEST_F(ModuleFiles, HostileNamesAreEscaped) {
   add_torch();
   add("left\u202eright", {1});
-  EXPECT_THAT(error(), HasSubstr("extra left\\u202eright [1]"));
+  EXPECT_THAT(error(), HasSubstr("extra tensor left\\u202eright [1]"));
   EXPECT_THAT(error({.prefix = "\x1b[31m"}), HasSubstr("prefix: got \"\\x1b[31m\""));
 }
 

@@ -175,7 +175,7 @@ class Planner {
                 });
       for (auto at = range.begin(); at != range.end() && named < kListedExtras; ++at) {
         if (taken_.contains(*at)) continue;
-        problem("extra " + described(**at));
+        problem("extra tensor " + described(**at));
         ++named;
       }
     }
