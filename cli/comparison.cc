@@ -28,34 +28,46 @@ std::vector<int64_t> unravelled(int64_t index, Shape shape) {
   return where;
 }
 
+// Element by element, a row at a time: the weights of long inputs are too many to copy whole. `n`
+// is the place of the first element, then of the one behind the last; `worst` that of the worst.
+void compare_part(const ConstTensorView& got, const ConstTensorView& want,
+                  const ConstTensorView& budget, Comparison& result, int64_t& worst, int64_t& n) {
+  if (want.rank() > 1) {
+    for (int64_t i = 0; i < want.size(0); ++i) {
+      compare_part(got.select(0, i), want.select(0, i), budget.select(0, i), result, worst, n);
+    }
+    return;
+  }
+  const std::vector<double> gots = numbers_of(got), wants = numbers_of(want),
+                            budgets = numbers_of(budget);
+  for (size_t i = 0; i < wants.size(); ++i, ++n) {
+    if (std::isnan(gots[i]) && std::isnan(wants[i])) {
+      ++result.both_nan;
+      continue;
+    }
+    if (std::isfinite(wants[i])) {
+      ++result.finite;
+      if (!std::isfinite(gots[i])) ++result.overflowed;
+    }
+    const double error = error_of(gots[i], wants[i]), share = share_of(error, budgets[i]);
+    result.worst_error = std::max(result.worst_error, error);
+    if (worst >= 0 && share <= result.worst_share) continue;
+    worst = n;
+    result.worst_share = share;
+    result.got = gots[i];
+    result.want = wants[i];
+    result.budget = budgets[i];
+  }
+}
+
 }  // namespace
 
 Comparison compare(const ConstTensorView& got, const ConstTensorView& want,
                    const ConstTensorView& budget) {
   Comparison result;
   result.count = want.numel();
-  int64_t worst = -1;
-  const std::vector<double> got_numbers = numbers_of(got), want_numbers = numbers_of(want),
-                            budget_numbers = numbers_of(budget);
-  for (size_t n = 0; n < want_numbers.size(); ++n) {
-    if (std::isnan(got_numbers[n]) && std::isnan(want_numbers[n])) {
-      ++result.both_nan;
-      continue;
-    }
-    if (std::isfinite(want_numbers[n])) {
-      ++result.finite;
-      if (!std::isfinite(got_numbers[n])) ++result.overflowed;
-    }
-    const double error = error_of(got_numbers[n], want_numbers[n]);
-    const double share = share_of(error, budget_numbers[n]);
-    result.worst_error = std::max(result.worst_error, error);
-    if (worst >= 0 && share <= result.worst_share) continue;
-    worst = static_cast<int64_t>(n);
-    result.worst_share = share;
-    result.got = got_numbers[n];
-    result.want = want_numbers[n];
-    result.budget = budget_numbers[n];
-  }
+  int64_t worst = -1, n = 0;
+  compare_part(got, want, budget, result, worst, n);
   if (worst >= 0) result.where = unravelled(worst, want.shape());
   return result;
 }
