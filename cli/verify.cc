@@ -20,8 +20,8 @@ ModuleReference reference_of(const Job& job, WeightsMode need_weights) {
                         v = job.batch_first(job.value());
   const ConstTensorView mask =
       job.scratch_mask().defined() ? job.scratch_mask().view() : ConstTensorView();
-  return module_forward_reference(*job.scratch(), q, k, v, mask, need_weights,
-                                  ReferenceSteps::kResults);
+  return module_forward_reference(*job.scratch(), q, k, v, mask,
+                                  {need_weights, ReferenceSteps::kResults});
 }
 
 // The from-scratch reference is batch first and batched, whatever the job is.

@@ -126,7 +126,8 @@ Answer answer(const Case& spec, DType dtype, WeightsMode mode) {
       c.number("full", 0) != 0 ? HeadWidth::kFull : HeadWidth::kSplit, 0, dtype);
   c.fill(module);
   const Tensor q = c.read("in/q"), k = c.read("in/k"), v = c.read("in/v"), mask = c.read("in/mask");
-  Answer result{{}, {}, module_forward_reference(module, q, k, v, mask.view(), mode)};
+  Answer result{
+      {}, {}, module_forward_reference(module, q, k, v, mask.view(), {.need_weights = mode})};
   result.out = module.forward(q, k, v, mask.view());
   if (mode != WeightsMode::kNone) {
     result.weights = Tensor(dtype, result.reference.weights.shape());

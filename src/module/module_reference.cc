@@ -414,11 +414,11 @@ ModuleReference module_forward_reference(const MultiheadAttention& module,
 ModuleReference module_forward_reference(const FromScratchMultiHeadAttention& module,
                                          const ConstTensorView& q, const ConstTensorView& k,
                                          const ConstTensorView& v, const ConstTensorView& mask,
-                                         WeightsMode need_weights, ReferenceSteps steps) {
+                                         const ScratchReferenceOptions& options) {
   const AttentionSizes sizes = sizes_of(module);
   const ForwardInputs inputs = check_scratch_inputs(sizes, q, k, v, mask);
   const DoubleParameters parameters = double_parameters(module);
-  return Steps(sizes, parameters, inputs).run(EmptyRow::kZero, need_weights, steps);
+  return Steps(sizes, parameters, inputs).run(EmptyRow::kZero, options.need_weights, options.steps);
 }
 
 }  // namespace polyhead

@@ -34,6 +34,12 @@ struct ModuleReference {
 
 enum class ReferenceSteps { kAll, kResults };
 
+// What the from-scratch module has no ForwardOptions for.
+struct ScratchReferenceOptions {
+  WeightsMode need_weights = WeightsMode::kNone;
+  ReferenceSteps steps = ReferenceSteps::kAll;
+};
+
 // Throw as forward does, and Unsupported rather than take more than 8 GiB for what is per pair.
 ModuleReference module_forward_reference(const MultiheadAttention& module,
                                          const ConstTensorView& query, const ConstTensorView& key,
@@ -43,7 +49,6 @@ ModuleReference module_forward_reference(const MultiheadAttention& module,
 ModuleReference module_forward_reference(const FromScratchMultiHeadAttention& module,
                                          const ConstTensorView& q, const ConstTensorView& k,
                                          const ConstTensorView& v, const ConstTensorView& mask = {},
-                                         WeightsMode need_weights = WeightsMode::kNone,
-                                         ReferenceSteps steps = ReferenceSteps::kAll);
+                                         const ScratchReferenceOptions& options = {});
 
 }  // namespace polyhead
