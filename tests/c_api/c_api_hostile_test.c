@@ -580,7 +580,7 @@ static void test_runtime(void) {
   EXPECT_FAILS(INVALID, "avx1024", polyhead_force_isa("avx1024"));
   memset(long_name, 'x', sizeof long_name - 1);
   EXPECT_FAILS(INVALID, "xxx", polyhead_force_isa(long_name));
-  EXPECT(strlen(polyhead_last_error()) == 1023); /* cut off, not overrun */
+  EXPECT(strlen(polyhead_last_error()) <= 1023); /* shortened, not overrun */
   polyhead_mha_destroy(NULL);
   polyhead_scratch_destroy(NULL);
 }
