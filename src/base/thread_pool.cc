@@ -69,16 +69,10 @@ class Pool {
     job_.argument = argument;
     job_.count = count;
     job_.next.store(0, std::memory_order_relaxed);
-    busy_.store(static_cast<int>(threads_.size()), std::memory_order_relaxed);
+    gate_.store(kOpen, std::memory_order_release);
     announce();
     job_.run();
-    for (int spin = 0, left; (left = busy_.load(std::memory_order_acquire)) != 0;) {
-      if (++spin < kSpins) {
-        pause_cpu();
-      } else {
-        busy_.wait(left, std::memory_order_acquire);
-      }
-    }
+    close();
   }
 
  private:
@@ -91,6 +85,31 @@ class Pool {
     }
   }
 
+  // Lets nobody in any more, and waits for those who are: not for a worker that has yet to wake,
+  // perhaps on this very CPU, when all tasks are done.
+  void close() {
+    int inside = gate_.fetch_and(~kOpen, std::memory_order_acq_rel) & ~kOpen;
+    for (int spin = 0; inside != 0; inside = gate_.load(std::memory_order_acquire)) {
+      if (++spin < kSpins) {
+        pause_cpu();
+      } else {
+        gate_.wait(inside, std::memory_order_acquire);
+      }
+    }
+  }
+
+  bool enter() {
+    int gate = gate_.load(std::memory_order_relaxed);
+    while ((gate & kOpen) != 0) {
+      if (gate_.compare_exchange_weak(gate, gate + 1, std::memory_order_acquire)) return true;
+    }
+    return false;
+  }
+
+  void leave() {  // the last one out of a closed gate wakes the caller
+    if (gate_.fetch_sub(1, std::memory_order_acq_rel) == 1) gate_.notify_one();
+  }
+
   void announce() {
     generation_.fetch_add(1, std::memory_order_release);
     generation_.notify_all();
@@ -100,8 +119,9 @@ class Pool {
     for (unsigned seen = 0;;) {
       seen = wait_for_change(seen);
       if (stop_) return;
+      if (!enter()) continue;
       job_.run();
-      if (busy_.fetch_sub(1, std::memory_order_acq_rel) == 1) busy_.notify_one();
+      leave();
     }
   }
 
@@ -119,7 +139,9 @@ class Pool {
   std::vector<std::thread> threads_;
   Job job_;
   std::atomic<unsigned> generation_{0};
-  std::atomic<int> busy_{0};
+  static constexpr int kOpen = 1 << 30;
+  std::atomic<int> gate_{
+      0};  // the number of workers inside the job, and kOpen while they may enter
   std::atomic<bool> stop_{false};
 };
 
