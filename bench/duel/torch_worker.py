@@ -20,8 +20,10 @@ TRIALS = 3
 
 
 class Problem:
-    def __init__(self, batch, heads, length, head_dim, layout, causal, folder):
-        b, h, n, d = (int(x) for x in (batch, heads, length, head_dim))
+    def __init__(self, *words):
+        """BATCH HEADS LENGTH HEAD_DIM LAYOUT CAUSAL FOLDER, as they come down the pipe."""
+        b, h, n, d = (int(word) for word in words[:4])
+        layout, causal, folder = words[4:]
         self.heads_inner = layout == "BLHD"
         self.shape = (b, n, h, d) if self.heads_inner else (b, h, n, d)  # in memory order
         self.causal = causal == "1"

@@ -30,7 +30,8 @@ DEFECTS = {
         PLANS, 'tile.scale = static_cast<T>(call.scale);',
         'tile.scale = static_cast<T>(call.scale * 1.001);'),
     'last_dimension_skipped': (
-        SCORES, 'for (size_t d = tile.in.head_dim; d > 0;', 'for (size_t d = tile.in.head_dim; d > 1;'),
+        SCORES, 'for (size_t d = tile.in.head_dim; d > 0;',
+        'for (size_t d = tile.in.head_dim; d > 1;'),
     'rescale_forgotten': (
         SCORES, 'store(out, load(out) * factor);', 'store(out, load(out));'),
     'exp_wrong_by_1e-4': (
@@ -48,7 +49,8 @@ DEFECTS = {
     'mask_of_another_head': (
         PLANS, 'at.head * s.head', '0 * s.head'),
     'average_not_divided': (
-        'src/kernels/attention_store.body.h', 'splat(static_cast<T>(tile.in.heads_to_average))', 'splat(T{1})'),
+        'src/kernels/attention_store.body.h',
+        'splat(static_cast<T>(tile.in.heads_to_average))', 'splat(T{1})'),
     'projection_without_bias': (
         'src/kernels/gemm.body.h', 'acc[j][i] + bias);', 'acc[j][i] + 0 * bias);'),
 }
@@ -76,7 +78,8 @@ def tests_fail(tree, build, name):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--into', type=pathlib.Path, required=True, help='folder for copy and build')
+    parser.add_argument('--into', type=pathlib.Path, required=True,
+                        help='folder for copy and build')
     parser.add_argument('names', nargs='*', metavar='NAME', help=', '.join(DEFECTS))
     arguments = parser.parse_args()
     names = arguments.names or list(DEFECTS)
