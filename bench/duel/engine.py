@@ -1,4 +1,4 @@
-"""A worker process: pinned, told one thing at a time, silent in between."""
+"""Worker processes: pinned, told one thing at a time, silent in between."""
 
 import contextlib
 import json
@@ -55,24 +55,42 @@ class Engine:
         self.process.wait()
 
 
-class Pair:
-    """Both engines, on the same processors, in processes of their own."""
+OURS = "polyhead"
+PEERS = {  # name -> its worker and arguments
+    "torch": ["torch_worker.py"],
+    "torch-default": ["torch_worker.py", "--default"],
+    "onnxruntime": ["onnxruntime_worker.py"],
+    "openvino": ["openvino_worker.py"],
+}
 
-    def __init__(self, build, isa, threads):
-        worker = Path(__file__).with_name("torch_worker.py")
-        self.ours = Engine("polyhead", [str(Path(build, "bench", "bench_worker"))], isa, threads)
-        self.torch = Engine("torch", [sys.executable, str(worker)], isa, threads)
-        self.engines = (self.ours, self.torch)
+
+def our_command(build):
+    return [str(Path(build, "bench", "bench_worker"))]
+
+
+def peer_command(name):
+    worker, *arguments = PEERS[name]
+    return [sys.executable, str(Path(__file__).parent.parent / "peers" / worker), *arguments]
+
+
+class Team:
+    """Engines on the same processors, in processes of their own. `commands`: {name: command}; the
+    first one is ours, and runs the probe."""
+
+    def __init__(self, commands, isa, threads):
+        self.engines = {name: Engine(name, command, isa, threads)
+                        for name, command in commands.items()}
+        self.ours = next(iter(self.engines.values()))
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        for engine in self.engines:
+        for engine in self.engines.values():
             engine.close()
 
-    def ask_both(self, *words):
-        return {engine.name: engine.ask(*words) for engine in self.engines}
+    def ask_all(self, *words):
+        return {name: engine.ask(*words) for name, engine in self.engines.items()}
 
     def probe(self):
         return self.ours.ask("probe")["gflops"]

@@ -1,5 +1,6 @@
 """What a number of rounds proves. Standard library only; rules_test.py tests it."""
 
+import math
 import random
 import statistics
 from dataclasses import dataclass
@@ -14,17 +15,12 @@ RESAMPLES = 4000
 
 @dataclass
 class Round:
-    """Seconds per call of both engines, and the FMA rate before and after them, GFLOP/s."""
-    ours: float
-    torch: float
+    """Seconds per call of each engine, and the FMA rate before and after them, GFLOP/s. Processor
+    time does not count while a neighbour runs, but counts spinning."""
+    seconds: dict
+    cpu_seconds: dict
     probe_before: float
     probe_after: float
-    # Processor time, torch's / ours: does not count while a neighbour runs, but counts spinning.
-    cpu_ratio: float
-
-    @property
-    def ratio(self):
-        return self.torch / self.ours
 
     @property
     def peak(self):
@@ -47,25 +43,37 @@ def bootstrap_interval(values, share=0.95):
 
 
 def summarise(rounds, best_probe, flops):
-    """A dictionary for the JSON file; `verdict` is that of this run alone."""
+    """A dictionary for the JSON file, of the engines and of ours beside each peer. `flops`: by
+    engine, in the order ours, peers; the verdicts are those of this run alone."""
     kept = [one for one in rounds if is_quiet(one, best_probe)]
-    summary = {"rounds": len(rounds), "kept": len(kept)}
     basis = kept or rounds
-    ratios = [one.ratio for one in basis]
-    low, high = bootstrap_interval(ratios)
-    summary |= {
-        "ratio": statistics.median(ratios), "interval": [low, high],
-        "ours_ms": statistics.median(one.ours for one in basis) * 1e3,
-        "torch_ms": statistics.median(one.torch for one in basis) * 1e3,
-        "min_time_ratio": min(one.torch for one in basis) / min(one.ours for one in basis),
-        "cpu_ratio": statistics.median(one.cpu_ratio for one in basis),
+    ours, *peers = flops
+    return {
+        "rounds": len(rounds), "kept": len(kept),
         "peak_gflops": statistics.median(one.peak for one in basis),
-        "ours_gflops": flops / statistics.median(one.ours for one in basis) * 1e-9,
-        "ours_of_peak": statistics.median(flops * 1e-9 / one.ours / one.peak for one in basis),
-        "torch_of_peak": statistics.median(flops * 1e-9 / one.torch / one.peak for one in basis),
+        "engines": {name: alone(basis, name, flops[name]) for name in flops},
+        "peers": {peer: beside(basis, ours, peer, len(kept)) for peer in peers},
     }
-    summary["verdict"] = verdict(len(kept), low, high)
-    return summary
+
+
+def alone(basis, name, flops):
+    """One engine's times."""
+    times = [one.seconds[name] for one in basis]
+    return {"ms": statistics.median(times) * 1e3, "min_ms": min(times) * 1e3,
+            "gflops": flops * 1e-9 / statistics.median(times),
+            "of_peak": statistics.median(flops * 1e-9 / one.seconds[name] / one.peak
+                                         for one in basis)}
+
+
+def beside(basis, ours, peer, kept):
+    """The peer's time divided by ours, paired by round."""
+    ratios = [one.seconds[peer] / one.seconds[ours] for one in basis]
+    low, high = bootstrap_interval(ratios)
+    cpu_ratios = [one.cpu_seconds[peer] / max(one.cpu_seconds[ours], 1e-9) for one in basis]
+    fastest = [min(one.seconds[name] for one in basis) for name in (peer, ours)]
+    return {"ratio": statistics.median(ratios), "interval": [low, high],
+            "min_time_ratio": fastest[0] / fastest[1], "cpu_ratio": statistics.median(cpu_ratios),
+            "verdict": verdict(kept, low, high)}
 
 
 def verdict(kept, low, high):
@@ -86,3 +94,7 @@ def final_verdict(verdicts):
         return "loss"
     others = [v for v in verdicts if v != "slower"]
     return others[-1] if others else "slower, once"
+
+
+def geometric_mean(ratios):
+    return math.exp(statistics.fmean(math.log(ratio) for ratio in ratios))

@@ -1,62 +1,46 @@
 // Our side of the duel that bench/run.py referees: does one thing per line of stdin, answers with
-// one line of JSON. Sleeps in between, so that the other engine has the processor to itself.
+// one line of JSON. Sleeps in between, so that the other engines have the processor to themselves.
 //
-//   hello                                  what runs here
-//   attention B H L D LAYOUT CAUSAL DIR    takes DIR/query.f32, key.f32, value.f32 as its inputs:
-//                                          raw float32 in memory order; LAYOUT is BHLD or BLHD
-//   call FILE                              one call, its output to FILE: {"seconds", "cpu_seconds"}
-//   slice N                                N calls after one that does not count, if N > 1: same
-//   probe                                  {"gflops": ...}, the FMA rate of its threads
+//   hello                  what runs here
+//   attention NAME=VALUE.. takes a cell and its inputs: raw float32 files in a folder (problem.h)
+//   module NAME=VALUE..    the same, for a whole module
+//   call PREFIX            one call, its outputs to PREFIX.out.f32, PREFIX.weights.f32:
+//                          {"seconds", "cpu_seconds"}
+//   slice N                N calls after one that does not count, if N > 1: same
+//   pack NAME=VALUE..      what packing a module's weights costs, beside copying them
+//   probe                  {"gflops": ...}, the FMA rate of its threads
 //
 // Threads come from POLYHEAD_NUM_THREADS, the instruction set from POLYHEAD_ISA.
 #include <chrono>
 #include <ctime>
-#include <fstream>
 #include <iostream>
-#include <memory>
 #include <sstream>
 #include <stdexcept>
-#include <string>
 
 #include <polyhead/runtime.h>
-#include "bench/attention/problem.h"
 #include "bench/fma_probe.h"
+#include "bench/worker/problem.h"
 #include "simd/isa.h"
 
 namespace polyhead::bench {
+
+Words::Words(std::istream& words) {
+  for (std::string word; words >> word;) {
+    const size_t equals = word.find('=');
+    if (equals == std::string::npos) throw std::runtime_error(word + ": want NAME=VALUE");
+    values_[word.substr(0, equals)] = word.substr(equals + 1);
+  }
+}
+
+const std::string& Words::text(const std::string& name) const {
+  const auto found = values_.find(name);
+  if (found == values_.end()) throw std::runtime_error(name + "=VALUE: not given");
+  return found->second;
+}
+
+int64_t Words::number(const std::string& name) const { return std::stoll(text(name)); }
+
 namespace {
-
-void read_file(const std::string& path, Tensor* tensor) {
-  std::ifstream file(path, std::ios::binary);
-  const auto bytes = static_cast<std::streamsize>(tensor->numel() * int64_t{sizeof(float)});
-  if (!file.read(static_cast<char*>(tensor->data()), bytes) || file.peek() != EOF) {
-    throw std::runtime_error(path + ": must hold exactly " + std::to_string(bytes) + " bytes");
-  }
-}
-
-void write_file(const std::string& path, const Tensor& tensor) {
-  std::ofstream file(path, std::ios::binary);
-  file.write(static_cast<const char*>(tensor.data()),
-             static_cast<std::streamsize>(tensor.numel() * int64_t{sizeof(float)}));
-  if (!file.flush()) throw std::runtime_error(path + ": cannot be written");
-}
-
-std::unique_ptr<Problem> read_problem(std::istream& words) {
-  Cell cell;
-  std::string layout, folder;
-  bool causal = false;
-  words >> cell.batch >> cell.heads >> cell.len >> cell.head_dim >> layout >> causal >> folder;
-  if (!words || (layout != "BHLD" && layout != "BLHD")) {
-    throw std::runtime_error("attention: want B H L D BHLD|BLHD 0|1 DIR");
-  }
-  cell.mask = causal ? MaskKind::kCausal : MaskKind::kNone;
-  cell.heads_inner = layout == "BLHD";
-  auto problem = std::make_unique<Problem>(cell);
-  read_file(folder + "/query.f32", &problem->query);
-  read_file(folder + "/key.f32", &problem->key);
-  read_file(folder + "/value.f32", &problem->value);
-  return problem;
-}
 
 std::string timed_calls(Problem& problem, int64_t calls) {
   using Clock = std::chrono::steady_clock;
@@ -84,17 +68,18 @@ std::string answer(const std::string& line, std::unique_ptr<Problem>* problem) {
     const double gflops = fma_peak_of_threads(active_isa(), num_threads());
     return "{\"gflops\": " + std::to_string(gflops) + "}";
   }
-  if (command == "attention") {
+  if (command == "attention" || command == "module") {
     problem->reset();
-    *problem = read_problem(words);
+    *problem = command == "module" ? make_module(Words(words)) : make_attention(Words(words));
     return "{}";
   }
+  if (command == "pack") return time_packing(Words(words));
   if (*problem == nullptr) throw std::runtime_error(command + ": no problem given yet");
   if (command == "call") {
-    std::string file;
-    words >> file;
+    std::string prefix;
+    words >> prefix;
     const std::string reply = timed_calls(**problem, 1);
-    write_file(file, (*problem)->out);
+    (*problem)->write(prefix);
     return reply;
   }
   if (command == "slice") {
