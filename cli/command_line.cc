@@ -134,7 +134,7 @@ void add_masks(CLI::App* app, ModuleArguments& a) {
   for (CLI::Option* option : options) option->group(kMasks);
 }
 
-void add_results(CLI::App* app, ModuleArguments& a) {
+void add_results(CLI::App* app, ModuleArguments& a, const char* report) {
   const std::vector<CLI::Option*> options = {
       add_choice<WeightsMode>(app, "--need-weights", a.need_weights,
                               {{"none", WeightsMode::kNone},
@@ -143,7 +143,7 @@ void add_results(CLI::App* app, ModuleArguments& a) {
                               "attention weights, averaged over the heads or of each"),
       add_path(app, "--weights-out", a.weights_out, "where they go; alone it means average")
           ->type_name("A.npy"),
-      add_path(app, "--report", a.report, "a page that shows each head")->type_name("R.html"),
+      add_path(app, "--report", a.report, report)->type_name("R.html"),
       add_integer<int>(app, "--threads", a.threads, 1024, "results do not depend on it")};
   for (CLI::Option* option : options) option->group(kResults);
 }
@@ -242,7 +242,9 @@ CLI::App* CommandLine::add_module_command(ModuleArguments& arguments, const std:
   CLI::App* app = add(name, what, kLegend);
   add_inputs(app, arguments);
   add_masks(app, arguments);
-  add_results(app, arguments);
+  add_results(app, arguments,
+              name == "explain" ? "the same as a page, for any query and head"
+                                : "a page that shows each head");
   return app;
 }
 

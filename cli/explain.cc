@@ -1,11 +1,12 @@
-// `polyhead explain`: one batch item's computation, step by step, on stdout.
-#include <algorithm>
-#include <cmath>
+// `polyhead explain`: one batch item's computation, step by step, on stdout and as a page.
 #include <cstdio>
 #include <iostream>
+#include <optional>
 
 #include "arguments.h"
 #include "errors.h"
+#include "explain_page.h"
+#include "explain_part.h"
 #include "explain_text.h"
 #include "job.h"
 #include "result_files.h"
@@ -28,23 +29,10 @@ void print_title(const Job& job, const Trace& trace, const Terminal& terminal) {
   std::cout << ".\n";
 }
 
-// NaN beside NaN is no difference.
-double largest_difference(const Matrix& a, const Matrix& b) {
-  double largest = 0;
-  for (size_t n = 0; n < a.numbers.size(); ++n) {
-    const double x = a.numbers[n], y = b.numbers[n];
-    if (x == y || (std::isnan(x) && std::isnan(y))) continue;
-    const double difference = std::abs(x - y);
-    largest = std::isnan(difference) ? INFINITY : std::max(largest, difference);
-  }
-  return largest;
-}
-
 // The result that `run` gives, beside the one shown.
 void print_fast_path(const Job& job, const Job::Result& result, const Trace& trace,
                      const Terminal& terminal) {
-  const ConstTensorView item = job.batch_first(result.out.view()).select(0, 0);  // [q_len, E]
-  const Matrix fast = matrix_of(item.narrow(0, trace.first_row, trace.rows));
+  const Matrix fast = fast_out(job, result, trace);
   char difference[40];
   std::snprintf(difference, sizeof difference, "%.2g",
                 largest_difference(fast, traced_out(job, trace)));
@@ -61,18 +49,22 @@ void print_fast_path(const Job& job, const Job::Result& result, const Trace& tra
 int run_explain(const ExplainArguments& arguments) {
   const ResultFiles files(arguments, "");
   const Job job(arguments);
-  files.check_size(job);
+  check_explain_page_size(job);
   const Job::Result result = job.forward(wanted_weights(arguments));
-  files.write(job, result);
-  if (result.out.numel() == 0) {
+  std::optional<Trace> trace;
+  if (result.out.numel() != 0) trace = trace_first_item(job);
+  const Trace* shown = trace ? &*trace : nullptr;
+  files.write(job, result, [&](const std::string& path) {
+    write_explain_page(path, explain_page(job, result, shown));
+  });
+  if (!trace) {
     std::cout << job.understood() << ": there is nothing to compute\n";
     return kOk;
   }
   const Terminal terminal = stdout_terminal();
-  const Trace trace = trace_first_item(job);
-  print_title(job, trace, terminal);
-  print_trace(job, trace, terminal, std::cout);
-  print_fast_path(job, result, trace, terminal);
+  print_title(job, *trace, terminal);
+  print_trace(job, *trace, terminal, std::cout);
+  print_fast_path(job, result, *trace, terminal);
   return kOk;
 }
 

@@ -5,6 +5,7 @@
 #include <ostream>
 
 #include "base/message.h"
+#include "explain_steps.h"
 #include "text.h"
 
 namespace polyhead::cli {
@@ -42,16 +43,16 @@ class Printer {
   bool seed() const { return job_.scratch() != nullptr; }
   bool full_width() const { return seed() && job_.scratch()->head_width() == HeadWidth::kFull; }
 
-  void step(const std::string& title, const std::string& note) {
+  void step(Step step, const std::string& note) {
     out_ << "\n"
-         << terminal_.bold(std::to_string(++number_) + ". " + title)
+         << terminal_.bold(message(static_cast<int>(step) + 1, ". ", step_title(step)))
          << terminal_.dim("  (" + note + ")") << "\n";
   }
   std::string of_first_head() const { return message("head 1 of ", heads_); }
   void line(const std::string& text) { out_ << std::string(kIndent, ' ') << text << "\n"; }
   // The line of the from-scratch class that does this step.
-  void code(const std::string& text) {
-    if (seed()) line(terminal_.dim(text));
+  void code(Step step) {
+    if (seed()) line(terminal_.dim(python_line(step, full_width())));
   }
   // The shapes stand beside the formula where there is room.
   void formula(const std::string& text, const std::string& shapes) {
@@ -74,13 +75,13 @@ class Printer {
   }
 
   void project() {
-    step("Project", "three linear layers");
+    step(Step::kProject, "three linear layers");
     static constexpr const char* kInputs[] = {"query", "key", "value"};
     const ConstTensorView* inputs[] = {&trace_.query, &trace_.key, &trace_.value};
     const Tensor* projected[] = {&trace_.steps.query, &trace_.steps.key, &trace_.steps.value};
     for (size_t n = 0; n < 3; ++n) {
       const std::string letter(1, "qkv"[n]);
-      code(message(letter, " = self.", letter, "_linear(", letter, ")"));
+      if (seed()) line(terminal_.dim(python_projection(letter)));
       formula(message(letter, " = ", kInputs[n], dot_, "W_", letter, transpose_,
                       trace_.has_in_bias ? " + b_" + letter : ""),
               linear_shapes(*inputs[n], projected[n]->size(2), trace_.has_in_bias));
@@ -95,8 +96,8 @@ class Printer {
 
   void split() {
     const int64_t width = trace_.head_dim;
-    step("Split into heads", of_first_head());
-    code("q = q.view(N, q_len, self.num_heads, self.head_dim).transpose(1, 2)");
+    step(Step::kSplit, of_first_head());
+    code(Step::kSplit);
     formula(message("[", trace_.rows, ", ", heads_ * width, "]", arrow_, "[", heads_, ", ",
                     trace_.rows, ", ", width, "]"),
             message("head 1 is columns 0 to ", width - 1,
@@ -112,10 +113,9 @@ class Printer {
   }
 
   void scores() {
-    Matrix unscaled = head_scores(trace_, 0);
-    for (double& score : unscaled.numbers) score /= trace_.scale();
-    step("Scores", "how well each query matches each key; " + of_first_head());
-    code("torch.matmul(q, k.transpose(-2, -1))");
+    const Matrix unscaled = head_unscaled(trace_, 0);
+    step(Step::kScores, "how well each query matches each key; " + of_first_head());
+    code(Step::kScores);
     formula("scores = q" + dot_ + "k" + transpose_,
             message("[", trace_.rows, ", ", trace_.head_dim, "]", dot_, "[", trace_.columns, ", ",
                     trace_.head_dim, "]", transpose_, arrow_, shape_text(unscaled)));
@@ -123,8 +123,8 @@ class Printer {
   }
 
   void scale() {
-    step("Scale", "so that wide heads are no steeper than narrow ones; " + of_first_head());
-    code("/ self.head_dim**0.5");
+    step(Step::kScale, "so that wide heads are no steeper than narrow ones; " + of_first_head());
+    code(Step::kScale);
     line(message("scaled = scores / sqrt(head_dim) = scores / sqrt(", trace_.head_dim,
                  ") = scores * ", trace_.scale()));
     numbers("scaled", head_scores(trace_, 0));
@@ -132,12 +132,12 @@ class Printer {
 
   void mask() {
     if (!trace_.has_masks) {
-      step("Mask", "none given");
+      step(Step::kMask, "none given");
       line("every query may look at every key: the scores stay as they are");
       return;
     }
-    step("Mask", of_first_head());
-    code("scaled_attention += (mask * -1e5)");
+    step(Step::kMask, of_first_head());
+    code(Step::kMask);
     line(seed() ? "masked = scaled + mask * -1e5: a 1 hides softly"
                 : "masked = scaled + mask: -inf where a key is hidden from a query");
     const Matrix masked = head_masked(trace_, 0);
@@ -150,8 +150,8 @@ class Printer {
   }
 
   void softmax() {
-    step("Softmax", "each query's weights add up to 1; " + of_first_head());
-    code("attention = torch.softmax(scaled_attention, dim=-1)");
+    step(Step::kSoftmax, "each query's weights add up to 1; " + of_first_head());
+    code(Step::kSoftmax);
     line("weights[i, j] = exp(masked[i, j]) / sum over j of exp(masked[i, j])");
     numbers("weights", head_weights(trace_, 0), Picture::kYes);
     empty_rows();
@@ -187,8 +187,8 @@ class Printer {
 
   void weighted_sum() {
     const Matrix out = head_out(trace_, 0);
-    step("Weighted sum", "the values, mixed by the weights; " + of_first_head());
-    code("out = torch.matmul(attention, v)");
+    step(Step::kWeightedSum, "the values, mixed by the weights; " + of_first_head());
+    code(Step::kWeightedSum);
     formula("out = weights" + dot_ + "v",
             message("[", trace_.rows, ", ", trace_.columns, "]", dot_, "[", trace_.columns, ", ",
                     trace_.head_dim, "]", arrow_, shape_text(out)));
@@ -197,9 +197,8 @@ class Printer {
 
   void concatenate() {
     const Matrix concatenated = matrix_of(trace_.steps.heads.view().select(0, 0));
-    step("Concatenate", "the heads side by side again");
-    code(full_width() ? "out = out.transpose(1, 2).contiguous().view(N, q_len, E * num_heads)"
-                      : "out = out.transpose(1, 2).contiguous().view(N, q_len, self.embed_size)");
+    step(Step::kConcatenate, "the heads side by side again");
+    code(Step::kConcatenate);
     line(message(heads_, " x [", trace_.rows, ", ", trace_.head_dim, "]", arrow_,
                  shape_text(concatenated)));
     numbers("concatenated", concatenated);
@@ -207,8 +206,8 @@ class Printer {
 
   void project_out() {
     const ConstTensorView concatenated = trace_.steps.heads.view().select(0, 0);
-    step("Project the output", "one more linear layer mixes the heads");
-    code("out = self.fc_out(out)");
+    step(Step::kProjectOut, "one more linear layer mixes the heads");
+    code(Step::kProjectOut);
     formula(
         message("out = concatenated", dot_, "W_o", transpose_, trace_.has_out_bias ? " + b_o" : ""),
         linear_shapes(concatenated, trace_.query.size(1), trace_.has_out_bias));
@@ -221,20 +220,12 @@ class Printer {
   std::ostream& out_;
   int64_t heads_;
   std::string dot_, transpose_, arrow_;
-  int number_ = 0;
 };
 
 }  // namespace
 
 std::string shape_text(const Matrix& matrix) {
   return message("[", matrix.rows, ", ", matrix.columns, "]");
-}
-
-Matrix traced_out(const Job& job, const Trace& trace) {
-  const ConstTensorView out = trace.steps.out;
-  // The reference was called with 3-D inputs, whatever the job's are.
-  return matrix_of(job.arguments().sequence_first && job.mha() ? out.select(1, 0)
-                                                               : out.select(0, 0));
 }
 
 void print_trace(const Job& job, const Trace& trace, const Terminal& terminal, std::ostream& out) {

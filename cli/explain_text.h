@@ -12,7 +12,6 @@ namespace polyhead::cli {
 
 void print_trace(const Job& job, const Trace& trace, const Terminal& terminal, std::ostream& out);
 
-Matrix traced_out(const Job& job, const Trace& trace);  // [rows, E]
-std::string shape_text(const Matrix& matrix);           // "[3, 8]"
+std::string shape_text(const Matrix& matrix);  // "[3, 8]"
 
 }  // namespace polyhead::cli

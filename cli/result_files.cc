@@ -62,9 +62,10 @@ std::vector<OutputFile> ResultFiles::planned() const {
   return files;
 }
 
-void ResultFiles::write(const Job& job, const Job::Result& result) const {
+void ResultFiles::write(const Job& job, const Job::Result& result,
+                        const WriteReport& write_report) const {
   Tensor per_head;  // [B, H, L, S'], or [H, L, S'] unbatched
-  if (!arguments_.report.empty()) {
+  if (!arguments_.report.empty() && !write_report) {
     per_head = job.forward(WeightsMode::kPerHead).weights;
   }
   std::vector<OutputFile> files = planned();
@@ -73,6 +74,8 @@ void ResultFiles::write(const Job& job, const Job::Result& result) const {
       file.write = [&](const std::string& path) { save_npy(path, result.out); };
     } else if (file.flag == "--weights-out") {
       file.write = [&](const std::string& path) { save_npy(path, result.weights); };
+    } else if (write_report) {
+      file.write = write_report;
     } else {
       file.write = [&](const std::string& path) { write_heads_page(path, job, per_head); };
     }

@@ -31,12 +31,15 @@ ConstTensorView part_of_mask(const ConstTensorView& mask, int64_t num_heads, con
   return mask.rank() == 4 ? narrowed(rows, 0, 0, 1) : rows;
 }
 
+bool aligned_to_end(const Job& job) {
+  return job.arguments().causal_align == CausalAlign::kBottomRight;
+}
+
 // A causal triangle stays where it is if the rows kept are those at its corner.
 Part choose_part(const Job& job, int64_t q_len, int64_t columns) {
   const int64_t most = kMostPairs / std::max<int64_t>(1, job.num_heads() * columns);
   const int64_t count = std::min(q_len, std::max<int64_t>(most, 1));
-  const bool from_end = job.arguments().causal_align == CausalAlign::kBottomRight;
-  return {from_end ? q_len - count : 0, count};
+  return {aligned_to_end(job) ? q_len - count : 0, count};
 }
 
 ModuleReference reference_of(const Job& job, const Trace& trace) {
@@ -62,7 +65,7 @@ ModuleReference reference_of(const Job& job, const Trace& trace) {
 }
 
 bool has_parameter(const Job& job, const std::string& name) {
-  const auto parameters = job.mha() ? job.mha()->state_dict() : job.scratch()->state_dict();
+  const StateDict parameters = state_dict_of(job);
   return std::any_of(parameters.begin(), parameters.end(),
                      [&](const auto& parameter) { return parameter.first == name; });
 }
@@ -86,36 +89,53 @@ Trace trace_first_item(const Job& job) {
   trace.has_in_bias = has_parameter(job, "in_proj_bias") || has_parameter(job, "q_linear.bias");
   trace.has_out_bias = has_parameter(job, "out_proj.bias") || has_parameter(job, "fc_out.bias");
   trace.has_bias_kv = has_parameter(job, "bias_k");
-  const ModuleArguments& a = job.arguments();
-  trace.has_masks =
-      !a.attn_mask.empty() || !a.key_padding_mask.empty() || a.causal || !a.scratch_mask.empty();
-  trace.columns = trace.key.size(0) + trace.has_bias_kv + a.add_zero_attn;
+  trace.has_masks = masks_given(job.arguments());
+  trace.columns = trace.key.size(0) + trace.has_bias_kv + job.arguments().add_zero_attn;
   trace.q_len = query.size(0);
   const Part part = choose_part(job, trace.q_len, trace.columns);
   trace.first_row = part.first;
   trace.rows = part.count;
+  trace.from_end = aligned_to_end(job);
   trace.query = query.narrow(0, part.first, part.count);
   trace.steps = reference_of(job, trace);
   return trace;
+}
+
+StateDict state_dict_of(const Job& job) {
+  return job.mha() ? job.mha()->state_dict() : job.scratch()->state_dict();
+}
+
+bool masks_given(const ModuleArguments& a) {
+  return !a.attn_mask.empty() || !a.key_padding_mask.empty() || a.causal || !a.scratch_mask.empty();
 }
 
 Matrix matrix_of(const ConstTensorView& view) {
   return {view.size(0), view.size(1), numbers_of(view)};
 }
 
+const Tensor& projection(const Trace& trace, Operand operand) {
+  return operand == Operand::kQuery ? trace.steps.query
+         : operand == Operand::kKey ? trace.steps.key
+                                    : trace.steps.value;
+}
+
 Matrix head_operand(const Trace& trace, Operand operand, int64_t head) {
   const ModuleReference& steps = trace.steps;
-  const Tensor& projected = operand == Operand::kQuery ? steps.query
-                            : operand == Operand::kKey ? steps.key
-                                                       : steps.value;  // [1, len, width]
-  Matrix matrix =
-      matrix_of(projected.view().select(0, 0).narrow(1, head * trace.head_dim, trace.head_dim));
+  const ConstTensorView rows = projection(trace, operand).view().select(0, 0);  // [len, width]
+  Matrix matrix = matrix_of(rows.narrow(1, head * trace.head_dim, trace.head_dim));
   const Tensor& extra = operand == Operand::kKey ? steps.extra_key : steps.extra_value;
   if (operand == Operand::kQuery || !extra.defined()) return matrix;
   const Matrix appended = matrix_of(extra.view().select(0, head));  // [extra, head_dim]
   matrix.rows += appended.rows;
   matrix.numbers.insert(matrix.numbers.end(), appended.numbers.begin(), appended.numbers.end());
   return matrix;
+}
+
+// The reference scales as it goes: dividing gives the sum back, but for one rounding.
+Matrix head_unscaled(const Trace& trace, int64_t head) {
+  Matrix unscaled = head_scores(trace, head);
+  for (double& score : unscaled.numbers) score /= trace.scale();
+  return unscaled;
 }
 
 Matrix head_scores(const Trace& trace, int64_t head) { return head_of(trace.steps.scores, head); }
@@ -136,6 +156,29 @@ Matrix head_masked(const Trace& trace, int64_t head) {
 Matrix head_out(const Trace& trace, int64_t head) {
   const ConstTensorView heads = trace.steps.heads.view().select(0, 0);  // [rows, width]
   return matrix_of(heads.narrow(1, head * trace.head_dim, trace.head_dim));
+}
+
+Matrix traced_out(const Job& job, const Trace& trace) {
+  const ConstTensorView out = trace.steps.out;
+  // The reference was called with 3-D inputs, whatever the job's are.
+  return matrix_of(job.arguments().sequence_first && job.mha() ? out.select(1, 0)
+                                                               : out.select(0, 0));
+}
+
+Matrix fast_out(const Job& job, const Job::Result& result, const Trace& trace) {
+  const ConstTensorView item = job.batch_first(result.out.view()).select(0, 0);  // [q_len, E]
+  return matrix_of(item.narrow(0, trace.first_row, trace.rows));
+}
+
+double largest_difference(const Matrix& a, const Matrix& b) {
+  double largest = 0;
+  for (size_t n = 0; n < a.numbers.size(); ++n) {
+    const double x = a.numbers[n], y = b.numbers[n];
+    if (x == y || (std::isnan(x) && std::isnan(y))) continue;
+    const double difference = std::abs(x - y);
+    largest = std::isnan(difference) ? INFINITY : std::max(largest, difference);
+  }
+  return largest;
 }
 
 }  // namespace polyhead::cli

@@ -1,9 +1,13 @@
-# cmake -DPAGE=page.html -DSTYLE=page.css "-DSCRIPTS=a.js;b.js" -DOUT=page_sources.cc -P embed.cmake
-# Writes the page's files as string literals of C++.
+# cmake -DNAME=kHeads -DPAGE=page.html "-DSTYLES=a.css;b.css" "-DSCRIPTS=a.js;b.js"
+#   -DOUT=heads_sources.cc -P embed.cmake
+# Writes a page's files as string literals of C++.
 
 set(delimiter "polyhead_page")
 file(READ "${PAGE}" page)
-file(READ "${STYLE}" style)
+foreach(path IN LISTS STYLES)
+  file(READ "${path}" text)
+  string(APPEND style "${text}")
+endforeach()
 # One closure: the scripts share names with each other and with nothing else.
 set(script "\"use strict\";\n(() => {\n")
 foreach(path IN LISTS SCRIPTS)
@@ -21,9 +25,10 @@ file(WRITE "${OUT}" "#include \"report/page_sources.h\"
 
 namespace polyhead::page_sources {
 
-const char* const kPage = R\"${delimiter}(${page})${delimiter}\";
-const char* const kStyle = R\"${delimiter}(${style})${delimiter}\";
-const char* const kScript = R\"${delimiter}(${script})${delimiter}\";
+const PageSources ${NAME} = {
+    R\"${delimiter}(${page})${delimiter}\",
+    R\"${delimiter}(${style})${delimiter}\",
+    R\"${delimiter}(${script})${delimiter}\"};
 
 }  // namespace polyhead::page_sources
 ")

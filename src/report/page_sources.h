@@ -1,10 +1,11 @@
-// The page's own files, put into the library at build time by embed.cmake.
+// The pages' own files. embed.cmake writes the definitions.
 #pragma once
+
+#include "report/page_parts.h"
 
 namespace polyhead::page_sources {
 
-extern const char* const kPage;    // page/page.html
-extern const char* const kStyle;   // page/page.css
-extern const char* const kScript;  // page/*.js, one after the other in one closure
+extern const PageSources kHeads;    // page/: the page of heads
+extern const PageSources kExplain;  // explain/: one computation, step by step
 
 }  // namespace polyhead::page_sources

@@ -8,9 +8,9 @@
 #include <polyhead/io.h>
 #include "base/message.h"
 #include "report/head_stats.h"
+#include "report/page_parts.h"
 #include "report/page_sources.h"
 #include "report/quantise.h"
-#include "report/sha256.h"
 #include "report/text_encoding.h"
 
 namespace polyhead {
@@ -68,15 +68,6 @@ int64_t count_weights(const ReportData& data) {
   return total;
 }
 
-std::string json_strings(const std::vector<std::string>& list) {
-  std::string out = "[";
-  for (const std::string& text : list) {
-    if (out.size() > 1) out += ",";
-    out += json_string(text);
-  }
-  return out + "]";
-}
-
 std::string item_json(const ReportItem& item, const ConstTensorView& weights) {
   return message("{\"title\":", json_string(item.title), ",\"rows\":", shown_rows(item, weights),
                  ",\"columns\":", shown_columns(item, weights),
@@ -84,7 +75,7 @@ std::string item_json(const ReportItem& item, const ConstTensorView& weights) {
                  ",\"keys\":", json_strings(item.key_labels), "}");
 }
 
-// Titles, labels and sizes. It travels as base64, so nothing in it can end the script element.
+// Titles, labels and sizes.
 std::string meta_json(const ReportData& data, WeightCode code, const QuantiseLoss& loss) {
   std::string items, layers;
   for (const ReportItem& item : data.items) {
@@ -101,11 +92,6 @@ std::string meta_json(const ReportData& data, WeightCode code, const QuantiseLos
                  ",\"facts\":", json_strings(data.facts),
                  ",\"bits\":", code == WeightCode::kLinear16 ? 16 : 8, ",\"worst\":", loss.worst,
                  ",\"nan\":", loss.nan, ",\"items\":[", items, "],\"layers\":[", layers, "]}");
-}
-
-std::string data_block(const std::string& id, std::string_view bytes) {
-  return message("<script type=\"application/octet-stream\" id=\"", id, "\">",
-                 base64(bytes.data(), bytes.size()), "</script>\n");
 }
 
 void append_float(std::string* out, double x) {
@@ -141,28 +127,6 @@ std::string data_blocks(const ReportData& data, WeightCode code) {
   return data_block("meta", meta_json(data, code, loss)) + blocks;
 }
 
-// The template with each {{NAME}} replaced; what is put in is not looked at again.
-std::string fill(std::string_view page,
-                 const std::vector<std::pair<std::string_view, std::string>>& values) {
-  std::string out;
-  for (size_t at = page.find("{{"); at != page.npos; at = page.find("{{")) {
-    const size_t end = page.find("}}", at);
-    out += page.substr(0, at);
-    for (const auto& [name, value] : values) {
-      if (name == page.substr(at + 2, end - at - 2)) out += value;
-    }
-    page.remove_prefix(end + 2);
-  }
-  return out + std::string(page);
-}
-
-std::string security_policy() {
-  const Sha256::Digest hash = sha256(page_sources::kScript);
-  return message(
-      "default-src 'none'; script-src 'sha256-", base64(hash.data(), hash.size()),
-      "'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'");
-}
-
 }  // namespace
 
 std::string report_html(const ReportData& data) {
@@ -177,11 +141,7 @@ std::string report_html(const ReportData& data) {
                                   kMaxReportWeights, " at most (fewer items, or shorter ones)"));
   }
   const WeightCode code = total <= kMaxLinear16Weights ? WeightCode::kLinear16 : WeightCode::kRoot8;
-  return fill(page_sources::kPage, {{"TITLE", html_text(data.title)},
-                                    {"POLICY", security_policy()},
-                                    {"STYLE", page_sources::kStyle},
-                                    {"DATA", data_blocks(data, code)},
-                                    {"SCRIPT", page_sources::kScript}});
+  return assemble_page(page_sources::kHeads, data.title, data_blocks(data, code));
 }
 
 void write_report(const std::string& path, const ReportData& data) {

@@ -53,7 +53,7 @@ TEST(Report, ThePolicyNamesTheScriptThatTheFileHolds) {
   const std::string html = report_html(data_of(uniform_weights(2)));
   const size_t begin = html.rfind("<script>") + 8;
   const std::string script = html.substr(begin, html.rfind("</script>") - begin);
-  EXPECT_EQ(script, page_sources::kScript);
+  EXPECT_EQ(script, page_sources::kHeads.script);
   const Sha256::Digest digest = sha256(script);
   EXPECT_NE(html.find("script-src 'sha256-" + base64(digest.data(), digest.size()) + "'"),
             std::string::npos);

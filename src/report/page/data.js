@@ -1,19 +1,5 @@
-// The data blocks, each decoded once into typed arrays when it is first looked at.
-function decodeBytes(id) {
-  const binary = atob(byId(id).textContent);
-  const bytes = new Uint8Array(binary.length);
-  for (let i = 0; i < bytes.length; ++i) bytes[i] = binary.charCodeAt(i);
-  return bytes;
-}
-
-const meta = JSON.parse(new TextDecoder().decode(decodeBytes("meta")));
+// What the blocks of the page of heads mean.
 const wide = meta.bits === 16;
-const decoded = new Map();
-
-function once(id, decode) {
-  if (!decoded.has(id)) decoded.set(id, decode());
-  return decoded.get(id);
-}
 
 function decodeWeights(id) {
   const bytes = decodeBytes(id);

@@ -90,19 +90,14 @@ function showItem(item) {
   writeAddress();
 }
 
-function showTheme() {
-  document.documentElement.dataset.theme = state.theme;
-  byId("theme").textContent = state.theme === "dark" ? "Light" : "Dark";
-  byId("ramp").style.background = `linear-gradient(to right, ${ramps[state.theme].join(", ")})`;
-}
-
 function showInTheme(theme) {
   state.theme = theme;
   showAll();
 }
 
 function showAll() {
-  showTheme();
+  applyTheme(state.theme);
+  byId("ramp").style.background = rampGradient(state.theme);
   byId("item").value = String(state.item);
   byId("item-previous").disabled = state.item === 0;
   byId("item-next").disabled = state.item === meta.items.length - 1;
@@ -148,9 +143,7 @@ function wire() {
   byId("item").addEventListener("change", (event) => showItem(Number(event.target.value)));
   byId("item-previous").addEventListener("click", () => showItem(state.item - 1));
   byId("item-next").addEventListener("click", () => showItem(state.item + 1));
-  byId("theme").addEventListener("click", () => {
-    showInTheme(state.theme === "dark" ? "light" : "dark");
-  });
+  wireTheme(() => state.theme, showInTheme);
   byId("measure").addEventListener("change", (event) => {
     state.measure = event.target.value;
     byId("filter").value = 0;
@@ -172,13 +165,6 @@ function wire() {
   byId("numbers").addEventListener("toggle", () => {
     if (byId("numbers").open) headView.table(state);
   });
-  // Paper is white.
-  let before = state.theme;
-  addEventListener("beforeprint", () => {
-    before = state.theme;
-    showInTheme("light");
-  });
-  addEventListener("afterprint", () => showInTheme(before));
   addEventListener("resize", () => headView.draw(state));
   addEventListener("hashchange", () => {
     readAddress();
@@ -187,7 +173,7 @@ function wire() {
   wireExports(state);
 }
 
-state.theme = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+state.theme = preferredTheme();
 readAddress();
 fillPage();
 modelView.build(state, openHead);
