@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "attention/attention_call.h"
+#include "base/float_env.h"
 
 namespace polyhead::oracle {
 
@@ -40,5 +41,14 @@ class Threads {
  private:
   int saved_;
 };
+
+// Bits of the word in base/float_env.h.
+#if defined(__x86_64__)
+inline constexpr FloatControl kFlushToZero = 0x8040;  // results and operands
+inline constexpr FloatControl kTowardZero = 0x6000;
+#elif defined(__aarch64__)
+inline constexpr FloatControl kFlushToZero = 1 << 24;
+inline constexpr FloatControl kTowardZero = 3 << 22;
+#endif
 
 }  // namespace polyhead::oracle

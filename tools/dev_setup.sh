@@ -4,6 +4,7 @@
 build_packages=(g++ cmake ninja-build libgtest-dev libgmock-dev librapidcheck-dev libbenchmark-dev
   nlohmann-json3-dev libcli11-dev libutf8proc-dev pkg-config python3 python3-venv)
 clang_packages=(clang-19 libclang-rt-19-dev llvm-19)
+aarch64_packages=(g++-12-aarch64-linux-gnu qemu-user googletest)
 
 export CMAKE_BUILD_PARALLEL_LEVEL=${CMAKE_BUILD_PARALLEL_LEVEL:-$(nproc)}
 if command -v ccache >/dev/null; then

@@ -1,17 +1,9 @@
-#include <bit>
 #include <cmath>
-#include <cstddef>
-#include <cstdint>
 #include <cstring>
 #include <limits>
-#include <type_traits>
-#include <utility>
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
 
 #include "bench/ladder/rungs.h"
+#include "simd/regions.h"
 
 namespace polyhead {
 using ladder::OneHead;
@@ -22,13 +14,6 @@ using ladder::OneHead;
 
 namespace polyhead::ladder {
 
-void lanes(Isa isa, const OneHead& head) {
-#if defined(__x86_64__)
-  if (isa == Isa::kAvx512) return avx512::lanes_head(head);
-  if (isa == Isa::kAvx2) return avx2::lanes_head(head);
-#endif
-  static_cast<void>(isa);
-  baseline::lanes_head(head);
-}
+void lanes(Isa isa, const OneHead& head) { POLYHEAD_ON_ISA(isa, lanes_head(head)); }
 
 }  // namespace polyhead::ladder

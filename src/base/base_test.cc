@@ -17,6 +17,7 @@
 #include "base/natural_log.h"
 #include "base/parallel_tasks.h"
 #include "base/thread_pool.h"
+#include "testing/machine.h"
 
 namespace polyhead {
 namespace {
@@ -96,19 +97,18 @@ TEST_F(ThreadPool, RefusesAThreadCountOutOfRange) {
 }
 
 TEST_F(ThreadPool, TasksSeeTheDefaultFloatEnvironment) {
-#if defined(__x86_64__)
-  const unsigned before = _mm_getcsr(), odd = before | 0x8040 | 0x6000;  // FTZ, DAZ, toward zero
+  constexpr FloatControl kOdd = oracle::kFlushToZero | oracle::kTowardZero;
+  const FloatControl before = float_control();
   for (int threads : {1, 2}) {
     set_num_threads(threads);
     std::atomic<int> defaults{0};
-    _mm_setcsr(odd);
-    parallel_for(8, [&](size_t) { defaults.fetch_add((_mm_getcsr() & 0xe040) == 0); });
-    const unsigned after = _mm_getcsr();
-    _mm_setcsr(before);
+    set_float_control(before | kOdd);
+    parallel_for(8, [&](size_t) { defaults.fetch_add((float_control() & kOdd) == 0); });
+    const FloatControl after = float_control();
+    set_float_control(before);
     EXPECT_EQ(defaults.load(), 8);
-    EXPECT_EQ(after & 0xe040, odd & 0xe040) << "the caller's own is restored";
+    EXPECT_EQ(after & kOdd, kOdd) << "the caller's own is restored";
   }
-#endif
 }
 
 TEST_F(ThreadPool, TasksGetTheirOwnAlignedWorkspace) {

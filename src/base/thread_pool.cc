@@ -32,6 +32,8 @@ constexpr int kSpins = 2000;
 void pause_cpu() {
 #if defined(__x86_64__)
   _mm_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
 #endif
 }
 

@@ -10,12 +10,18 @@
 namespace polyhead {
 namespace {
 
+#if defined(__aarch64__)
+using Float16 = __fp16;  // GCC 12 does not know it there by its common name
+#else
+using Float16 = _Float16;
+#endif
+
 constexpr uint32_t kQuietBit = 0x00400000;  // hardware sets it when it converts a NaN; we keep it
 
 TEST(Widen, EveryFloat16IsWhatTheCompilerMakesOfIt) {
   for (uint32_t bits = 0; bits < 65536; ++bits) {
     const auto narrow = static_cast<uint16_t>(bits);
-    const auto want = static_cast<float>(std::bit_cast<_Float16>(narrow));
+    const auto want = static_cast<float>(std::bit_cast<Float16>(narrow));
     const auto got_bits = std::bit_cast<uint32_t>(widen_float16(narrow));
     const auto want_bits = std::bit_cast<uint32_t>(want);
     const uint32_t ignored = std::isnan(want) ? kQuietBit : 0;

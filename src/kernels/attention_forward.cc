@@ -1,17 +1,11 @@
 #include "kernels/attention_forward.h"
 
-#include <bit>
 #include <cstring>
 #include <limits>
-#include <type_traits>
-#include <utility>
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
 
 #include "base/checked_math.h"
 #include "base/natural_log.h"
+#include "simd/regions.h"
 
 #define POLYHEAD_KERNEL_BODY "kernels/attention_forward.body.h"
 #include "simd/for_each_isa.h"
@@ -20,12 +14,7 @@ namespace polyhead {
 
 template <class T>
 AttentionKernel<T> attention_kernel(Isa isa) {
-#if defined(__x86_64__)
-  if (isa == Isa::kAvx512) return avx512::make_attention_kernel<T>();
-  if (isa == Isa::kAvx2) return avx2::make_attention_kernel<T>();
-#endif
-  static_cast<void>(isa);
-  return baseline::make_attention_kernel<T>();
+  return POLYHEAD_ON_ISA(isa, make_attention_kernel<T>());
 }
 
 template <class T>

@@ -1,13 +1,6 @@
 #include "kernels/gemm.h"
 
-#include <bit>
-#include <cstdint>
-#include <type_traits>
-#include <utility>
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
+#include "simd/regions.h"
 
 #define POLYHEAD_KERNEL_BODY "kernels/gemm.body.h"
 #include "simd/for_each_isa.h"
@@ -16,12 +9,7 @@ namespace polyhead {
 
 template <class T>
 GemmKernel<T> gemm_kernel(Isa isa) {
-#if defined(__x86_64__)
-  if (isa == Isa::kAvx512) return avx512::run_gemm_block<T>;
-  if (isa == Isa::kAvx2) return avx2::run_gemm_block<T>;
-#endif
-  static_cast<void>(isa);
-  return baseline::run_gemm_block<T>;
+  return POLYHEAD_ON_ISA(isa, run_gemm_block<T>);
 }
 
 template <class T>

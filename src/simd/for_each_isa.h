@@ -1,6 +1,7 @@
 // Compiles POLYHEAD_KERNEL_BODY once per instruction set, each in its own namespace and target
-// region: polyhead::baseline, polyhead::avx2, polyhead::avx512.
+// region: polyhead::baseline, and polyhead::avx2 and avx512, or polyhead::neon on aarch64.
 //
+//   #include "simd/regions.h"
 //   #define POLYHEAD_KERNEL_BODY "kernels/gemm.body.h"
 //   #include "simd/for_each_isa.h"
 //
@@ -68,5 +69,17 @@ namespace polyhead::avx512 {
 #pragma GCC pop_options
 #endif
 
-#endif  // __x86_64__
+#elif defined(__aarch64__)
+
+// Part of the baseline of aarch64: no target to switch on.
+namespace polyhead::neon {
+// clang-format off: in this order
+#include "simd/neon.inc.h"
+#include "simd/vector.inc.h"
+#include "simd/exp2.inc.h"
+#include POLYHEAD_KERNEL_BODY
+// clang-format on
+}  // namespace polyhead::neon
+
+#endif
 #undef POLYHEAD_KERNEL_BODY

@@ -13,7 +13,7 @@
 namespace polyhead {
 namespace {
 
-constexpr Isa kBestFirst[] = {Isa::kAvx512, Isa::kAvx2, Isa::kBaseline};
+constexpr Isa kBestFirst[] = {Isa::kAvx512, Isa::kAvx2, Isa::kNeon, Isa::kBaseline};
 std::atomic<int> g_active{-1};  // -1: not looked up yet
 
 Isa named(const std::string& name, const char* who) {
@@ -38,7 +38,7 @@ Isa initial_isa() {
 }  // namespace
 
 const char* isa_name(Isa isa) {
-  static constexpr const char* kNames[kNumIsas] = {"baseline", "avx2", "avx512"};
+  static constexpr const char* kNames[kNumIsas] = {"baseline", "avx2", "avx512", "neon"};
   return kNames[static_cast<int>(isa)];
 }
 
@@ -51,6 +51,8 @@ bool cpu_has(Isa isa) {
            __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
            __builtin_cpu_supports("fma");
   }
+#elif defined(__aarch64__)
+  if (isa == Isa::kNeon) return true;
 #endif
   return isa == Isa::kBaseline;
 }

@@ -3,8 +3,8 @@
 
 namespace polyhead {
 
-enum class Isa { kBaseline, kAvx2, kAvx512 };
-inline constexpr int kNumIsas = 3;
+enum class Isa { kBaseline, kAvx2, kAvx512, kNeon };
+inline constexpr int kNumIsas = 4;
 
 const char* isa_name(Isa isa);
 bool cpu_has(Isa isa);

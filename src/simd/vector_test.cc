@@ -3,19 +3,13 @@
 
 #include <bit>
 #include <cmath>
-#include <cstdint>
 #include <cstring>
 #include <limits>
 #include <random>
-#include <type_traits>
-#include <utility>
+#include <span>
 #include <vector>
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
-#include "simd/isa.h"
+#include "simd/regions.h"
 
 #define POLYHEAD_KERNEL_BODY "simd/vector_test.body.h"
 #include "simd/for_each_isa.h"
@@ -25,7 +19,7 @@ namespace {
 
 std::vector<Isa> isas_here() {
   std::vector<Isa> isas;
-  for (Isa isa : {Isa::kBaseline, Isa::kAvx2, Isa::kAvx512}) {
+  for (Isa isa : {Isa::kBaseline, Isa::kAvx2, Isa::kAvx512, Isa::kNeon}) {
     if (cpu_has(isa)) isas.push_back(isa);
   }
   return isas;
@@ -34,11 +28,7 @@ std::vector<Isa> isas_here() {
 template <class T>
 std::vector<T> exp2_on(Isa isa, const std::vector<T>& t) {
   std::vector<T> out(t.size());
-#if defined(__x86_64__)
-  if (isa == Isa::kAvx512) avx512::exp2_all(t.data(), out.data(), t.size());
-  if (isa == Isa::kAvx2) avx2::exp2_all(t.data(), out.data(), t.size());
-#endif
-  if (isa == Isa::kBaseline) baseline::exp2_all(t.data(), out.data(), t.size());
+  POLYHEAD_ON_ISA(isa, exp2_all(t.data(), out.data(), t.size()));
   return out;
 }
 
@@ -115,31 +105,39 @@ TEST(Exp2, IntegersAreExactAndNanStays) {
   }
 }
 
+// docs/canonical_order.md, section 4, one number at a time.
 template <class T>
-void expect_same_bits() {
-  const std::vector<T> t = arguments<T>();
-  const std::vector<T> a = exp2_on(Isa::kAvx2, t), b = exp2_on(Isa::kAvx512, t);
+T exp2_as_specified(T t, std::span<const T> coefficients, T flush) {
+  if (t < flush) return 0;
+  const T w = std::floor(t), rounded = t - w;
+  const T f = w + rounded > t ? std::nextafter(rounded, T{-1}) : rounded;
+  T p = coefficients[0];
+  for (T c : coefficients.subspan(1)) p = std::fma(p, f, c);
+  return std::ldexp(p, static_cast<int>(w));
+}
+
+template <class T>
+void expect_specified_bits(Isa isa, std::span<const T> coefficients, T flush) {
+  const std::vector<T> t = arguments<T>(), got = exp2_on(isa, t);
   for (size_t i = 0; i < t.size(); ++i) {
-    ASSERT_EQ(std::memcmp(&a[i], &b[i], sizeof(T)), 0) << "2^" << t[i];
+    const T want = exp2_as_specified(t[i], coefficients, flush);
+    ASSERT_EQ(std::memcmp(&got[i], &want, sizeof(T)), 0) << isa_name(isa) << " 2^" << t[i];
   }
 }
 
-TEST(Exp2, SameBitsOnAvx2AndAvx512) {
-  if (!cpu_has(Isa::kAvx2) || !cpu_has(Isa::kAvx512)) GTEST_SKIP() << "this CPU has not both";
-  expect_same_bits<float>();
-  expect_same_bits<double>();
+TEST(Exp2, TheSpecifiedBitsOnEveryIsaWithFma) {
+  for (Isa isa : isas_here()) {
+    if (isa == Isa::kBaseline) continue;
+    expect_specified_bits<float>(isa, baseline::kExp2Float, -125);
+    expect_specified_bits<double>(isa, baseline::kExp2Double, -1021);
+  }
 }
 
 template <class T>
 void expect_transposed(Isa isa) {
   std::vector<T> matrix(16 * 16);
   for (size_t i = 0; i < matrix.size(); ++i) matrix[i] = static_cast<T>(i);
-  size_t n = 0;
-#if defined(__x86_64__)
-  if (isa == Isa::kAvx512) n = avx512::transpose_square(matrix.data());
-  if (isa == Isa::kAvx2) n = avx2::transpose_square(matrix.data());
-#endif
-  if (isa == Isa::kBaseline) n = baseline::transpose_square(matrix.data());
+  const size_t n = POLYHEAD_ON_ISA(isa, transpose_square(matrix.data()));
   for (size_t r = 0; r < n; ++r) {
     for (size_t c = 0; c < n; ++c) ASSERT_EQ(matrix[r * n + c], static_cast<T>(c * n + r));
   }
