@@ -23,8 +23,8 @@ POLYHEAD_INLINE V exp2_polynomial(V f) {
   }
 }
 
-// Below this, 2^t is flushed to 0 on every ISA: adding to the exponent field cannot make
-// subnormals, vscalefps can.
+// Below this, 2^t is flushed to 0 on every ISA: a power of two made of its exponent field alone
+// cannot be subnormal, vscalefps can make it so.
 template <class T>
 inline constexpr T kExp2Flush = sizeof(T) == 4 ? -125 : -1021;
 
@@ -36,14 +36,15 @@ POLYHEAD_INLINE V exp2_by_exponent(V t, V floor_t) {
   using Word = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
   typedef Word Bits __attribute__((vector_size(sizeof(V))));
   constexpr int kMantissaBits = sizeof(T) == 4 ? 23 : 52;
-  constexpr T kShift = sizeof(T) == 4 ? 0x1.8p23 : 0x1.8p52;  // puts an integer into the low bits
+  // Puts an integer into the low bits, the exponent's bias added.
+  constexpr T kShift = sizeof(T) == 4 ? 0x1.8p23 + 127 : 0x1.8p52 + 1023;
   // The subtraction rounded down, as vreduce does it: one step back where it was rounded up.
   const V rounded = t - floor_t;
   const Bits down = bit_cast<Bits>((floor_t + rounded) > t);  // -1 where true
   const V fraction = bit_cast<V>(bit_cast<Bits>(rounded) + down);
-  const Bits exponent = bit_cast<Bits>(floor_t + splat(kShift)) << Word{kMantissaBits};
-  const V p = bit_cast<V>(bit_cast<Bits>(exp2_polynomial(fraction)) + exponent);
-  return t < splat(kExp2Flush<T>) ? V{} : p;
+  const V power = bit_cast<V>(bit_cast<Bits>(floor_t + splat(kShift)) << Word{kMantissaBits});
+  // A product, not a sum of bits: of a NaN with a payload the sum would make a number.
+  return t < splat(kExp2Flush<T>) ? V{} : exp2_polynomial(fraction) * power;
 }
 
 // 2^t, t <= 2^20, the same bits on every ISA with fused multiply-add.
