@@ -1,13 +1,12 @@
 #include "explain_page.h"
 
-#include <algorithm>
 #include <cmath>
 #include <utility>
 
 #include "base/message.h"
+#include "explain_parameters.h"
 #include "explain_part.h"
 #include "explain_steps.h"
-#include "numbers.h"
 
 namespace polyhead::cli {
 namespace {
@@ -38,7 +37,10 @@ class PageBuilder {
     }
     add_pairs();
     add_results();
-    if (with_parameters_) add_parameters();
+    if (!with_parameters_) return;
+    for (ExplainMatrix& matrix : explain_parameters(job_)) {
+      page.matrices.push_back(std::move(matrix));
+    }
   }
 
  private:
@@ -49,7 +51,7 @@ class PageBuilder {
 
   // Positions at the end of a causal triangle that is aligned there.
   void choose_part() {
-    const double parameters = static_cast<double>(parameter_count());
+    const double parameters = static_cast<double>(parameter_count(job_));
     with_parameters_ = parameters <= kMostPageNumbers / 2;
     const PageCounts all = {trace_.num_heads, trace_.rows, kv_len()};
     const PageCounts part =
@@ -59,12 +61,6 @@ class PageBuilder {
     page_->queries = {trace_.first_row + first_row_, part.queries, trace_.q_len};
     page_->keys = {from_end ? kv_len() - part.keys : 0, part.keys, kv_len()};
     page_->heads = {0, part.heads, trace_.num_heads};
-  }
-
-  int64_t parameter_count() const {
-    int64_t count = 0;
-    for (const auto& [name, view] : state_dict_of(job_)) count += view.numel();
-    return count;
   }
 
   void describe() {
@@ -215,37 +211,6 @@ class PageBuilder {
     add_rows("fast", fast, first_row_, rows);
     page_->fast_path = message(isa(), ", ", dtype_name(result_.out.dtype()));
     page_->difference = largest_difference(fast, out);
-  }
-
-  void add_parameters() {
-    for (int64_t part = 0; part < 3; ++part) {
-      const std::string letter(1, "qkv"[part]);
-      add_parameter(message("w_", letter), in_projection(part, "weight"));
-      add_parameter(message("b_", letter), in_projection(part, "bias"));
-    }
-    add_parameter("w_o", first_known({"out_proj.weight", "fc_out.weight"}));
-    add_parameter("b_o", first_known({"out_proj.bias", "fc_out.bias"}));
-  }
-
-  void add_parameter(const std::string& name, const ConstTensorView& view) {
-    if (!view.defined()) return;
-    add(name, {view.shape().begin(), view.shape().end()}, numbers_of(view));
-  }
-
-  ConstTensorView in_projection(int64_t part, const std::string& what) const {
-    const ConstTensorView packed = first_known({message("in_proj_", what)});
-    if (packed.defined()) {
-      return packed.narrow(0, part * (packed.size(0) / 3), packed.size(0) / 3);
-    }
-    const std::string letter(1, "qkv"[part]);
-    return first_known({message(letter, "_proj_", what), message(letter, "_linear.", what)});
-  }
-
-  ConstTensorView first_known(const std::vector<std::string>& names) const {
-    for (const auto& [name, view] : state_dict_of(job_)) {
-      if (std::find(names.begin(), names.end(), name) != names.end()) return view;
-    }
-    return {};
   }
 
   const Job& job_;

@@ -6,37 +6,13 @@
 With a folder SCREENSHOTS it leaves pictures there for a person to look at.
 """
 
-import subprocess
 import sys
-import tempfile
-import unittest
 from pathlib import Path
 
-from browser import Browser, find_chromium
-
-SKIPPED = 77
-PAGES, SCREENSHOTS, BROWSER = None, None, None  # set by main()
+from page_case import PageCase, run_page_tests, text, value
 
 
-def value(expression):
-    return BROWSER.evaluate(expression)
-
-
-def text(selector):
-    return value(f"document.querySelector({selector!r}).textContent")
-
-
-class PageTest(unittest.TestCase):
-    def open(self, page, fragment="", width=1600, dark=False):
-        BROWSER.size(width, 1000 if width > 700 else 800, dark)
-        BROWSER.open(PAGES / page, fragment)
-
-    def tearDown(self):
-        self.assertEqual(BROWSER.complaints, [])
-        self.assertTrue(all(url.startswith(("file:", "about:")) for url in BROWSER.requests),
-                        BROWSER.requests)
-        self.assertLessEqual(len(BROWSER.requests), 2)  # about:blank and the file
-
+class PageTest(PageCase):
     def test_every_head_is_drawn_and_nothing_sticks_out(self):
         for page, heads in (("small.html", 18), ("matrix.html", 4)):
             for width in (400, 1600):
@@ -47,9 +23,7 @@ class PageTest(unittest.TestCase):
                     self.assertLessEqual(value("document.documentElement.scrollWidth"), width)
                     self.assertEqual(value("document.documentElement.dataset.theme"),
                                      "dark" if dark else "light")
-                    if SCREENSHOTS:
-                        theme = "dark" if dark else "light"
-                        BROWSER.screenshot(SCREENSHOTS / f"{Path(page).stem}-{width}-{theme}.png")
+                    self.picture(f"{Path(page).stem}-{width}", dark)
 
     def test_pictures_are_not_blank(self):
         self.open("small.html")
@@ -88,24 +62,24 @@ class PageTest(unittest.TestCase):
     def test_keys_open_a_head_and_choose_a_token(self):
         self.open("small.html", "#item=0&layer=1&head=1")
         value("document.querySelector('#grid .open').focus()")
-        BROWSER.key("ArrowRight")
-        BROWSER.key("ArrowDown")
-        BROWSER.key("Enter")
+        self.browser.key("ArrowRight")
+        self.browser.key("ArrowDown")
+        self.browser.key("Enter")
         self.assertEqual(text("#head-heading"), "Layer 2, head 2")
         self.assertIn("layer=2&head=2", value("location.hash"))
         value("document.querySelector('#picture .query').focus()")
-        BROWSER.key("ArrowDown")
-        BROWSER.key("ArrowDown")
+        self.browser.key("ArrowDown")
+        self.browser.key("ArrowDown")
         self.assertIn("query=1", value("location.hash"))
         self.assertEqual(text("#picture .query [aria-selected=true] .token"), "</script>")
-        BROWSER.key("Escape")
+        self.browser.key("Escape")
         self.assertNotIn("query=", value("location.hash"))
 
     def test_tab_reaches_every_control(self):
         self.open("small.html")
         seen = set()
         for _ in range(30):
-            BROWSER.key("Tab")
+            self.browser.key("Tab")
             seen.add(value("document.activeElement.id || document.activeElement.className"))
         for wanted in ("theme", "item", "item-next", "measure", "cell open", "view-lines",
                        "view-matrix", "mass", "query", "key", "save-svg", "save-png", "save-csv"):
@@ -124,9 +98,9 @@ class PageTest(unittest.TestCase):
         value("document.querySelector('#picture canvas').focus()")
         before = text("#cross-says")
         for key in ("+", "+", "+", "ArrowDown", "ArrowRight"):
-            BROWSER.key(key)
+            self.browser.key(key)
         self.assertNotEqual(text("#cross-says"), before)
-        BROWSER.key("0")
+        self.browser.key("0")
 
     def test_links_lines_matrix_table_and_exports(self):
         self.open("small.html", "#item=0&layer=1&head=1&view=matrix&theme=dark")
@@ -135,7 +109,7 @@ class PageTest(unittest.TestCase):
         value("document.getElementById('view-lines').click()")
         self.assertEqual(value("document.querySelectorAll('.lines canvas').length"), 1)
         value("document.querySelector('#numbers summary').click()")
-        BROWSER.wait("document.querySelectorAll('#table tbody tr').length === 9")
+        self.browser.wait("document.querySelectorAll('#table tbody tr').length === 9")
         saved = """new Promise(done => {
             URL.createObjectURL = blob => { blob.text().then(done); return 'data:,'; };
             document.getElementById('%s').click();
@@ -152,24 +126,5 @@ class PageTest(unittest.TestCase):
         self.assertIn("item=1", value("location.hash"))
 
 
-def main():
-    global PAGES, SCREENSHOTS, BROWSER
-    program = find_chromium()
-    if program is None:
-        print("report_page_test: skipped, there is no chromium here")
-        return SKIPPED
-    SCREENSHOTS = Path(sys.argv[2]) if len(sys.argv) > 2 else None
-    with tempfile.TemporaryDirectory() as folder:
-        PAGES = Path(folder)
-        subprocess.run([sys.argv[1], folder], check=True)
-        BROWSER = Browser(program)
-        try:
-            result = unittest.TextTestRunner(verbosity=2).run(
-                unittest.defaultTestLoader.loadTestsFromTestCase(PageTest))
-        finally:
-            BROWSER.close()
-    return 0 if result.wasSuccessful() else 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_page_tests(PageTest, [sys.argv[1]], sys.argv[2:]))
