@@ -1,104 +1,13 @@
 // `explain` against the definition, number by number: all that its page holds and its text prints.
-#include <algorithm>
 #include <limits>
 
-#include "command_runner.h"
-#include "explain_check.h"
+#include "explain_fixture.h"
 #include "module/module_test_tools.h"
 
 namespace polyhead::cli {
 namespace {
 
 constexpr double kInf = std::numeric_limits<double>::infinity();
-
-struct Files {
-  std::string weights, query, key = "", value = "";
-};
-
-class Explain : public CommandTest {
- protected:
-  void SetUp() override {
-    CommandTest::SetUp();
-    save_input("q.npy", {2, 5, 8}, 1);
-    save_input("k.npy", {2, 7, 8}, 2);
-    save_input("v.npy", {2, 7, 8}, 3);
-  }
-
-  // A module with random biases as `name`.
-  void save_mha(const std::string& name, MultiheadAttention::Config config) const {
-    if (config.embed_dim == 0) config.embed_dim = 8;
-    if (config.num_heads == 0) config.num_heads = 2;
-    config.layout = Layout::kBatchFirst;
-    oracle::random_mha(config).save(path(name));
-  }
-  void save_scratch(const std::string& name, HeadWidth width) const {
-    FromScratchMultiHeadAttention module(8, 2, width, 5);
-    oracle::randomise_biases(module, 6);
-    module.save(path(name));
-  }
-
-  // The first item; `sequence` is the dimension of the positions.
-  Numbers first_item(const std::string& name, int sequence) const {
-    const Tensor tensor = load_npy(path(name));
-    if (tensor.rank() == 2) return numbers_of_tensor(tensor);
-    return numbers_of_tensor(tensor.view().select(sequence == 0 ? 1 : 0, 0));
-  }
-
-  Given given(const Files& files, int64_t num_heads = 2, int sequence = 1) const {
-    Given given;
-    const SafetensorsFile file(path(files.weights));
-    for (const SafetensorsEntry& entry : file.entries()) {
-      given.parameters[entry.name] = numbers_of_tensor(file.read(entry.name));
-    }
-    given.num_heads = num_heads;
-    given.other_key = !files.key.empty();
-    given.other_value = !files.value.empty();
-    given.query = first_item(files.query, sequence);
-    given.key = given.other_key ? first_item(files.key, sequence) : given.query;
-    given.value = given.other_value ? first_item(files.value, sequence) : given.key;
-    return given;
-  }
-
-  void expect_explained(const Files& files, const std::vector<std::string>& flags,
-                        const Given& given);
-
- private:
-  std::string run(const Files& files, const std::vector<std::string>& flags) const;
-};
-
-std::string Explain::run(const Files& files, const std::vector<std::string>& flags) const {
-  std::vector<std::string> arguments = {"explain",   "--weights", files.weights, "--query",
-                                        files.query, "--report",  "r.html"};
-  if (!files.key.empty()) arguments.insert(arguments.end(), {"--key", files.key});
-  if (!files.value.empty()) arguments.insert(arguments.end(), {"--value", files.value});
-  arguments.insert(arguments.end(), flags.begin(), flags.end());
-  const Outcome outcome =
-      polyhead(arguments, {.environment = {{"LC_ALL", "C"}, {"COLUMNS", "300"}}});
-  EXPECT_EQ(outcome.code, 0) << outcome.err;
-  // The fast path's result, as `run` gives it.
-  arguments[0] = "run";
-  arguments[5] = "--out";
-  arguments[6] = "fast.npy";
-  EXPECT_EQ(polyhead(arguments).code, 0);
-  return outcome.out;
-}
-
-void Explain::expect_explained(const Files& files, const std::vector<std::string>& flags,
-                               const Given& given) {
-  const std::string text = run(files, flags);
-  const Page page = read_page(this->text("r.html"));
-  Expected expected = expected_steps(given);
-  // One mask may stand for all heads.
-  if (given.mask && page.matrices.at("mask").shape[0] == 1) expected.at("mask").shape[0] = 1;
-  expect_page(page, expected);
-  const bool first_sequence = std::ranges::count(flags, "--sequence-first") > 0;
-  expected["fast"] = first_item("fast.npy", first_sequence ? 0 : 1);
-  expect_fast_path(page, expected["fast"]);
-  for (const auto& [name, matrix] : page.matrices) {
-    EXPECT_TRUE(expected.contains(name) || name == "left_out") << name;
-  }
-  expect_text(text, expected, page);
-}
 
 TEST_F(Explain, AMultiheadAttentionWithoutOptions) {
   save_mha("w.safetensors", {});
@@ -270,6 +179,39 @@ TEST_F(Explain, WhatThePageDoesNotHoldIsAccountedFor) {
     for (size_t j = keys; j < 300; ++j) sum = sum + weights.numbers[row * 300 + j];
     ASSERT_TRUE(within(left_out.numbers[n], sum)) << n;
   }
+}
+
+TEST_F(Explain, APageAppearsWholeOrNotAtAll) {
+  save_mha("w.safetensors", {});
+  const std::vector<std::string> command = {"explain", "--weights", "w.safetensors", "--query",
+                                            "q.npy",   "--report",  "r.html"};
+  expect_error(command, 4, "r.html", {.max_file_bytes = 4096});
+  EXPECT_FALSE(exists("r.html"));
+  EXPECT_EQ(polyhead(command).code, 0);
+  EXPECT_EQ(files().size(), 5U);  // and nothing beside it
+}
+
+TEST_F(Explain, TooLargeForAPageIsSaidBeforeTheComputation) {
+  constexpr int64_t kWide = 600'000;
+  save_mha("w.safetensors", {.embed_dim = 1, .num_heads = 1, .kdim = kWide});
+  save_input("q1.npy", {2, 1});
+  save_input("wide.npy", {1, kWide});
+  save_input("v1.npy", {1, 1});
+  const std::vector<std::string> command = {"explain", "--weights", "w.safetensors", "--query",
+                                            "q1.npy",  "--key",     "wide.npy",      "--value",
+                                            "v1.npy",  "--report",  "r.html"};
+  expect_error(command, 3, "numbers; a page holds at most 524288");
+  EXPECT_FALSE(exists("r.html"));
+}
+
+TEST_F(Explain, NoQueriesIsAPageThatSaysSo) {
+  save_mha("w.safetensors", {});
+  save_input("none.npy", {2, 0, 8});
+  EXPECT_EQ(polyhead({"explain", "--weights", "w.safetensors", "--query", "none.npy", "--report",
+                      "r.html"})
+                .code,
+            0);
+  EXPECT_TRUE(read_page(text("r.html")).meta["steps"].empty());
 }
 
 }  // namespace
