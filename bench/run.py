@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Times Polyhead beside its peers, on the same processors, one at a time, in interleaved rounds.
 
-    ./dev bench                      the frozen grid, about 40 minutes on an idle machine
+    ./dev bench                      the frozen grid, about half an hour on an idle machine
     ./dev bench --quick              does it all work? a few rounds, nothing to conclude from
+    ./dev bench --publish            and put the results into docs/performance.md and README.md
     ./dev bench --only module --beside torch --threads 1 --isa best
     ./dev bench --against main       beside another commit of ours in place of the peers
 
@@ -24,6 +25,7 @@ from duel.engine import PEERS, EngineFailed  # noqa: E402
 from duel.judge import Judge  # noqa: E402
 from duel.machine import describe_machine  # noqa: E402
 from duel.match import QUICK_ROUNDS, Match  # noqa: E402
+from duel.report import has_failed  # noqa: E402
 from duel.truth import ROOT  # noqa: E402
 
 
@@ -41,6 +43,8 @@ def parse_arguments():
     parser.add_argument("--threads", type=int, action="append")
     parser.add_argument("--isa", action="append", choices=("best", "avx2"))
     parser.add_argument("--json", default=ROOT / "build" / "bench.json", type=Path)
+    parser.add_argument("--publish", action="store_true",
+                        help="write docs/performance.md, .svg and the table in README.md")
     parser.add_argument("--from", dest="source", type=Path, metavar="JSON",
                         help="measure nothing, take an earlier run")
     arguments = parser.parse_args()
@@ -63,8 +67,9 @@ def measure(arguments):
         part = arguments.only or arguments.threads or arguments.isa or arguments.beside or rival
         report = {"machine": describe_machine(), "rounds_wanted": match.limits[0],
                   "complete": not (part or arguments.quick), "against": arguments.against,
+                  "goals": grid.goals,
                   "results": match.run(), "engines": match.engines,
-                  "own": [] if part else own.measure(match, grid.own)}
+                  "own": own.measure(match, {} if part else grid.own)}
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return report
@@ -82,7 +87,9 @@ def main():
         except KeyboardInterrupt:
             sys.exit("\nbench: interrupted, nothing written")
     print("\n".join(publish.summary_lines(report)))
-    return 1 if publish.has_failed(report) else 0
+    if arguments.publish:
+        publish.write(report, ROOT)
+    return 1 if has_failed(report) else 0
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Another commit's library under today's worker, built once under build/against."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -50,6 +51,9 @@ def build(root, ref):
     shutil.rmtree(folder / "bench")
     shutil.copytree(root / "bench", folder / "bench",
                     ignore=shutil.ignore_patterns("__pycache__"))
-    run(["cmake", "--preset", "release"], log, cwd=folder)
-    run(["cmake", "--build", "build/release", "--target", "bench_worker"], log, cwd=folder)
+    # ./dev sets ccache up, if there is one: files that two commits share are compiled once.
+    here = {"cwd": folder, "env": os.environ | {"CCACHE_BASEDIR": str(folder),
+                                                "CCACHE_NOHASHDIR": "true"}}
+    run(["cmake", "--preset", "release"], log, **here)
+    run(["cmake", "--build", "build/release", "--target", "bench_worker"], log, **here)
     return name, [str(Path(folder, "build", "release", "bench", "bench_worker"))]

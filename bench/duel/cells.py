@@ -212,10 +212,12 @@ class Grid:
     peers: dict  # by instruction set
     cells: list
     own: dict  # ratios of our own times
+    goals: list
 
 
 def load_grid(path):
     grid = json.loads(Path(path).read_text(encoding="utf-8"))
     own = {name: [entry | {role: make_cell(entry[role]) for role in ("of", "over") & entry.keys()}
                   for entry in entries] for name, entries in grid["own"].items()}
-    return Grid(grid["threads"], grid["peers"], [make_cell(e) for e in grid["cells"]], own)
+    return Grid(grid["threads"], grid["peers"], [make_cell(e) for e in grid["cells"]], own,
+                grid["goals"])

@@ -12,8 +12,7 @@ from duel.rules import final_verdict, summarise
 
 MOST_ROUNDS = 3  # times the wanted ones, where neighbours spoil many
 QUICK_ROUNDS = 3
-QUICK_FLOPS = 1e9  # --quick alone leaves larger cells out
-FORCED = "no switch for the instruction set"  # of engines that a forced one leaves out
+QUICK_FLOPS = 2e8  # --quick alone leaves larger cells out
 
 
 class Match:
@@ -25,9 +24,9 @@ class Match:
         self.build = arguments.build
         self.rival = rival
         self.rng = random.Random(time.time_ns())
-        most = QUICK_FLOPS if arguments.quick and not arguments.only else math.inf
+        self.most_flops = QUICK_FLOPS if arguments.quick and not arguments.only else math.inf
         self.cells = [cell for cell in grid.cells
-                      if arguments.only in cell.name and cell.flops <= most]
+                      if arguments.only in cell.name and cell.flops <= self.most_flops]
         self.settings = [(isa, threads) for isa in arguments.isa or grid.peers
                          for threads in arguments.threads or grid.threads]
         self.peers = {isa: [name for name in names if name in (arguments.beside or PEERS)]

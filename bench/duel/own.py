@@ -13,16 +13,14 @@ PACKINGS = 15
 
 
 def measure(match, own):
-    print("own ratios", flush=True)
+    """`own`: entries of grid.json by what is measured."""
     results = []
     for threads in sorted({threads for isa, threads in match.settings if isa == "best"}):
-        for entry in own["pairs"]:
-            results.append(judged(entry, threads, pair(match, entry, threads)))
-        for entry in own["first"]:
-            found = median_of(first_forwards(match, entry["of"], threads))
-            results.append(judged(entry, threads, found))
-        for entry in own["packing"]:
-            results.append(judged(entry, threads, median_of(packings(match, entry, threads))))
+        for what, entries in own.items():
+            for entry in entries:
+                if entry["of"].flops <= match.most_flops:
+                    found = MEASURES[what](match, entry, threads)
+                    results.append(judged(entry, threads, found))
     return results
 
 
@@ -44,8 +42,7 @@ def line_of(result):
             f"{'' if result['held'] else '  MISSED'}")
 
 
-def median_of(found):
-    ratios = list(found)
+def median_of(ratios):
     return {"ratio": statistics.median(ratios), "interval": list(bootstrap_interval(ratios))}
 
 
@@ -64,8 +61,9 @@ def pair(match, entry, threads):
     return {key: one["peers"][OTHER][key] for key in ("ratio", "interval")} | {"kept": one["kept"]}
 
 
-def first_forwards(match, cell, threads):
+def first_forward(match, entry, threads):
     """First forward of a module / a forward once it runs steadily, in a process that is warm."""
+    cell, ratios = entry["of"], []
     folder = match.judge.inputs(cell)
     with Team({OURS: our_command(match.build)}, "best", threads) as team:
         for number in range(FRESH_MODULES + 1):
@@ -74,13 +72,19 @@ def first_forwards(match, cell, threads):
             calls, _ = calls_per_slice(team.ours)
             steady = team.ours.ask("slice", calls)["seconds"] / calls
             if number > 0:
-                yield first / steady
+                ratios.append(first / steady)
+    return median_of(ratios)
 
 
-def packings(match, entry, threads):
+def packing(match, entry, threads):
     """Seconds to pack a module's weights / seconds to copy as many bytes."""
+    words = entry["of"].words(match.judge.inputs(entry["of"])).items()
+    ratios = []
     with Team({OURS: our_command(match.build)}, "best", threads) as team:
-        words = entry["of"].words(match.judge.inputs(entry["of"])).items()
         for _ in range(PACKINGS):
             one = team.ours.ask("pack", *(f"{name}={value}" for name, value in words))
-            yield one["pack_seconds"] / one["copy_seconds"]
+            ratios.append(one["pack_seconds"] / one["copy_seconds"])
+    return median_of(ratios)
+
+
+MEASURES = {"pairs": pair, "first": first_forward, "packing": packing}

@@ -3,19 +3,23 @@
 import math
 from html import escape
 
-LABEL, PANEL, ROW, TOP, GAP = 210, 300, 26, 64, 24
-MARKS = {1: "one", 2: "two"}
+from duel import report as ask
+from duel.tables import NAMES
+
+LABEL, PANEL, ROW, TOP, GAP = 300, 360, 26, 64, 24
 TICKS = (2, 4, 0.5, 1.5, 3, 6, 8, 16, 32, 64, 0.8, 1.25)  # the roundest first
 LABEL_ROOM = 30
 
 STYLE = """
 text { font: 12px system-ui, sans-serif; fill: #24292f; }
 .quiet { fill: #57606a; } .grid { stroke: #d0d7de; } .even { stroke: #24292f; }
-.one { fill: #0b63c4; stroke: #0b63c4; } .two { fill: #b35900; stroke: #b35900; }
+.p0 { fill: #0b63c4; stroke: #0b63c4; } .p1 { fill: #6f42c1; stroke: #6f42c1; }
+.p2 { fill: #b35900; stroke: #b35900; } .p3 { fill: #1a7f37; stroke: #1a7f37; }
 @media (prefers-color-scheme: dark) {
   text { fill: #e6edf3; } .quiet { fill: #9198a1; } .grid { stroke: #3d444d; }
   .even { stroke: #e6edf3; }
-  .one { fill: #6cb6ff; stroke: #6cb6ff; } .two { fill: #f0a35e; stroke: #f0a35e; }
+  .p0 { fill: #6cb6ff; stroke: #6cb6ff; } .p1 { fill: #c297ff; stroke: #c297ff; }
+  .p2 { fill: #f0a35e; stroke: #f0a35e; } .p3 { fill: #56d364; stroke: #56d364; }
 }
 """
 
@@ -24,7 +28,8 @@ class Scale:
     """Logarithmic: twice as fast and half as fast are equally far from even."""
 
     def __init__(self, results):
-        ends = [x for r in results for x in r["runs"][-1]["interval"]]
+        ends = [x for r in results for peer in r["verdicts"]
+                for x in ask.beside(r, peer)[0]["interval"]]
         self.low = min(0.9, min(ends) * 0.97)
         self.high = max(1.5, max(ends) * 1.05)
 
@@ -42,38 +47,41 @@ class Scale:
 
 
 def ratios_svg(report):
-    results = [r for r in report["results"] if "error" not in r["runs"][-1]]
+    """On the best instruction set: a panel for each number of threads."""
+    results = [r for r in ask.select(report, isa="best") if r["verdicts"]]
     cells = list(dict.fromkeys(r["cell"] for r in results))
-    isas = list(dict.fromkeys(r["isa"] for r in results))
+    peers = ask.peers_of(report)
+    threads = ask.threads_of(report)
     scale = Scale(results)
-    width = LABEL + len(isas) * (PANEL + GAP) + GAP
+    width = LABEL + len(threads) * (PANEL + GAP) + GAP
     bottom = TOP + ROW * len(cells)
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {bottom + 44}" '
              f'width="{width}" height="{bottom + 44}" role="img">',
-             "<title>Time of torch's scaled_dot_product_attention divided by Polyhead's</title>",
-             f"<style>{STYLE}</style>", *legend(results)]
+             "<title>Time of each peer divided by Polyhead's</title>",
+             f"<style>{STYLE}</style>", *legend(peers)]
     for row, cell in enumerate(cells):
-        parts.append(f'<text x="{LABEL - 12}" y="{TOP + ROW * (row + 0.5) + 4}" '
+        y = TOP + ROW * row
+        parts.append(f'<line class="grid" x1="0" x2="{width}" y1="{y}" y2="{y}" '
+                     'stroke-opacity="0.4"/>')
+        parts.append(f'<text x="{LABEL - 12}" y="{y + ROW / 2 + 4}" '
                      f'text-anchor="end">{escape(cell)}</text>')
-    for column, isa in enumerate(isas):
+    for column, count in enumerate(threads):
         left = LABEL + column * (PANEL + GAP)
-        parts += panel(left, bottom, panel_title(report, isa), scale)
-        parts += [mark(r, left, TOP + ROW * (cells.index(r["cell"]) + 0.5), scale)
-                  for r in results if r["isa"] == isa]
+        parts += panel(left, bottom, f"{count} thread{'s' * (count > 1)}", scale)
+        for result in ask.select({"results": results}, threads=count):
+            top = TOP + ROW * cells.index(result["cell"])
+            parts += [mark(result, peer, (left, top + ROW * (peers.index(peer) + 1)
+                                          / (len(peers) + 1)), scale, peers.index(peer))
+                      for peer in result["verdicts"]]
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-def panel_title(report, isa):
-    names = {e["polyhead"]["isa"] for s, e in report["engines"].items() if s.startswith(isa + ",")}
-    return ", ".join(names) + (" (the best here)" if isa == "best" else " forced on both")
-
-
-def legend(results):
-    x = LABEL
-    for threads in sorted({r["threads"] for r in results}):
-        yield f'<circle class="{MARKS.get(threads, "two")}" cx="{x}" cy="14" r="4"/>'
-        yield f'<text x="{x + 10}" y="18">{threads} thread{"s" * (threads > 1)}</text>'
-        x += 90
+def legend(peers):
+    x = 12
+    for number, peer in enumerate(peers):
+        yield f'<circle class="p{number}" cx="{x}" cy="14" r="4"/>'
+        yield f'<text x="{x + 10}" y="18">{escape(NAMES.get(peer, peer))}</text>'
+        x += 130
     yield (f'<text class="quiet" x="{x + 10}" y="18">bars: 95 % interval; right of 1: '
            "Polyhead is faster</text>")
 
@@ -87,14 +95,14 @@ def panel(left, bottom, title, scale):
         yield (f'<text class="quiet" x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">'
                f"{tick:g}</text>")
     yield (f'<text class="quiet" x="{left + PANEL / 2}" y="{bottom + 36}" text-anchor="middle">'
-           "torch's time / ours</text>")
+           "the peer's time / ours</text>")
 
 
-def mark(result, left, y, scale):
-    run = result["runs"][-1]
-    style = MARKS.get(result["threads"], "two")
-    y += -5 if result["threads"] == 1 else 5
-    low, high = (left + scale(x) for x in run["interval"])
-    return (f'<g class="{style}"><title>{run["ratio"]:.2f}</title>'
-            f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{y}" y2="{y}" stroke-width="2"/>'
-            f'<circle cx="{left + scale(run["ratio"]):.1f}" cy="{y}" r="4"/></g>')
+def mark(result, peer, place, scale, number):
+    one, _ = ask.beside(result, peer)
+    left, y = place
+    low, high = (left + scale(x) for x in one["interval"])
+    title = f"{escape(NAMES.get(peer, peer))} {one['ratio']:.2f}"
+    return (f'<g class="p{number}"><title>{title}</title>'
+            f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{y:.1f}" y2="{y:.1f}" stroke-width="2"/>'
+            f'<circle cx="{left + scale(one["ratio"]):.1f}" cy="{y:.1f}" r="3"/></g>')

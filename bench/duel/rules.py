@@ -73,6 +73,7 @@ def beside(basis, ours, peer, kept):
     fastest = [min(one.seconds[name] for one in basis) for name in (peer, ours)]
     return {"ratio": statistics.median(ratios), "interval": [low, high],
             "min_time_ratio": fastest[0] / fastest[1], "cpu_ratio": statistics.median(cpu_ratios),
+            "cpu_interval": list(bootstrap_interval(cpu_ratios)),
             "verdict": verdict(kept, low, high)}
 
 

@@ -30,7 +30,8 @@ class ModuleInputs:
                  "separate": ("query", "key", "value")}[words.inputs]
         sizes = {"query": (words.q_len, words.embed_dim), "key": (words.kv_len, words.kdim),
                  "value": (words.kv_len, words.vdim)}
-        arrays = {name: words.read(f"{name}.f32", (words.batch, *sizes[name])) for name in set(names)}
+        arrays = {name: words.read(f"{name}.f32", (words.batch, *sizes[name]))
+                  for name in set(names)}
         return [(name, arrays[name]) for name in names]
 
     def read_masks(self):

@@ -1,4 +1,5 @@
-"""What every peer's worker shares: commands as in bench/worker/worker.cc, the choice among variants.
+"""What every peer's worker shares: commands as in bench/worker/worker.cc, and the choice among
+variants.
 
 A peer gives a function `variants(kind, words)` that returns {name: Variant}, all of which compute
 what the cell asks for, or raises NotOffered. The fastest of them is the one that is timed.
@@ -15,6 +16,7 @@ import numpy as np
 
 TRIALS = 3
 HOPELESS = 1.5  # times the best after one trial: not tried again
+LONG_SECONDS = 0.05
 
 
 class NotOffered(Exception):
@@ -66,13 +68,16 @@ def zeros(shape):
 
 
 def ranked(variants):
-    """Names, the fastest first; (name, seconds) of the first trial decide who is tried again."""
+    """Names, the fastest first. Slow ones are not tried as often: a call may take seconds."""
     best = {}
-    for _ in range(TRIALS):
+    for trial in range(TRIALS):
         limit = HOPELESS * min(best.values(), default=float("inf"))
         for name, variant in variants.items():
-            if best.get(name, 0.0) <= limit:
-                seconds = variant.timed(2)["seconds"] / 2
+            known = best.get(name, 0.0)
+            if known <= limit and not (known > LONG_SECONDS and trial > 1):
+                seconds = variant.timed(1)["seconds"]
+                if seconds < LONG_SECONDS:
+                    seconds = variant.timed(2)["seconds"] / 2
                 best[name] = min(seconds, best.get(name, seconds))
     return sorted(best, key=best.get)
 
