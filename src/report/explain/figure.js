@@ -29,7 +29,7 @@ function cellList({ numbers, kind, largest, columnLabels, mine }) {
 
 function tableOf(figure, from, to) {
   const { name, numbers, kind, largest, rowLabels, columnLabels, mine } = figure;
-  const head = element("tr", {}, element("th", { scope: "col" }, figure.corner || ""));
+  const head = element("tr", {}, element("th", { scope: "col" }, figure.corner));
   head.append(...columnLabels.map((label) => element("th", { scope: "col" }, visible(label))));
   const body = element("tbody");
   for (let i = from; i < to; ++i) {
@@ -55,7 +55,7 @@ function upright(figure) {
   if (figure.numbers.rows > 1) return figure;
   const turned = piece(figure.numbers.columns, 1, (i) => figure.numbers.at(0, i));
   const mine = figure.mine && ((i, j) => figure.mine(j, i));
-  const labels = { rowLabels: figure.columnLabels, columnLabels: figure.rowLabels };
+  const labels = { rowLabels: figure.columnLabels, columnLabels: ["number"], corner: "index" };
   return { ...figure, ...labels, numbers: turned, mine };
 }
 
@@ -154,6 +154,7 @@ function figureOf(given) {
   const { numbers } = given;
   const figure = {
     kind: "signed",
+    corner: "index",
     marks: [],
     largest: largestOf(numbers),
     key: given.name,

@@ -141,7 +141,7 @@ if (meta.steps.length) {
   showInTheme(state.theme);
   goTo(step);
 } else {
-  for (const id of ["choose", "steps", "part"]) byId(id).hidden = true;
+  for (const id of ["choose", "steps"]) byId(id).hidden = true;
   byId("nothing").hidden = false;
   showInTheme(state.theme);
 }

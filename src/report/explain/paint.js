@@ -41,7 +41,7 @@ function tintOf(kind, x, largest, theme) {
   const share = kind === "weights" ? Math.sqrt(x) : largest > 0 ? Math.abs(x) / largest : 0;
   const colour =
     kind === "weights" ? ramps[theme][3] : signedStops[theme][x < 0 ? 1 : 5];
-  const alpha = Math.round(90 * Math.min(1, share)).toString(16).padStart(2, "0");
+  const alpha = Math.round(64 * Math.min(1, share)).toString(16).padStart(2, "0");
   return `${colour}${alpha}`;
 }
 
