@@ -5,7 +5,12 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+
+from peers.parking import wait_until_parked
+
+PAUSE_SECONDS = 0.010  # at least
 
 # What forces an instruction set, by engine. Torch's own kernels, MKL and oneDNN each have a switch.
 FORCED_ISA = {
@@ -47,6 +52,11 @@ class Engine:
         if not line:
             raise EngineFailed(f"{self.name} ended at `{words[0]}`; what it said is above")
         return json.loads(line)
+
+    def park(self):
+        """After a slice, the threads of the one that ran go to sleep."""
+        time.sleep(PAUSE_SECONDS)
+        wait_until_parked(self.process.pid)
 
     def close(self):
         with contextlib.suppress(BrokenPipeError):  # it has ended by itself

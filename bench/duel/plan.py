@@ -1,6 +1,7 @@
 """What will be measured, and about how long that takes."""
 
-from duel.rounds import CELL_SECONDS, PAUSE_SECONDS, SLICE_SECONDS, rounds_wanted
+from duel.engine import PAUSE_SECONDS
+from duel.rounds import CELL_SECONDS, SLICE_SECONDS, rounds_wanted
 
 # Guesses of what a call reaches, and of the time besides the rounds: starting, inputs, truth,
 # choosing variants.

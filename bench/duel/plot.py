@@ -6,7 +6,7 @@ from html import escape
 from duel import report as ask
 from duel.tables import NAMES
 
-LABEL, PANEL, ROW, TOP, GAP = 300, 360, 26, 64, 24
+LABEL, PANEL, ROW, TOP, GAP = 330, 360, 26, 64, 24
 TICKS = (2, 4, 0.5, 1.5, 3, 6, 8, 16, 32, 64, 0.8, 1.25)  # the roundest first
 LABEL_ROOM = 30
 

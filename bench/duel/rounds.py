@@ -1,12 +1,9 @@
 """Rounds of one cell: probe, one slice of each engine in random order, probe."""
 
-import time
-
+from duel.engine import PAUSE_SECONDS
 from duel.rules import ENOUGH_ROUNDS, Round, is_quiet
 
 SLICE_SECONDS = 0.010
-# After a slice the threads of the one that ran still spin for a while: let them go to sleep.
-PAUSE_SECONDS = 0.010
 # Longer rounds are fewer, so that the grid ends in time; SPARE more are played for disturbed ones.
 CELL_SECONDS = 5.0
 SPARE = 1.1
@@ -22,6 +19,7 @@ def answer_of(engine, judge, cell, folder):
     """Seconds of the first call, and its outputs."""
     prefix = folder / engine.name.replace("@", "_")
     seconds = engine.ask("call", prefix)["seconds"]
+    engine.park()
     return seconds, judge.read(cell, prefix)
 
 
@@ -66,7 +64,7 @@ def calls_per_slice(engine):
     seconds = engine.ask("slice", 1)["seconds"]
     if seconds < SLICE_SECONDS:
         seconds = min(engine.ask("slice", 2)["seconds"] / 2 for _ in range(3))
-    time.sleep(PAUSE_SECONDS)
+    engine.park()
     return max(1, round(SLICE_SECONDS / seconds)), seconds
 
 
@@ -78,7 +76,7 @@ def play_round(team, engines, calls, rng):
         answer = engine.ask("slice", count)
         seconds[engine.name] = answer["seconds"] / count
         cpu_seconds[engine.name] = answer["cpu_seconds"] / count
-        time.sleep(PAUSE_SECONDS)
+        engine.park()
     return Round(seconds, cpu_seconds, before, team.probe())
 
 

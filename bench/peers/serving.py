@@ -8,11 +8,14 @@ what the cell asks for, or raises NotOffered. The fastest of them is the one tha
 import json
 import os
 import sys
+import threading
 import time
 from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
+
+from parking import wait_until_parked
 
 TRIALS = 3
 HOPELESS = 1.5  # times the best after one trial: not tried again
@@ -75,6 +78,7 @@ def ranked(variants):
         for name, variant in variants.items():
             known = best.get(name, 0.0)
             if known <= limit and not (known > LONG_SECONDS and trial > 1):
+                wait_until_parked("self", threading.get_native_id())  # each may have its own pool
                 seconds = variant.timed(1)["seconds"]
                 if seconds < LONG_SECONDS:
                     seconds = variant.timed(2)["seconds"] / 2
