@@ -261,8 +261,8 @@ polyhead_status polyhead_scratch_set_parameter(polyhead_scratch* scratch, const 
 /* Threads that a call may use, its own included: 1 to 1024. Results do not depend on it. */
 polyhead_status polyhead_set_num_threads(int32_t n);
 polyhead_status polyhead_get_num_threads(int32_t* out);
-/* "avx512", "avx2" or "baseline"; null if POLYHEAD_ISA names another. Valid until the next call of
- * it on this thread. */
+/* "avx512", "avx2", "neon" or "baseline"; null if POLYHEAD_ISA names another. Valid until
+ * the next call of it on this thread. */
 const char* polyhead_isa(void);
 /* Switches the whole process; not while another thread is inside the library. */
 polyhead_status polyhead_force_isa(const char* name);

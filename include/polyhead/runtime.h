@@ -10,8 +10,8 @@ namespace polyhead {
 
 const char* version();  // "0.1.0"
 
-// "avx512", "avx2" or "baseline". The best this CPU has, unless POLYHEAD_ISA names one. Throws
-// InvalidArgument if POLYHEAD_ISA names an unknown or unsupported one: there is no silent fallback.
+// "avx512", "avx2", "neon" or "baseline". The best this CPU has, unless POLYHEAD_ISA names one.
+// Throws InvalidArgument if that is unknown or not supported here: there is no silent fallback.
 std::string isa();
 std::vector<std::string> available_isas();  // best first
 // Switches the whole process; not while another thread is inside the library.

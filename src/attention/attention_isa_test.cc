@@ -1,5 +1,5 @@
 // AVX2 and AVX-512 give each other's bits, in float32 and float64; the baseline keeps the accuracy
-// only, which the sweep checks.
+// only, which the sweep checks. NEON is held to them by tests/canonical.
 #include <string>
 #include <vector>
 

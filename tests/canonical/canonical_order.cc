@@ -206,7 +206,7 @@ void finish_row(const Vector& v, const State<T>& total, const Row<T>& row, size_
   const size_t columns = row.probs.size();
   for (size_t c = 0; c < columns; ++c) {
     const T p = row.probs[c];
-    T weight = p == 0 ? T{0} : (p * factor(row.m_at[c], total.m)) * inverse;
+    T weight = (p == 0 ? T{0} : p * factor(row.m_at[c], total.m)) * inverse;
     if (empty) weight = for_empty;
     to->weights[n * columns + c] = weight + T{0};
   }

@@ -1,0 +1,41 @@
+#!/usr/bin/env python3
+"""Prints test vectors of docs/canonical_order.md, drawn at random and without digests.
+
+    tests/canonical/random_vectors.py 1000 >rows.txt
+    canonical_order rows.txt --print >vectors.txt      fills them in
+    POLYHEAD_CANONICAL_VECTORS=vectors.txt canonical_order_test
+"""
+import random
+import sys
+
+
+def some_masks(draw):
+    return ''.join(draw.sample('trbckfdi', draw.choice([0, 0, 1, 1, 2, 3]))) or '-'
+
+
+def linear(draw, name, dtype):
+    rows, k, n = draw.randint(1, 70), draw.randint(1, 300), draw.randint(1, 200)
+    return f'linear {name} {dtype} 1 1 1 {rows} 0 0 {k} {n} - plain - zero - ? ? ?'
+
+
+def attention(draw, name, dtype):
+    kv_heads, q_len = draw.randint(1, 2), draw.randint(1, 70)
+    heads = kv_heads * draw.randint(1, 3)
+    kv_len = draw.randint(1000, 2200) if draw.random() < 0.1 else draw.randint(1, 150)
+    widths = f'{draw.randint(0, 8)} {draw.randint(1, 70)} {draw.randint(1, 70)}'
+    scale = draw.choice(['-', '-', '0.37', '1'])
+    regime = draw.choice(['plain', 'peaked', 'rising', 'falling', 'poisoned'])
+    words = [draw.choice(['zero', 'nan']), draw.choice(['heads', 'mean', '-'])]
+    return (f'attention {name} {dtype} {draw.randint(1, 2)} {heads} {kv_heads} {q_len} {kv_len} '
+            f'{widths} {scale} {regime} {some_masks(draw)} {" ".join(words)} ? ? ?')
+
+
+def main():
+    draw = random.Random(20)
+    for n in range(int(sys.argv[1])):
+        op = linear if n % 8 == 0 else attention
+        print(op(draw, f'random_{n}', draw.choice(['float32', 'float64'])))
+
+
+if __name__ == '__main__':
+    main()
