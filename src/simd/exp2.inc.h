@@ -37,7 +37,7 @@ POLYHEAD_INLINE V exp2_by_exponent(V t, V floor_t) {
   typedef Word Bits __attribute__((vector_size(sizeof(V))));
   constexpr int kMantissaBits = sizeof(T) == 4 ? 23 : 52;
   // Puts an integer into the low bits, the exponent's bias added.
-  constexpr T kShift = sizeof(T) == 4 ? 0x1.8p23 + 127 : 0x1.8p52 + 1023;
+  constexpr T kShift = static_cast<T>(sizeof(T) == 4 ? 0x1.8p23 + 127 : 0x1.8p52 + 1023);
   // The subtraction rounded down, as vreduce does it: one step back where it was rounded up.
   const V rounded = t - floor_t;
   const Bits down = bit_cast<Bits>((floor_t + rounded) > t);  // -1 where true

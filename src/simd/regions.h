@@ -24,6 +24,8 @@
 #define POLYHEAD_ON_ISA(isa, ...)                                  \
   ((isa) == ::polyhead::Isa::kNeon ? ::polyhead::neon::__VA_ARGS__ \
                                    : ::polyhead::baseline::__VA_ARGS__)
-#else
-#define POLYHEAD_ON_ISA(isa, ...) (static_cast<void>(isa), ::polyhead::baseline::__VA_ARGS__)
+#else  // one choice; it is still a choice, so that `isa` is used and name<T> has one meaning
+#define POLYHEAD_ON_ISA(isa, ...)                                          \
+  ((isa) == ::polyhead::Isa::kBaseline ? ::polyhead::baseline::__VA_ARGS__ \
+                                       : ::polyhead::baseline::__VA_ARGS__)
 #endif
