@@ -40,7 +40,7 @@ void expect_each_once(size_t count) {
 TEST_F(ThreadPool, RunsEachTaskOnce) {
   for (int threads : {1, 2, 3, 7}) {
     set_num_threads(threads);
-    for (size_t count : {0, 1, 2, 3, 100, 1000}) expect_each_once(count);
+    for (size_t count : {0U, 1U, 2U, 3U, 100U, 1000U}) expect_each_once(count);
   }
 }
 
