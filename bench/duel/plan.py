@@ -1,20 +1,22 @@
 """What will be measured, and about how long that takes."""
 
 from duel.engine import PAUSE_SECONDS
-from duel.rounds import CELL_SECONDS, SLICE_SECONDS, rounds_wanted
+from duel.rounds import SLICE_SECONDS, rounds_wanted
 
-# Guesses of what a call reaches, and of the time besides the rounds: starting, inputs, truth,
-# choosing variants.
-GFLOPS = {"best": 80e9, "avx2": 60e9}
-SET_UP_SECONDS = 1.5
+# Guesses: what a call reaches on average over the engines, and the time besides the rounds, for
+# inputs, truth and choosing among a peer's variants.
+GFLOPS = {"best": 90e9, "avx2": 70e9}
+SET_UP_SECONDS = 0.7  # of each engine
+SET_UP_CALLS = 8
 PROBE_SECONDS = 0.006
 
 
 def seconds_of(cell, isa, threads, engines, limits):
     one_call = cell.flops / (GFLOPS[isa] * threads)
     round_seconds = engines * (max(SLICE_SECONDS, one_call) + PAUSE_SECONDS) + PROBE_SECONDS
-    rounds = min(limits[0], rounds_wanted(limits[0], round_seconds, CELL_SECONDS))
-    return SET_UP_SECONDS + engines * 5 * one_call + rounds * round_seconds
+    rounds = rounds_wanted(limits[0], round_seconds)
+    set_up = engines * (SET_UP_SECONDS + SET_UP_CALLS * one_call)
+    return set_up + rounds * round_seconds
 
 
 def text(match):

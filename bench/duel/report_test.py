@@ -101,7 +101,7 @@ class Pages(unittest.TestCase):
 class Rounds(unittest.TestCase):
     def test_long_rounds_are_fewer_but_enough(self):
         self.assertEqual(rounds.rounds_wanted(30, 0.05), 30)
-        self.assertEqual(rounds.rounds_wanted(30, 0.25), 20)
+        self.assertEqual(rounds.rounds_wanted(30, 0.2), 20)
         self.assertGreater(rounds.rounds_wanted(30, 3.0), 15)
         self.assertEqual(rounds.rounds_wanted(3, 3.0), 3)
 

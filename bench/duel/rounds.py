@@ -5,7 +5,7 @@ from duel.rules import ENOUGH_ROUNDS, Round, is_quiet
 
 SLICE_SECONDS = 0.010
 # Longer rounds are fewer, so that the grid ends in time; SPARE more are played for disturbed ones.
-CELL_SECONDS = 5.0
+CELL_SECONDS = 4.0
 SPARE = 1.1
 
 
