@@ -1,4 +1,5 @@
 // attention_forward on the cell's query, key and value.
+#include <array>
 #include <stdexcept>
 
 #include <polyhead/attention.h>

@@ -30,38 +30,21 @@ MultiheadAttention make_mha(const Words& words) {
 class ModuleProblem final : public Problem {
  public:
   explicit ModuleProblem(const Words& words) : mha_(make_mha(words)) {
-    const std::string folder = words.text("folder");
-    const int64_t batch = words.number("batch"), q_len = words.number("q_len");
-    const int64_t kv_len = words.number("kv_len"), heads = words.number("num_heads");
-    const auto read = [&](const char* name, DType dtype, std::initializer_list<int64_t> shape) {
-      return read_tensor(folder + "/" + name, dtype, Shape(shape.begin(), shape.size()));
-    };
-    query_ = read("query.f32", DType::kFloat32, {batch, q_len, words.number("embed_dim")});
+    const int64_t batch = words.number("batch"), kv_len = words.number("kv_len");
     const std::string inputs = words.text("inputs");
+    query_ = read(words, "query.f32", DType::kFloat32,
+                  {batch, words.number("q_len"), words.number("embed_dim")});
     if (inputs != "self") {
-      key_ = read("key.f32", DType::kFloat32, {batch, kv_len, words.number("kdim")});
+      key_ = read(words, "key.f32", DType::kFloat32, {batch, kv_len, words.number("kdim")});
     }
     if (inputs == "separate") {
-      value_ = read("value.f32", DType::kFloat32, {batch, kv_len, words.number("vdim")});
+      value_ = read(words, "value.f32", DType::kFloat32, {batch, kv_len, words.number("vdim")});
     }
     key_view_ = inputs == "self" ? query_.view() : key_.view();
     value_view_ = inputs == "separate" ? value_.view() : key_view_;
     out_ = Tensor(DType::kFloat32, query_.shape());
-
-    const std::string mask = words.text("mask"), weights = words.text("weights");
-    options_.is_causal = mask == "causal";
-    if (mask == "float") mask_ = read("mask.f32", DType::kFloat32, {q_len, kv_len});
-    if (mask == "bool") mask_ = read("mask.u8", DType::kBool, {q_len, kv_len});
-    if (mask == "padding") padding_ = read("mask.u8", DType::kBool, {batch, kv_len});
-    options_.attn_mask = mask_;
-    options_.key_padding_mask = padding_;
-    if (weights == "average") {
-      options_.need_weights = WeightsMode::kAverage;
-      weights_ = Tensor(DType::kFloat32, {batch, q_len, kv_len});
-    } else if (weights == "per_head") {
-      options_.need_weights = WeightsMode::kPerHead;
-      weights_ = Tensor(DType::kFloat32, {batch, heads, q_len, kv_len});
-    }
+    take_masks(words);
+    take_weights(words);
   }
 
   void run() override {
@@ -74,6 +57,38 @@ class ModuleProblem final : public Problem {
   }
 
  private:
+  static Tensor read(const Words& words, const std::string& name, DType dtype,
+                     std::initializer_list<int64_t> shape) {
+    return read_tensor(words.text("folder") + "/" + name, dtype,
+                       Shape(shape.begin(), shape.size()));
+  }
+
+  void take_masks(const Words& words) {
+    const std::string mask = words.text("mask");
+    const int64_t q_len = words.number("q_len"), kv_len = words.number("kv_len");
+    if (mask == "float") mask_ = read(words, "mask.f32", DType::kFloat32, {q_len, kv_len});
+    if (mask == "bool") mask_ = read(words, "mask.u8", DType::kBool, {q_len, kv_len});
+    if (mask == "padding") {
+      padding_ = read(words, "mask.u8", DType::kBool, {words.number("batch"), kv_len});
+    }
+    options_.is_causal = mask == "causal";
+    options_.attn_mask = mask_;
+    options_.key_padding_mask = padding_;
+  }
+
+  void take_weights(const Words& words) {
+    const std::string weights = words.text("weights");
+    const int64_t batch = words.number("batch"), heads = words.number("num_heads");
+    const int64_t q_len = words.number("q_len"), kv_len = words.number("kv_len");
+    if (weights == "average") {
+      options_.need_weights = WeightsMode::kAverage;
+      weights_ = Tensor(DType::kFloat32, {batch, q_len, kv_len});
+    } else if (weights == "per_head") {
+      options_.need_weights = WeightsMode::kPerHead;
+      weights_ = Tensor(DType::kFloat32, {batch, heads, q_len, kv_len});
+    }
+  }
+
   MultiheadAttention mha_;
   Tensor query_, key_, value_, mask_, padding_, out_, weights_;
   ConstTensorView key_view_, value_view_;

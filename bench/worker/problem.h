@@ -1,6 +1,8 @@
 // What the worker times: inputs out of files, one call, outputs into files.
 #pragma once
 
+#include <cstdint>
+#include <istream>
 #include <map>
 #include <memory>
 #include <string>
