@@ -4,7 +4,9 @@ function(polyhead_compile_options target)
   # Contraction off: a*b+c stays two roundings on every ISA; fused ones are written fma(a, b, c).
   target_compile_options(${target} PRIVATE -ffp-contract=off)
   if(POLYHEAD_DEVELOPER)
-    target_compile_options(${target} PRIVATE -Wall -Wextra -Wconversion -Wshadow -Werror)
+    # To clang, -Wconversion in C++ means signs as well.
+    target_compile_options(${target} PRIVATE -Wall -Wextra -Wconversion -Wshadow -Werror
+      $<$<COMPILE_LANG_AND_ID:CXX,Clang>:-Wno-sign-conversion>)
   endif()
   if(POLYHEAD_SANITIZE)
     # Instrumented code misleads GCC's flow analysis (mismatched new and delete, maybe uninitialised):

@@ -199,6 +199,50 @@ TEST_P(AttentionBits, WithWeightsOrWithout) {
   }
 }
 
+// The weights of the heads, summed in their order and divided, each step rounded to the dtype.
+Tensor mean_over_heads(const ConstTensorView& weights) {
+  const int64_t heads = weights.size(1);
+  Tensor mean(weights.dtype(), {weights.size(0), weights.size(2), weights.size(3)});
+  const auto rounded = [&](double x) {
+    return weights.dtype() == DType::kFloat32 ? static_cast<double>(static_cast<float>(x)) : x;
+  };
+  for_each_index(mean.shape(), [&](const Index& at) {
+    double sum = read(weights, {at[0], 0, at[1], at[2]});
+    for (int64_t h = 1; h < heads; ++h) {
+      sum = rounded(sum + read(weights, {at[0], h, at[1], at[2]}));
+    }
+    write(mean.view(), at, rounded(sum / static_cast<double>(heads)));
+  });
+  return mean;
+}
+
+// Enough queries that a task has several tiles, with a short one at the end of the last task.
+TEST_P(AttentionBits, AveragedWeightsAreTheMeanInTheOrderOfTheHeads) {
+  const Threads one(1);
+  for (int64_t heads : {1, 2, 5}) {
+    AttentionCase spec = {.heads = heads,
+                          .kv_heads = 1,
+                          .q_len = 1700,
+                          .kv_len = 29,
+                          .head_dim = 8,
+                          .dtype = GetParam(),
+                          .regime = Regime::kPeaked,
+                          .masks = {{.dims = "hls"}, {.kind = kCausal}}};
+    spec.extra = 1;
+    spec.weights = WeightsMode::kPerHead;
+    const AttentionProblem problem(spec);
+    AttentionCall averaged = problem.call();
+    averaged.weights_mode = WeightsMode::kAverage;
+    for_each_isa([&](const std::string& isa) {
+      const AttentionRun each = run_attention_case(problem.call());
+      const AttentionRun mean = run_attention_case(averaged);
+      const std::string what = isa + ", heads " + std::to_string(heads);
+      expect_same_bits(mean.weights.view(), mean_over_heads(each.weights.view()).view(), what);
+      expect_same_bits(mean.out.view(), each.out.view(), what);
+    });
+  }
+}
+
 TEST_P(AttentionBits, EveryStorageOfInputsMasksAndOutputs) {
   AttentionCase spec = usual();
   spec.weights = WeightsMode::kPerHead;

@@ -58,9 +58,6 @@ AttentionTile<T> tile_of(const AttentionCall& call) {
   if (call.weights_mode != WeightsMode::kNone) {
     tile.weights.data = static_cast<T*>(call.outputs.weights.data());
   }
-  if (call.weights_mode == WeightsMode::kAverage) {
-    tile.heads_to_average = static_cast<size_t>(call.num_heads());
-  }
   return tile;
 }
 
@@ -99,6 +96,7 @@ void run_rows(const AttentionCall& call, const AttentionKernel<T>& kernel, const
   place_masks(call, at, masks, tile);
   tile->rows = static_cast<size_t>(
       std::min<int64_t>(call.q_len() - row, static_cast<int64_t>(kernel.max_rows)));
+  tile->max_rows = std::max(tile->max_rows, tile->rows);
   tile->query = matrix<T>(call.query, batch, head, row);
   tile->key = matrix<T>(call.key, batch, kv_head, 0);
   tile->value = matrix<T>(call.value, batch, kv_head, 0);
@@ -118,52 +116,98 @@ void run_rows(const AttentionCall& call, const AttentionKernel<T>& kernel, const
   } else if (call.weights_mode == WeightsMode::kAverage) {
     tile->weights = {const_cast<T*>(offset<T>(weights, batch, row, 0)), weights.stride(1),
                      weights.stride(2)};
-    tile->head = static_cast<size_t>(head);
   }
   kernel.run(*tile, workspace);
 }
 
-// Tasks: (batch, heads in steps of heads_per_task, query tile), so that the keys and values of a
-// head stay in cache from tile to tile; the last tile first, since causal ones grow longer with the
-// row.
+double attention_flops(const AttentionCall& call) {
+  return 2.0 * static_cast<double>(call.batch() * call.num_heads()) *
+         static_cast<double>(call.q_len()) * static_cast<double>(call.kv_len()) *
+         static_cast<double>(call.head_dim() + call.v_head_dim());
+}
+
+// Tasks: (batch, head, query tile), so that the keys and values of a head stay in cache from tile
+// to tile; the last tile first, since causal ones grow longer with the row.
 template <class T>
-void run_tiled(const AttentionCall& call, int64_t heads_per_task) {
-  if (call.batch() * call.num_heads() * call.q_len() == 0) return;
+void run_by_head(const AttentionCall& call) {
   const AttentionKernel<T> kernel = attention_kernel<T>(active_isa());
   const AttentionTile<T> shape = tile_of<T>(call);
   const auto rows = static_cast<int64_t>(kernel.max_rows);
-  const int64_t groups = call.num_heads() / heads_per_task;
-  const int64_t tiles = (call.q_len() + rows - 1) / rows;
-  const double flops = 2.0 * static_cast<double>(call.batch() * call.num_heads()) *
-                       static_cast<double>(call.q_len()) * static_cast<double>(call.kv_len()) *
-                       static_cast<double>(call.head_dim() + call.v_head_dim());
+  const int64_t heads = call.num_heads(), tiles = (call.q_len() + rows - 1) / rows;
   parallel_tasks(
-      static_cast<size_t>(tiles * call.batch() * groups), flops,
+      static_cast<size_t>(call.batch() * heads * tiles), attention_flops(call),
       attention_workspace_bytes(shape, kernel.max_rows), [&](size_t task, std::byte* workspace) {
         const auto n = static_cast<int64_t>(task);
-        const int64_t group = n / tiles % groups, batch = n / tiles / groups;
         const int64_t row = (tiles - 1 - n % tiles) * rows;
         AttentionTile<T> tile = shape;
-        for (int64_t h = 0; h < heads_per_task; ++h) {
-          run_rows(call, kernel, {batch, group * heads_per_task + h, row}, &tile, workspace);
-        }
+        run_rows(call, kernel, {n / tiles / heads, n / tiles % heads, row}, &tile, workspace);
       });
 }
 
-void run_either(const AttentionCall& call, int64_t heads_per_task) {
-  if (call.query.dtype() == DType::kFloat32) {
-    run_tiled<float>(call, heads_per_task);
-  } else {
-    run_tiled<double>(call, heads_per_task);
+// All heads of the queries [first.row, end), head after head. Behind the workspace lies an
+// AverageStep::sum for each tile of them.
+template <class T>
+void run_heads(const AttentionCall& call, const AttentionKernel<T>& kernel, const Place& first,
+               int64_t end, const AttentionTile<T>& shape, std::byte* workspace) {
+  const size_t sum_bytes = attention_sum_bytes(shape, kernel.max_rows);
+  const bool average = call.weights_mode == WeightsMode::kAverage;
+  AttentionTile<T> tile = shape;
+  AverageStep<T>& step = tile.average;
+  step.num_heads = static_cast<size_t>(call.num_heads());
+  for (int64_t head = 0; head < call.num_heads(); ++head) {
+    step.first_head = head == 0;
+    step.last_head = head + 1 == call.num_heads();
+    std::byte* sum = workspace + attention_workspace_bytes(shape, kernel.max_rows);
+    for (int64_t row = first.row; row < end; row += static_cast<int64_t>(kernel.max_rows)) {
+      tile.keys_are_far = row == first.row;
+      step.sum = average ? reinterpret_cast<T*>(sum) : nullptr;
+      run_rows(call, kernel, {first.batch, head, row}, &tile, workspace);
+      step.left = step.last_head ? nullptr : step.sum;
+      step.left_by_first = step.first_head;
+      sum += sum_bytes;
+    }
   }
+}
+
+// Tasks: (batch, some query tiles), all heads of them. The keys and values of a head, once fetched,
+// serve all tiles of a task; but each thread shall get several tasks.
+template <class T>
+void run_all_heads(const AttentionCall& call) {
+  const AttentionKernel<T> kernel = attention_kernel<T>(active_isa());
+  const AttentionTile<T> shape = tile_of<T>(call);
+  const auto tile_rows = static_cast<int64_t>(kernel.max_rows);
+  const int64_t all_tiles = call.batch() * ((call.q_len() + tile_rows - 1) / tile_rows);
+  const int64_t tiles = std::clamp<int64_t>(all_tiles / (8 * num_threads()), 1, 4);
+  const int64_t rows = tiles * tile_rows, tasks = (call.q_len() + rows - 1) / rows;
+  size_t bytes = attention_workspace_bytes(shape, kernel.max_rows);
+  if (call.weights_mode == WeightsMode::kAverage) {
+    bytes += static_cast<size_t>(tiles) * attention_sum_bytes(shape, kernel.max_rows);
+  }
+  parallel_tasks(static_cast<size_t>(call.batch() * tasks), attention_flops(call), bytes,
+                 [&](size_t task, std::byte* workspace) {
+                   const auto n = static_cast<int64_t>(task);
+                   const int64_t row = (tasks - 1 - n % tasks) * rows;
+                   run_heads(call, kernel, {n / tasks, 0, row}, std::min(call.q_len(), row + rows),
+                             shape, workspace);
+                 });
+}
+
+void run_tiled(const AttentionCall& call, void (*run_float)(const AttentionCall&),
+               void (*run_double)(const AttentionCall&)) {
+  if (call.batch() * call.num_heads() * call.q_len() == 0) return;
+  call.query.dtype() == DType::kFloat32 ? run_float(call) : run_double(call);
 }
 
 }  // namespace
 
 bool tiled_supports(const AttentionCall& call) { return call.masks.size() <= kMaxTileMasks; }
 
-void run_tile_per_head(const AttentionCall& call) { run_either(call, 1); }
+void run_tile_per_head(const AttentionCall& call) {
+  run_tiled(call, run_by_head<float>, run_by_head<double>);
+}
 
-void run_tile_all_heads(const AttentionCall& call) { run_either(call, call.num_heads()); }
+void run_tile_all_heads(const AttentionCall& call) {
+  run_tiled(call, run_all_heads<float>, run_all_heads<double>);
+}
 
 }  // namespace polyhead

@@ -1,10 +1,12 @@
 // The forward tile: attention_forward.h says what it computes, and in which order.
 // clang-format off: in this order
+#include "kernels/row.body.h"
 #include "kernels/attention_tile.body.h"
 #include "kernels/attention_load.body.h"
 #include "kernels/attention_values.body.h"
 #include "kernels/attention_scores.body.h"
 #include "kernels/attention_mask.body.h"
+#include "kernels/attention_average.body.h"
 #include "kernels/attention_store.body.h"
 // clang-format on
 
@@ -12,7 +14,10 @@
 template <class T, int NV>
 POLYHEAD_INLINE T* probs_of(Tile<T, NV>& tile, size_t granule_index) {
   constexpr size_t kSize = kGranule * Tile<T, NV>::kWidth;
-  if (tile.in.weights.data != nullptr) return tile.scratch.probs + granule_index * kSize;
+  if (tile.in.weights.data != nullptr) {
+    collect_weights(tile, granule_index);
+    return tile.scratch.probs + granule_index * kSize;
+  }
   tile.next_slot = tile.next_slot + 1 < tile.pending_limit ? tile.next_slot + 1 : 0;
   return tile.scratch.probs + static_cast<size_t>(tile.next_slot) * kSize;
 }
@@ -56,8 +61,7 @@ POLYHEAD_INLINE Granule<T> granule_at(const Strided<const T>& key, const Strided
 template <class T, int NV>
 POLYHEAD_INLINE void skip_granule(Tile<T, NV>& tile, size_t granule_index) {
   if (tile.in.weights.data == nullptr) return;
-  constexpr size_t kSize = kGranule * Tile<T, NV>::kWidth;
-  __builtin_memset(tile.scratch.probs + granule_index * kSize, 0, kSize * sizeof(T));
+  __builtin_memset(probs_of(tile, granule_index), 0, kGranule * Tile<T, NV>::kWidth * sizeof(T));
   keep_maximum(tile, granule_index);
 }
 
@@ -75,6 +79,10 @@ POLYHEAD_INLINE void fold_key_granule(Tile<T, NV>& tile, size_t first) {
     const Visibility seen = prepare_bias(tile, first, granule.count);
     if (seen == Visibility::kNone) return skip_granule(tile, first / kGranule);
     granule.has_bias = seen == Visibility::kSome;
+  }
+  if (in.keys_are_far && first + (kAhead + 1) * kGranule <= in.kv_len) {
+    prefetch_rows(in.key, first + kAhead * kGranule, kGranule, in.head_dim);
+    prefetch_rows(in.value, first + kAhead * kGranule, kGranule, in.v_head_dim);
   }
   if (tile.num_pending == tile.pending_limit) drain_pending(tile);
   granule.probs = probs_of(tile, first / kGranule);
@@ -124,7 +132,7 @@ TileScratch<T> carve_scratch(const AttentionTile<T>& in, size_t width, std::byte
     return at;
   };
   const bool weights = in.weights.data != nullptr;
-  const size_t granules = (in.kv_len + kGranule - 1) / kGranule + (in.num_extra > 0);
+  const size_t granules = num_granules(in);
   TileScratch<T> scratch{};
   scratch.query = take(in.head_dim);
   scratch.out = take(in.v_head_dim);
@@ -132,7 +140,7 @@ TileScratch<T> carve_scratch(const AttentionTile<T>& in, size_t width, std::byte
   scratch.bias = take(kGranule);
   scratch.probs = take(kGranule * (weights ? granules : size_t{kMaxPending}));
   scratch.maxima = take(weights ? granules : 0);
-  scratch.average = take(in.heads_to_average > 0 ? granules * kGranule : 0);
+  scratch.left = take(weights ? 3 : 0);
   *bytes = used;
   return scratch;
 }
@@ -147,8 +155,7 @@ void run_tile(const AttentionTile<T>& in, std::byte* workspace) {
   fold_keys(tile);
   fold_extra(tile);
   const Normaliser<T, NV> normaliser(tile);
-  store_transposed(tile, tile.scratch.total, in.out, in.v_head_dim, normaliser.factor,
-                   normaliser.offset);
+  store_out(tile, normaliser);
   if (in.lse != nullptr) store_lse(tile);
   if (in.weights.data != nullptr) store_weights(tile, normaliser);
 }
@@ -156,8 +163,8 @@ void run_tile(const AttentionTile<T>& in, std::byte* workspace) {
 // As few vectors of lanes as the rows need: short sequences pad little.
 template <class T>
 void run_attention_tile(const AttentionTile<T>& in, std::byte* workspace) noexcept {
-  if (in.rows <= kLanes<T>) return run_tile<T, 1>(in, workspace);
-  if (in.rows <= 2 * kLanes<T>) return run_tile<T, 2>(in, workspace);
+  if (in.max_rows <= kLanes<T>) return run_tile<T, 1>(in, workspace);
+  if (in.max_rows <= 2 * kLanes<T>) return run_tile<T, 2>(in, workspace);
   run_tile<T, 3>(in, workspace);
 }
 

@@ -55,12 +55,28 @@ struct TileMask {
 inline constexpr int kMaxTileMasks = 8;
 inline constexpr ptrdiff_t kNotCausal = PTRDIFF_MAX / 2;
 
+// Averaged weights come about over the tiles of a task: all heads of some query ranges, with one
+// workspace, in head order. What a head's probabilities become is known only after its last key,
+// and a pass over them then would wait for L2. So they are left in the workspace, and the next tile
+// adds them to the sum they belong to, granule by granule, where it needs the place: its arithmetic
+// hides the traffic. The last head of a range stores the mean.
+template <class T>
+struct AverageStep {
+  T* sum = nullptr;      // [columns, W] over the heads before this one; null: no average
+  size_t num_heads = 0;  // of all
+  bool first_head = false, last_head = false;
+  T* left = nullptr;  // the sum for what the tile before left in the workspace; null: nothing
+  bool left_by_first = false;
+};
+
 template <class T>
 struct AttentionTile {
   Strided<const T> query, key, value;
   Strided<T> out;
   Strided<const T> extra_key, extra_value;  // appended columns, never masked
   size_t rows = 0, kv_len = 0, num_extra = 0, head_dim = 0, v_head_dim = 0;
+  bool keys_are_far = false;  // the first tile of a head: fetch keys and values ahead of their use
+  size_t max_rows = 0;        // of the tiles that share a workspace: it decides W
   T scale = 1;
   ptrdiff_t causal_limit = kNotCausal;  // row r sees the keys j <= causal_limit + r
   const TileMask* masks = nullptr;
@@ -68,10 +84,8 @@ struct AttentionTile {
   bool empty_rows_nan = false;
   T* lse = nullptr;  // null: not wanted
   ptrdiff_t lse_stride = 0;
-  // Weights [rows, S + X]; data null: not wanted. With heads_to_average = H > 0, call the H tiles
-  // of one query range in head order with the same workspace: the last one stores the mean.
-  Strided<T> weights;
-  size_t head = 0, heads_to_average = 0;
+  Strided<T> weights;  // [rows, S + X] of one head, or the mean over heads; data null: not wanted
+  AverageStep<T> average;
 };
 
 template <class T>
@@ -86,5 +100,8 @@ AttentionKernel<T> attention_kernel(Isa isa);
 // Bytes of workspace for any tile of this shape, 64-byte aligned. columns = S + X.
 template <class T>
 size_t attention_workspace_bytes(const AttentionTile<T>& shape, size_t max_rows);
+// Bytes of one AverageStep::sum.
+template <class T>
+size_t attention_sum_bytes(const AttentionTile<T>& shape, size_t max_rows);
 
 }  // namespace polyhead

@@ -1,16 +1,5 @@
 // Into the tile: rows of a matrix in memory become lanes.
 
-POLYHEAD_INLINE size_t at_most(size_t n, size_t limit) { return n < limit ? n : limit; }
-
-// n <= lanes elements, any column stride; the other lanes are 0.
-template <class T>
-POLYHEAD_INLINE Vec<T> load_row(const T* from, ptrdiff_t column_stride, size_t n) {
-  if (column_stride == 1) return n == kLanes<T> ? load(from) : load_part(from, n);
-  T row[kLanes<T>] = {};
-  for (size_t c = 0; c < n; ++c) row[c] = from[static_cast<ptrdiff_t>(c) * column_stride];
-  return load(row);
-}
-
 // Transposes [rows of the tile, columns]: calls use(column, first lane, vector of that column); the
 // lanes past the last row are 0.
 template <class T, int NV, class Use>
@@ -52,4 +41,15 @@ __attribute__((noinline)) void load_query(Tile<T, NV>& tile) {
   for_each_column(tile, tile.in.query, tile.in.head_dim, [&](size_t d, size_t lane, Vec<T> q) {
     store(query + d * Tile<T, NV>::kWidth + lane, q * scale);
   });
+}
+
+// Asks for `count` rows from `first` on, as far as there are so many.
+template <class T>
+POLYHEAD_INLINE void prefetch_rows(const Strided<const T>& matrix, size_t first, size_t count,
+                                   size_t columns) {
+  constexpr size_t kLine = 64 / sizeof(T);
+  for (size_t row = first; row < first + count; ++row) {
+    const T* at = matrix.data + static_cast<ptrdiff_t>(row) * matrix.row_stride;
+    for (size_t c = 0; c < columns; c += kLine) __builtin_prefetch(at + c);
+  }
 }

@@ -2,6 +2,7 @@
 
 inline constexpr int kGranule = 8;      // keys between two looks at the maximum, on every ISA
 inline constexpr size_t kChunk = 1024;  // keys that have an m, l and out of their own
+inline constexpr size_t kAhead = 8;     // granules from a prefetch to its use: some us
 inline constexpr int kMaxPending = 8;   // granules of probs between two passes over value
 
 template <class T>
@@ -13,17 +14,24 @@ inline constexpr T kLag = 16;
 template <class T>
 inline constexpr T kLog2E = static_cast<T>(1.4426950408889634074);
 
+// Of the keys, and one for the appended columns.
+template <class T>
+POLYHEAD_INLINE size_t num_granules(const AttentionTile<T>& in) {
+  return (in.kv_len + kGranule - 1) / kGranule + (in.num_extra > 0);
+}
+
 // All arrays are [n, W], W = lanes of the tile. probs: W lanes of the pending keys, or, when
 // weights are wanted, of all columns (the appended ones start at a multiple of 8).
 template <class T>
 struct TileScratch {
-  T* query;    // [D, W] transposed, times scale
-  T* out;      // [Dv, W] of the running chunk
-  T* total;    // [Dv, W] of the chunks before it
-  T* bias;     // [8, W] summed masks of one granule
-  T* probs;    // [64 or columns, W]
-  T* maxima;   // [granules, W] the m that each granule's probs were made with; weights only
-  T* average;  // [columns, W] sum of the weights over heads; averaged weights only
+  T* query;   // [D, W] transposed, times scale
+  T* out;     // [Dv, W] of the running chunk
+  T* total;   // [Dv, W] of the chunks before it
+  T* bias;    // [8, W] summed masks of one granule
+  T* probs;   // [64 or columns, W]
+  T* maxima;  // [granules, W] the m that each granule's probs were made with; weights only
+  T* left;    // [3, W] of what waits for the next tile: m, and what probs are multiplied with and
+              // added; weights only
 };
 
 // Probabilities that have not met their values yet.

@@ -1,9 +1,10 @@
-// out[m][n] = bias[n] + sum_k a[m][k] * weight[n][k]: the projections of attention.
+// out[m][n] = sum_k a[m][k] * weight[n][k] + bias[n]: the projections of attention.
 //
-// a [M, K] and out [M, N], rows anywhere (RowMap), any column stride; weight [N, K] packed once by
-// pack_weight into panels of 192 bytes' worth of output columns, [N / panel][K][panel], the same
-// layout for every ISA; bias padded to whole panels. Vector lanes are output columns, rows of a are
-// broadcasts: 8 rows x 3 vectors = 24 accumulators, 3 + 8 loads for 24 FMAs.
+// a [M, K] and out [M, N], rows anywhere (RowMap), any column stride; out's columns may stand in
+// groups, one per head. weight [N, K] packed once into panels of 192 bytes' worth of output
+// columns, [N / panel][K][panel], the same layout for every ISA; bias padded to whole panels.
+// Vector lanes are output columns, rows of a are broadcasts: 8 rows x 3 vectors = 24 accumulators,
+// 3 + 8 loads for 24 FMAs.
 // Accumulation in T: one chain of fused multiply-adds per element over k in order, never split,
 // the bias last: an element's bits depend on its row, weight row and bias alone. (A chain started
 // at the bias rounds each small partial sum to the bias's last place: up to 9 times torch's error
@@ -34,27 +35,45 @@ struct RowMap {
   }
 };
 
+// Rows [row_begin, row_end) and panels [panel_begin, panel_end) of the product; of its columns
+// only [first, last) are wanted: out's first is column `first`.
 template <class T>
 struct GemmBlock {
   RowMap<const T> a;
   RowMap<T> out;
-  const T* packed = nullptr;  // [panels, K, kPanel]
-  const T* bias = nullptr;    // [panels * kPanel]
-  size_t k = 0, n = 0;        // of the whole product
+  size_t group = 1;            // columns that lie out.column_stride apart;
+  ptrdiff_t group_stride = 0;  // the next so many lie here
+  const T* packed = nullptr;   // [panels, K, kPanel]
+  const T* bias = nullptr;     // [panels * kPanel]
+  size_t k = 0, first = 0, last = 0;
   size_t row_begin = 0, row_end = 0, panel_begin = 0, panel_end = 0;
+
+  ptrdiff_t column_offset(size_t column) const {
+    const size_t c = column - first;
+    return static_cast<ptrdiff_t>(c / group) * group_stride +
+           static_cast<ptrdiff_t>(c % group) * out.column_stride;
+  }
+};
+
+// weight[n][k] at weight[n * row_stride + k * column_stride] -> panels of packed, zeros past N.
+template <class T>
+struct PackBlock {
+  const T* weight = nullptr;
+  ptrdiff_t row_stride = 0, column_stride = 1;
+  size_t n = 0, k = 0;
+  T* packed = nullptr;  // [panels, K, kPanel]
+  size_t panel_begin = 0, panel_end = 0;
 };
 
 template <class T>
-using GemmKernel = void (*)(const GemmBlock<T>& block) noexcept;
+struct GemmKernel {
+  void (*run)(const GemmBlock<T>& block) noexcept;
+  void (*pack)(const PackBlock<T>& block) noexcept;
+};
 
 template <class T>
 GemmKernel<T> gemm_kernel(Isa isa);
 
 inline size_t num_panels(size_t n, size_t panel) { return (n + panel - 1) / panel; }
-
-// weight[n][k] at weight[n * row_stride + k * column_stride] -> packed, zeros past N.
-template <class T>
-void pack_weight(const T* weight, ptrdiff_t row_stride, ptrdiff_t column_stride, size_t n, size_t k,
-                 T* packed);
 
 }  // namespace polyhead

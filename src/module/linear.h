@@ -4,7 +4,10 @@
 // bias: the same bits for any number of rows and threads, and on every ISA that has them.
 #pragma once
 
+#include <cstddef>
+
 #include <polyhead/tensor_view.h>
+#include "base/workspace.h"
 
 namespace polyhead {
 
@@ -17,14 +20,16 @@ class PackedLinear {
   int64_t in_features() const { return in_features_; }
   int64_t out_features() const { return out_features_; }
 
-  // x [batch, len, in_features] -> out [batch, len, out_features], any strides, the dtype of the
-  // weight; shapes are the caller's to check. Runs on the pool; allocates nothing.
-  void run(const ConstTensorView& x, const TensorView& out) const;
+  // x [batch, len, in_features] -> out [batch, len, columns], or, by heads, [batch, groups, len,
+  // columns of a group]: the columns of y from `first` on. Any strides, the dtype of the weight;
+  // shapes are the caller's to check. Runs on the pool; allocates nothing.
+  void run(const ConstTensorView& x, const TensorView& out, int64_t first = 0) const;
 
  private:
   int64_t in_features_ = 0, out_features_ = 0;
-  Tensor packed_;  // [panels, in_features, panel]
-  Tensor bias_;    // [panels * panel]
+  DType dtype_ = DType::kFloat32;
+  AlignedBytes packed_;  // [panels, in_features, panel]
+  AlignedBytes bias_;    // [panels * panel]
 };
 
 }  // namespace polyhead

@@ -50,7 +50,7 @@ template <class T>
 void sweep() {
   for (const std::string& name : available_isas()) {
     force_isa(name);
-    for (int64_t rows : {1, 2, 7, 8, 9, 97}) {
+    for (int64_t rows : {1, 2, 4, 5, 7, 8, 9, 97}) {
       for (int64_t n : {1, 23, 24, 47, 48, 49, 200}) {
         const int64_t k = (rows * 5 + n) % 67 + 1;
         const Tensor x = random_tensor<T>({1, rows, k}, 1), w = random_tensor<T>({n, k}, 2),
@@ -98,6 +98,48 @@ TEST(Linear, BitsDoNotDependOnThreadsIsaRowsOrStrides) {
   }
   set_num_threads(threads);
   force_isa(available_isas().front());
+}
+
+// The columns [first, first + groups * width) by heads, against the same columns of a plain run.
+template <class T>
+void expect_same_columns(const PackedLinear& linear, const Tensor& x, const Tensor& plain,
+                         int64_t first, int64_t width) {
+  const int64_t batch = x.size(0), len = x.size(1), groups = 3;
+  for (const bool by_head : {true, false}) {
+    Tensor memory = by_head ? Tensor(dtype_of<T>(), {batch, groups, len, width})
+                            : Tensor(dtype_of<T>(), {batch, len, groups, width});
+    const TensorView out = by_head ? memory.view() : memory.view().transposed(1, 2);
+    linear.run(x, out, first);
+    for (int64_t g = 0; g < groups; ++g) {
+      const Tensor part(ConstTensorView(out).select(1, g));  // [batch, len, width]
+      const Tensor expected(plain.view().narrow(2, first + g * width, width));
+      ASSERT_TRUE(same_bits<T>(part, expected))
+          << isa() << " first " << first << " width " << width << " group " << g;
+    }
+  }
+}
+
+template <class T>
+void columns_by_heads() {
+  const Tensor x = random_tensor<T>({2, 11, 33}, 1), w = random_tensor<T>({240, 33}, 2),
+               b = random_tensor<T>({240}, 3);
+  const PackedLinear linear(w, b);
+  for (const std::string& name : available_isas()) {
+    force_isa(name);
+    Tensor plain(dtype_of<T>(), {2, 11, 240});
+    linear.run(x, plain);
+    for (const int64_t width : {1, 5, 16, 24, 40, 48, 64}) {
+      for (const int64_t first : {int64_t{0}, int64_t{7}, int64_t{48}, 240 - 3 * width}) {
+        expect_same_columns<T>(linear, x, plain, first, width);
+      }
+    }
+  }
+  force_isa(available_isas().front());
+}
+
+TEST(Linear, AnyColumnsInAnyGroupsHaveTheSameBits) {
+  columns_by_heads<float>();
+  columns_by_heads<double>();
 }
 
 }  // namespace

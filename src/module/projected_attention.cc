@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <mutex>
 #include <utility>
 
 #include <polyhead/error.h>
@@ -16,50 +15,27 @@
 namespace polyhead {
 namespace {
 
-// A packed copy made at first use: a module that only ever attends to itself packs its weights
-// once, not once per way of calling it.
-class LazyLinear {
- public:
-  const PackedLinear& get(const AttentionParameters& parameters, Projection first, int count) {
-    std::call_once(once_, [&] {
-      linear_ = PackedLinear(parameters.weight(first, count), parameters.bias(first, count));
-    });
-    return linear_;
-  }
-
- private:
-  std::once_flag once_;
-  PackedLinear linear_;
-};
-
 bool same_tensor(const ConstTensorView& a, const ConstTensorView& b) {
   return a.data() == b.data() && std::ranges::equal(a.shape(), b.shape()) &&
          std::ranges::equal(a.strides(), b.strides());
 }
 
-// Rows [batch, len, row_width] in scratch, and the columns of one projection in them, by head.
-struct ProjectedRows {
-  TensorView rows;
+// Heads whose width is a multiple of this are whole vectors on every ISA.
+constexpr int64_t kWholeVectors = 16;
 
-  ProjectedRows() = default;
-  ProjectedRows(std::byte* at, DType dtype, int64_t batch, int64_t len, int64_t row_width) {
-    const int64_t shape[] = {batch, len, row_width};
-    rows = TensorView(at, dtype, shape);
-  }
-
-  TensorView heads(const AttentionSizes& sizes, int64_t first_column) const {
-    const TensorView columns = rows.narrow(2, first_column, sizes.width());
-    const int64_t len = rows.size(1), d = sizes.head_dim;
-    const int64_t shape[] = {rows.size(0), sizes.num_heads, len, d};
-    const int64_t strides[] = {columns.stride(0), d, columns.stride(1), 1};
-    return {columns.data(), rows.dtype(), shape, strides};  // [batch, num_heads, len, head_dim]
-  }
-};
+// [batch, heads, len, head_dim] at `at`: head by head, so that attention walks through dense
+// memory, whatever embed_dim is; token by token where a vector of columns would straddle heads.
+TensorView heads_at(std::byte* at, const AttentionSizes& sizes, const int64_t (&shape)[4]) {
+  const int64_t heads = shape[1], len = shape[2], d = shape[3];
+  if (d % kWholeVectors == 0) return {at, sizes.dtype, shape};
+  const int64_t strides[] = {len * heads * d, d, heads * d, 1};
+  return {at, sizes.dtype, shape, strides};
+}
 
 }  // namespace
 
 struct ProjectedAttention::Packed {
-  LazyLinear qkv, kv, q, k, v;
+  PackedLinear in[3];  // the first is all three where they are packed
   PackedLinear out;
   Tensor extra_key, extra_value;  // [num_heads, extra, head_dim]
 };
@@ -93,6 +69,12 @@ ProjectedAttention::~ProjectedAttention() = default;
 
 void ProjectedAttention::repack() {
   auto packed = std::make_unique<Packed>();
+  const int parts = sizes_.packed() ? 1 : 3;
+  for (int i = 0; i < parts; ++i) {
+    const auto first = static_cast<Projection>(i);
+    packed->in[i] =
+        PackedLinear(parameters_.weight(first, 3 / parts), parameters_.bias(first, 3 / parts));
+  }
   packed->out = PackedLinear(parameters_.out_proj_weight, parameters_.out_proj_bias.view());
   packed->extra_key = extra_columns(sizes_, parameters_.bias_k.view());
   packed->extra_value = extra_columns(sizes_, parameters_.bias_v.view());
@@ -101,92 +83,94 @@ void ProjectedAttention::repack() {
 
 namespace {
 
-// Scratch of one call, laid out for how query, key and value share their input.
+// Scratch of one call: heads of q, k and v, and the rows that the out-projection reads.
 class Scratch {
  public:
-  // Columns of one row of each of the four regions; 0: not there.
-  struct Widths {
-    int64_t q, k, v, heads;
+  // How many projections stand beside query's, key's and value's; 0: with the one before.
+  struct Projections {
+    int64_t q, k, v;
   };
 
-  Scratch(WorkspaceLease& lease, const ProjectedCall& call, DType dtype, const Widths& widths) {
-    const int64_t batch = call.query.size(0);
+  Scratch(WorkspaceLease& lease, const ProjectedCall& call, const AttentionSizes& sizes,
+          const Projections& counts) {
+    const int64_t batch = call.query.size(0), heads = sizes.num_heads, d = sizes.head_dim;
     const int64_t q_len = call.query.size(1), kv_len = call.key.size(1);
-    const int64_t lens[] = {q_len, kv_len, kv_len, q_len};
-    const int64_t columns[] = {widths.q, widths.k, widths.v, widths.heads};
+    const int64_t shapes[4][4] = {{batch, counts.q * heads, q_len, d},
+                                  {batch, counts.k * heads, kv_len, d},
+                                  {batch, counts.v * heads, kv_len, d},
+                                  {batch, heads, q_len, d}};
     int64_t offsets[4], total = 0;
     for (size_t i = 0; i < 4; ++i) {
       offsets[i] = total;
-      total = end_of(total, batch, lens[i], columns[i] * static_cast<int64_t>(dtype_bytes(dtype)));
+      total = end_of(total, shapes[i], sizes.dtype);
     }
     std::byte* memory = lease.reserve(static_cast<size_t>(total));
-    ProjectedRows* regions[] = {&q, &k, &v, &heads};
-    for (size_t i = 0; i < 4; ++i) {
-      *regions[i] = ProjectedRows(memory + offsets[i], dtype, batch, lens[i], columns[i]);
-    }
+    TensorView* regions[] = {&q, &k, &v};
+    for (size_t i = 0; i < 3; ++i) *regions[i] = heads_at(memory + offsets[i], sizes, shapes[i]);
+    const int64_t rows_shape[] = {batch, q_len, heads * d};
+    rows = TensorView(memory + offsets[3], sizes.dtype, rows_shape);
+    const int64_t out_strides[] = {q_len * heads * d, d, heads * d, 1};
+    out = TensorView(rows.data(), sizes.dtype, shapes[3], out_strides);
   }
 
-  ProjectedRows q, k, v, heads;
+  TensorView q, k, v;  // [batch, heads of one or more projections, len, head_dim]
+  TensorView rows;     // [batch, q_len, width]: the heads' outputs,
+  TensorView out;      // the same by heads, [batch, num_heads, q_len, head_dim]
 
  private:
-  static int64_t end_of(int64_t begin, int64_t batch, int64_t len, int64_t row_bytes) {
-    int64_t bytes;
-    if (!checked_multiply(batch, len, &bytes) || !checked_multiply(bytes, row_bytes, &bytes) ||
-        !checked_add(bytes, begin + static_cast<int64_t>(kAlignment), &bytes)) {
-      throw InvalidArgument(
-          message("attention module: batch ", batch, ", length ", len, "; too many elements"));
+  static int64_t end_of(int64_t begin, const int64_t (&shape)[4], DType dtype) {
+    int64_t bytes = static_cast<int64_t>(dtype_bytes(dtype));
+    bool fits = true;
+    for (const int64_t size : shape) fits = fits && checked_multiply(bytes, size, &bytes);
+    if (!fits || !checked_add(bytes, begin + static_cast<int64_t>(kAlignment), &bytes)) {
+      throw InvalidArgument(message("attention module: batch ", shape[0], ", length ", shape[2],
+                                    "; too many elements"));
     }
     return bytes / static_cast<int64_t>(kAlignment) * static_cast<int64_t>(kAlignment);
   }
 };
 
-void run_linear(const PackedLinear& linear, const ConstTensorView& x, const ProjectedRows& out) {
-  if (out.rows.numel() != 0) linear.run(x, out.rows);
-}
-
 }  // namespace
 
+// The projections [first, ...) of x that `heads` has room for.
+void ProjectedAttention::project(Projection first, const ConstTensorView& x,
+                                 const TensorView& heads) const {
+  if (heads.numel() == 0) return;
+  const auto part = static_cast<int64_t>(first);
+  if (sizes_.packed()) {
+    packed_->in[0].run(x, heads, part * sizes_.width());
+  } else {
+    packed_->in[part].run(x, heads);
+  }
+}
+
+// Inputs that are the same tensor are read once, by one product over the packed rows.
 void ProjectedAttention::run(const ProjectedCall& call) const {
   if (call.out.numel() == 0) return;
-  const int64_t width = sizes_.width();
-  // Inputs that are the same tensor are read once, by one product over the packed rows.
+  const int64_t heads = sizes_.num_heads;
   const bool one_kv = sizes_.packed() && same_tensor(call.key, call.value);
   const bool one_qkv = one_kv && same_tensor(call.query, call.key);
   WorkspaceLease lease;
-  Scratch scratch(lease, call, sizes_.dtype,
-                  {.q = one_qkv ? 3 * width : width,
-                   .k = one_qkv ? 0 : (one_kv ? 2 * width : width),
-                   .v = one_kv ? 0 : width,
-                   .heads = width});
-  const auto project = [&](LazyLinear& linear, Projection first, int count,
-                           const ConstTensorView& x, const ProjectedRows& rows) {
-    run_linear(linear.get(parameters_, first, count), x, rows);
-  };
-  AttentionCall attention{.query = scratch.q.heads(sizes_, 0)};
-  if (one_qkv) {
-    project(packed_->qkv, Projection::kQuery, 3, call.query, scratch.q);
-    attention.key = scratch.q.heads(sizes_, width);
-    attention.value = scratch.q.heads(sizes_, 2 * width);
-  } else {
-    project(packed_->q, Projection::kQuery, 1, call.query, scratch.q);
-    if (one_kv) {
-      project(packed_->kv, Projection::kKey, 2, call.key, scratch.k);
-    } else {
-      project(packed_->k, Projection::kKey, 1, call.key, scratch.k);
-      project(packed_->v, Projection::kValue, 1, call.value, scratch.v);
-    }
-    attention.key = scratch.k.heads(sizes_, 0);
-    attention.value = one_kv ? scratch.k.heads(sizes_, width) : scratch.v.heads(sizes_, 0);
-  }
+  const Scratch scratch(
+      lease, call, sizes_,
+      {.q = one_qkv ? 3 : 1, .k = one_qkv ? 0 : (one_kv ? 2 : 1), .v = one_kv ? 0 : 1});
+  project(Projection::kQuery, call.query, scratch.q);
+  project(Projection::kKey, call.key, scratch.k);
+  project(Projection::kValue, call.value, scratch.v);
+  AttentionCall attention{.query = scratch.q.narrow(1, 0, heads)};
+  attention.key = (one_qkv ? scratch.q : scratch.k).narrow(1, one_qkv ? heads : 0, heads);
+  attention.value = one_qkv  ? scratch.q.narrow(1, 2 * heads, heads)
+                    : one_kv ? scratch.k.narrow(1, heads, heads)
+                             : scratch.v;
   attention.extra_key = packed_->extra_key;
   attention.extra_value = packed_->extra_value;
   attention.scale = attention_scale(sizes_);
   attention.masks = call.masks;
   attention.empty_rows = call.empty_rows;
   attention.weights_mode = call.weights_mode;
-  attention.outputs = {.out = scratch.heads.heads(sizes_, 0), .weights = call.weights};
+  attention.outputs = {.out = scratch.out, .weights = call.weights};
   run_attention(attention);
-  packed_->out.run(scratch.heads.rows, call.out);
+  packed_->out.run(scratch.rows, call.out);
 }
 
 }  // namespace polyhead

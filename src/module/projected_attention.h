@@ -46,6 +46,8 @@ class ProjectedAttention {
  private:
   struct Packed;
 
+  void project(Projection first, const ConstTensorView& x, const TensorView& heads) const;
+
   AttentionSizes sizes_;
   AttentionParameters parameters_;
   std::unique_ptr<Packed> packed_;

@@ -1,7 +1,7 @@
 #include "module/recognise.h"
 
-#include <algorithm>
 #include <charconv>
+#include <map>
 #include <set>
 
 #include <polyhead/multihead_attention.h>
@@ -29,14 +29,14 @@ void add_metadata_heads(RecognisedModule& module,
 std::vector<RecognisedModule> recognise_modules(
     const Entries& entries, const std::map<std::string, std::string>& metadata) {
   const EntryIndex index(entries);
-  std::vector<StateDictPlan> plans;
+  std::multimap<size_t, RecognisedModule> found;  // by their place in the file
   std::set<std::vector<std::string>> known;  // their tensors
   const auto add = [&](StateDictPlan plan, const char* map) {
     // A map leaves the class's own names as they are, so it finds those modules again.
     if (!known.insert(plan.module.tensors).second) return;
     plan.module.map = map;
     add_metadata_heads(plan.module, metadata);
-    plans.push_back(std::move(plan));
+    found.emplace(plan.position, std::move(plan.module));
   };
   const std::pair<const char*, NameMap> maps[] = {{"", {}},
                                                   {"bert", name_maps::bert()},
@@ -50,9 +50,8 @@ std::vector<RecognisedModule> recognise_modules(
   for (const std::string& prefix : scratch_prefixes(entries, {})) {
     add(plan_scratch(index, prefix, {}), "");
   }
-  std::ranges::stable_sort(plans, {}, &StateDictPlan::position);
   std::vector<RecognisedModule> modules;
-  for (StateDictPlan& plan : plans) modules.push_back(std::move(plan.module));
+  for (auto& [position, module] : found) modules.push_back(std::move(module));
   return modules;
 }
 
