@@ -283,18 +283,33 @@ TEST_P(AttentionBits, CausalAsDescriptorBooleanOrAdditive) {
   });
 }
 
+// Masks of each head, or for all heads, which their tiles then keep.
+std::vector<AttentionCase> with_masks_kept_and_not(const AttentionCase& usual) {
+  AttentionCase shared = usual, several = usual;
+  shared.masks = {{.dims = "ls"}, {.kind = kCausal}};
+  several.q_len = 800;
+  several.heads = 6;
+  several.masks = {{.dims = "b1ls", .pattern = MaskPattern::kPadding},
+                   {.kind = kAdditive, .dims = "ls"},
+                   {.dims = "b11s"}};
+  return {usual, shared, several};
+}
+
 TEST_P(AttentionBits, EveryForcedPlan) {
   for (WeightsMode weights : kWeightsModes) {
-    AttentionCase spec = usual();
-    spec.weights = weights;
-    const AttentionProblem problem(spec);
-    const AttentionCall call = problem.call();
-    for_each_isa([&](const std::string& isa) {
-      const AttentionRun chosen = run_attention_case(call);
-      for (const std::string& plan : plans_for(call)) {
-        expect_same_run(run_attention_case(call, plan), chosen, isa + ", plan " + plan);
-      }
-    });
+    for (AttentionCase spec : with_masks_kept_and_not(usual())) {
+      spec.weights = weights;
+      const AttentionProblem problem(spec);
+      const AttentionCall call = problem.call();
+      for_each_isa([&](const std::string& isa) {
+        const AttentionRun chosen = run_attention_case(call);
+        for (const std::string& plan : plans_for(call)) {
+          expect_same_run(run_attention_case(call, plan), chosen, isa + ", plan " + plan);
+        }
+        const Threads seven(7);
+        expect_same_run(run_attention_case(call), chosen, isa + ", seven threads");
+      });
+    }
   }
 }
 

@@ -66,18 +66,21 @@ void run_reference(const AttentionCall& call) {
   if (weights) store_weights(call, result.probs);
 }
 
-// Averaged weights are summed over the heads inside a task; no heads, nothing to divide by.
-bool all_heads(const AttentionCall& call) { return call.num_heads() > 0 && tiled_supports(call); }
+// No heads, nothing to share or to divide by.
+bool all_heads(const AttentionCall& call) {
+  if (call.num_heads() == 0 || !tiled_supports(call)) return false;
+  return call.weights_mode == WeightsMode::kAverage || heads_share_masks(call);
+}
 
 bool per_head(const AttentionCall& call) {
   return call.weights_mode != WeightsMode::kAverage && tiled_supports(call);
 }
 
 constexpr Plan kPlans[] = {
+    {"tile_all_heads", "averaged weights, or masks that all heads share: head after head in a task",
+     all_heads, run_tile_all_heads},
     {"tile_per_head", "all but averaged weights: a task is a tile of queries of one head", per_head,
      run_tile_per_head},
-    {"tile_all_heads", "averaged weights too: a task is a tile of queries, head after head",
-     all_heads, run_tile_all_heads},
     {"reference", "any call: plain loops in double, one thread, materialised weights", any_call,
      run_reference},
 };

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "attention/attention_call.h"
+#include "base/checked_math.h"
 #include "base/parallel_tasks.h"
 #include "kernels/attention_forward.h"
 
@@ -144,51 +145,98 @@ void run_by_head(const AttentionCall& call) {
       });
 }
 
-// All heads of the queries [first.row, end), head after head. Behind the workspace lies an
-// AverageStep::sum for each tile of them.
+// Masks of more columns than this are met anew by each head: kept, they would leave the cache.
+constexpr size_t kMostKeptBytes = size_t{2} << 20;
+
+// What one query tile keeps from head to head, behind the workspace of its task.
 template <class T>
-void run_heads(const AttentionCall& call, const AttentionKernel<T>& kernel, const Place& first,
-               int64_t end, const AttentionTile<T>& shape, std::byte* workspace) {
-  const size_t sum_bytes = attention_sum_bytes(shape, kernel.max_rows);
-  const bool average = call.weights_mode == WeightsMode::kAverage;
+struct Keeping {
+  size_t sum_bytes = 0, bias_bytes = 0, seen_bytes = 0;
+
+  Keeping(const AttentionCall& call, const AttentionTile<T>& shape, size_t max_rows) {
+    const size_t columns = attention_columns_bytes(shape, max_rows);
+    if (call.weights_mode == WeightsMode::kAverage) sum_bytes = columns;
+    if (!heads_share_masks(call) || columns > kMostKeptBytes) return;
+    bias_bytes = columns;
+    seen_bytes = round_up(shape.kv_len, kAlignment);
+  }
+  size_t bytes() const { return sum_bytes + bias_bytes + seen_bytes; }
+
+  void place(std::byte* at, bool first_head, AttentionTile<T>* tile) const {
+    tile->average.sum = sum_bytes > 0 ? reinterpret_cast<T*>(at) : nullptr;
+    if (bias_bytes == 0) return;
+    auto* seen = reinterpret_cast<uint8_t*>(at + sum_bytes + bias_bytes);
+    tile->kept = {reinterpret_cast<T*>(at + sum_bytes), seen, !first_head};
+  }
+};
+
+// Heads and query rows of one batch item.
+struct Part {
+  int64_t batch, head_begin, head_end, row_begin, row_end;
+};
+
+template <class T>
+void run_part(const AttentionCall& call, const AttentionKernel<T>& kernel, const Part& part,
+              const AttentionTile<T>& shape, std::byte* workspace) {
+  const Keeping<T> keeping(call, shape, kernel.max_rows);
+  const auto tile_rows = static_cast<int64_t>(kernel.max_rows);
   AttentionTile<T> tile = shape;
   AverageStep<T>& step = tile.average;
   step.num_heads = static_cast<size_t>(call.num_heads());
-  for (int64_t head = 0; head < call.num_heads(); ++head) {
-    step.first_head = head == 0;
-    step.last_head = head + 1 == call.num_heads();
-    std::byte* sum = workspace + attention_workspace_bytes(shape, kernel.max_rows);
-    for (int64_t row = first.row; row < end; row += static_cast<int64_t>(kernel.max_rows)) {
-      tile.keys_are_far = row == first.row;
-      step.sum = average ? reinterpret_cast<T*>(sum) : nullptr;
-      run_rows(call, kernel, {first.batch, head, row}, &tile, workspace);
+  for (int64_t head = part.head_begin; head < part.head_end; ++head) {
+    step.first_head = head == part.head_begin;
+    step.last_head = head + 1 == part.head_end;
+    std::byte* kept = workspace + attention_workspace_bytes(shape, kernel.max_rows);
+    for (int64_t row = part.row_begin; row < part.row_end; row += tile_rows) {
+      tile.keys_are_far = row == part.row_begin;
+      keeping.place(kept, step.first_head, &tile);
+      run_rows(call, kernel, {part.batch, head, row}, &tile, workspace);
       step.left = step.last_head ? nullptr : step.sum;
       step.left_by_first = step.first_head;
-      sum += sum_bytes;
+      kept += keeping.bytes();
     }
   }
 }
 
-// Tasks: (batch, some query tiles), all heads of them. The keys and values of a head, once fetched,
-// serve all tiles of a task; but each thread shall get several tasks.
+// How a call is cut into parts. The keys and values of a head, once fetched, serve all tiles of a
+// part, and what is kept serves all its heads; but each thread shall get several parts. The average
+// needs all heads.
+struct Cut {
+  int64_t rows, row_parts, heads, head_parts;
+
+  Cut(const AttentionCall& call, int64_t tile_rows) {
+    const int64_t threads = num_threads();
+    const int64_t tiles = call.batch() * ((call.q_len() + tile_rows - 1) / tile_rows);
+    rows = tile_rows * std::clamp<int64_t>(tiles / (8 * threads), 1, 4);
+    row_parts = (call.q_len() + rows - 1) / rows;
+    const int64_t wanted = 4 * threads / (call.batch() * row_parts) + 1;
+    const bool together = call.weights_mode == WeightsMode::kAverage;
+    heads = together ? call.num_heads() : (call.num_heads() + wanted - 1) / wanted;
+    head_parts = (call.num_heads() + heads - 1) / heads;
+  }
+
+  // The rows at the end first: causal ones are longer there.
+  Part part(const AttentionCall& call, int64_t n) const {
+    const int64_t row = (row_parts - 1 - n % row_parts) * rows;
+    const int64_t head = n / row_parts % head_parts * heads;
+    return {n / row_parts / head_parts, head, std::min(head + heads, call.num_heads()), row,
+            std::min(row + rows, call.q_len())};
+  }
+};
+
 template <class T>
 void run_all_heads(const AttentionCall& call) {
   const AttentionKernel<T> kernel = attention_kernel<T>(active_isa());
   const AttentionTile<T> shape = tile_of<T>(call);
   const auto tile_rows = static_cast<int64_t>(kernel.max_rows);
-  const int64_t all_tiles = call.batch() * ((call.q_len() + tile_rows - 1) / tile_rows);
-  const int64_t tiles = std::clamp<int64_t>(all_tiles / (8 * num_threads()), 1, 4);
-  const int64_t rows = tiles * tile_rows, tasks = (call.q_len() + rows - 1) / rows;
-  size_t bytes = attention_workspace_bytes(shape, kernel.max_rows);
-  if (call.weights_mode == WeightsMode::kAverage) {
-    bytes += static_cast<size_t>(tiles) * attention_sum_bytes(shape, kernel.max_rows);
-  }
-  parallel_tasks(static_cast<size_t>(call.batch() * tasks), attention_flops(call), bytes,
-                 [&](size_t task, std::byte* workspace) {
-                   const auto n = static_cast<int64_t>(task);
-                   const int64_t row = (tasks - 1 - n % tasks) * rows;
-                   run_heads(call, kernel, {n / tasks, 0, row}, std::min(call.q_len(), row + rows),
-                             shape, workspace);
+  const Cut cut(call, tile_rows);
+  const size_t bytes =
+      attention_workspace_bytes(shape, kernel.max_rows) +
+      static_cast<size_t>(cut.rows / tile_rows) * Keeping<T>(call, shape, kernel.max_rows).bytes();
+  parallel_tasks(static_cast<size_t>(call.batch() * cut.row_parts * cut.head_parts),
+                 attention_flops(call), bytes, [&](size_t n, std::byte* workspace) {
+                   const Part part = cut.part(call, static_cast<int64_t>(n));
+                   run_part(call, kernel, part, shape, workspace);
                  });
 }
 
@@ -199,6 +247,17 @@ void run_tiled(const AttentionCall& call, void (*run_float)(const AttentionCall&
 }
 
 }  // namespace
+
+bool heads_share_masks(const AttentionCall& call) {
+  bool by_query = false;
+  for (const Mask& mask : call.masks) {
+    if (mask.kind() == Mask::Kind::kCausal) continue;
+    const MaskStrides strides = mask_strides(mask.tensor());
+    if (strides.head != 0) return false;
+    by_query |= strides.query != 0;
+  }
+  return by_query && call.num_heads() > 1;
+}
 
 bool tiled_supports(const AttentionCall& call) { return call.masks.size() <= kMaxTileMasks; }
 

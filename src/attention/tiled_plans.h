@@ -1,4 +1,6 @@
-// The two plans on the forward kernel: a task is a tile of query rows, of one head or of all heads.
+// The two plans on the forward kernel. Either a task is a tile of query rows of one head: its keys
+// and values stay in cache from task to task. Or it is some tiles with several heads after each
+// other, and what the heads have in common stays: averaged weights, or masks.
 #pragma once
 
 #include "attention/attention_call.h"
@@ -6,6 +8,8 @@
 namespace polyhead {
 
 bool tiled_supports(const AttentionCall& call);
+// Whether the masks are tensors of one number for each query and key, whatever the head.
+bool heads_share_masks(const AttentionCall& call);
 void run_tile_per_head(const AttentionCall& call);
 void run_tile_all_heads(const AttentionCall& call);
 

@@ -65,6 +65,17 @@ POLYHEAD_INLINE void skip_granule(Tile<T, NV>& tile, size_t granule_index) {
   keep_maximum(tile, granule_index);
 }
 
+// What the masks leave of a granule, with scratch.bias pointing at their sum.
+template <class T, int NV>
+POLYHEAD_INLINE Visibility meet_masks(Tile<T, NV>& tile, size_t first, size_t count) {
+  const KeptMasks<T>& kept = tile.in.kept;
+  if (kept.bias == nullptr) return prepare_bias(tile, first, count);
+  tile.scratch.bias = kept.bias + first * Tile<T, NV>::kWidth;
+  uint8_t& seen = kept.seen[first / kGranule];
+  if (!kept.ready) seen = static_cast<uint8_t>(prepare_bias(tile, first, count));
+  return static_cast<Visibility>(seen);
+}
+
 // EMPTY granules are skipped, FULL ones stay in registers, PARTIAL ones meet their masks.
 template <class T, int NV>
 POLYHEAD_INLINE void fold_key_granule(Tile<T, NV>& tile, size_t first) {
@@ -76,14 +87,12 @@ POLYHEAD_INLINE void fold_key_granule(Tile<T, NV>& tile, size_t first) {
     granule.limit = limit;
   }
   if (in.num_masks > 0) {
-    const Visibility seen = prepare_bias(tile, first, granule.count);
+    const Visibility seen = meet_masks(tile, first, granule.count);
     if (seen == Visibility::kNone) return skip_granule(tile, first / kGranule);
-    granule.has_bias = seen == Visibility::kSome;
+    granule.has_bias = seen != Visibility::kAll;
+    granule.has_hidden = seen == Visibility::kSome;
   }
-  if (in.keys_are_far && first + (kAhead + 1) * kGranule <= in.kv_len) {
-    prefetch_rows(in.key, first + kAhead * kGranule, kGranule, in.head_dim);
-    prefetch_rows(in.value, first + kAhead * kGranule, kGranule, in.v_head_dim);
-  }
+  if (in.keys_are_far) prefetch_granule(in, first + kAhead * kGranule);
   if (tile.num_pending == tile.pending_limit) drain_pending(tile);
   granule.probs = probs_of(tile, first / kGranule);
   take_granule(tile, granule, in.key);

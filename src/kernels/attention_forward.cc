@@ -26,7 +26,7 @@ size_t attention_workspace_bytes(const AttentionTile<T>& shape, size_t max_rows)
 }
 
 template <class T>
-size_t attention_sum_bytes(const AttentionTile<T>& shape, size_t max_rows) {
+size_t attention_columns_bytes(const AttentionTile<T>& shape, size_t max_rows) {
   const size_t columns = baseline::num_granules(shape) * baseline::kGranule;
   return round_up(columns * max_rows * sizeof(T), kAlignment);
 }
@@ -35,7 +35,7 @@ template AttentionKernel<float> attention_kernel(Isa);
 template AttentionKernel<double> attention_kernel(Isa);
 template size_t attention_workspace_bytes(const AttentionTile<float>&, size_t);
 template size_t attention_workspace_bytes(const AttentionTile<double>&, size_t);
-template size_t attention_sum_bytes(const AttentionTile<float>&, size_t);
-template size_t attention_sum_bytes(const AttentionTile<double>&, size_t);
+template size_t attention_columns_bytes(const AttentionTile<float>&, size_t);
+template size_t attention_columns_bytes(const AttentionTile<double>&, size_t);
 
 }  // namespace polyhead

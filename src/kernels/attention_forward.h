@@ -69,6 +69,15 @@ struct AverageStep {
   bool left_by_first = false;
 };
 
+// The masks of one query range, met by its first head and kept for the others. They must be the
+// same for all heads.
+template <class T>
+struct KeptMasks {
+  T* bias = nullptr;        // [columns, W]; null: every head reads the masks
+  uint8_t* seen = nullptr;  // [granules]
+  bool ready = false;
+};
+
 template <class T>
 struct AttentionTile {
   Strided<const T> query, key, value;
@@ -81,6 +90,7 @@ struct AttentionTile {
   ptrdiff_t causal_limit = kNotCausal;  // row r sees the keys j <= causal_limit + r
   const TileMask* masks = nullptr;
   int num_masks = 0;
+  KeptMasks<T> kept;
   bool empty_rows_nan = false;
   T* lse = nullptr;  // null: not wanted
   ptrdiff_t lse_stride = 0;
@@ -100,8 +110,8 @@ AttentionKernel<T> attention_kernel(Isa isa);
 // Bytes of workspace for any tile of this shape, 64-byte aligned. columns = S + X.
 template <class T>
 size_t attention_workspace_bytes(const AttentionTile<T>& shape, size_t max_rows);
-// Bytes of one AverageStep::sum.
+// Bytes of one number per column and lane: an AverageStep::sum, a KeptMasks::bias.
 template <class T>
-size_t attention_sum_bytes(const AttentionTile<T>& shape, size_t max_rows);
+size_t attention_columns_bytes(const AttentionTile<T>& shape, size_t max_rows);
 
 }  // namespace polyhead

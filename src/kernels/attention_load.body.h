@@ -1,5 +1,36 @@
 // Into the tile: rows of a matrix in memory become lanes.
 
+// rows x n of a matrix, column_stride apart, into a square of lanes x lanes; zeros past them.
+template <class T>
+POLYHEAD_INLINE void load_square(const T* row, const Strided<const T>& source, size_t rows,
+                                 size_t n, Vec<T> (&square)[kLanes<T>]) {
+  constexpr size_t kN = kLanes<T>;
+  if (n == kN && source.column_stride == 1) {
+#pragma GCC unroll 16
+    for (size_t r = 0; r < kN; ++r) {
+      square[r] = r < rows ? load(row + static_cast<ptrdiff_t>(r) * source.row_stride) : Vec<T>{};
+    }
+  } else {
+    for (size_t r = 0; r < kN; ++r, row += source.row_stride) {
+      square[r] = r < rows ? load_row(row, source.column_stride, n) : Vec<T>{};
+    }
+  }
+}
+
+// Half as many columns as lanes: two rows to a vector, so that nothing of it is empty.
+template <class T>
+POLYHEAD_INLINE void load_half_square(const T* row, ptrdiff_t row_stride, size_t rows,
+                                      Vec<T> (&square)[kLanes<T> / 2]) {
+  constexpr size_t kHalf = kLanes<T> / 2;
+  const T zeros[kHalf] = {};
+#pragma GCC unroll 8
+  for (size_t r = 0; r < kHalf; ++r) {
+    const T* low = r < rows ? row + static_cast<ptrdiff_t>(r) * row_stride : zeros;
+    const T* high = r + kHalf < rows ? row + static_cast<ptrdiff_t>(r + kHalf) * row_stride : zeros;
+    square[r] = load_halves(low, high);
+  }
+}
+
 // Transposes [rows of the tile, columns]: calls use(column, first lane, vector of that column); the
 // lanes past the last row are 0.
 template <class T, int NV, class Use>
@@ -12,22 +43,20 @@ POLYHEAD_INLINE void for_each_column(const Tile<T, NV>& tile, const Strided<cons
       const size_t n = at_most(columns - c, kN);
       const T* row = source.data + static_cast<ptrdiff_t>(first) * source.row_stride +
                      static_cast<ptrdiff_t>(c) * source.column_stride;
-      Vec<T> block[kN];
-      if (n == kN && source.column_stride == 1) {
-#pragma GCC unroll 16
-        for (size_t r = 0; r < kN; ++r) {
-          block[r] =
-              r < rows ? load(row + static_cast<ptrdiff_t>(r) * source.row_stride) : Vec<T>{};
-        }
-      } else {
-        for (size_t r = 0; r < kN; ++r, row += source.row_stride) {
-          block[r] = r < rows ? load_row(row, source.column_stride, n) : Vec<T>{};
-        }
+      if (2 * n == kN && source.column_stride == 1) {
+        Vec<T> square[kN / 2];
+        load_half_square(row, source.row_stride, rows, square);
+        transpose(square);
+#pragma GCC unroll 8
+        for (size_t k = 0; k < kN / 2; ++k) use(c + k, first, square[k]);
+        continue;
       }
-      transpose(block);
+      Vec<T> square[kN];
+      load_square(row, source, rows, n, square);
+      transpose(square);
 #pragma GCC unroll 16
       for (size_t k = 0; k < kN; ++k) {
-        if (k < n) use(c + k, first, block[k]);
+        if (k < n) use(c + k, first, square[k]);
       }
     }
   }
@@ -43,13 +72,15 @@ __attribute__((noinline)) void load_query(Tile<T, NV>& tile) {
   });
 }
 
-// Asks for `count` rows from `first` on, as far as there are so many.
+// Asks for the keys and values of a granule, if it is a whole one.
 template <class T>
-POLYHEAD_INLINE void prefetch_rows(const Strided<const T>& matrix, size_t first, size_t count,
-                                   size_t columns) {
+POLYHEAD_INLINE void prefetch_granule(const AttentionTile<T>& in, size_t first) {
   constexpr size_t kLine = 64 / sizeof(T);
-  for (size_t row = first; row < first + count; ++row) {
-    const T* at = matrix.data + static_cast<ptrdiff_t>(row) * matrix.row_stride;
-    for (size_t c = 0; c < columns; c += kLine) __builtin_prefetch(at + c);
+  if (first + kGranule > in.kv_len) return;
+  for (size_t row = first; row < first + kGranule; ++row) {
+    const T* key = in.key.data + static_cast<ptrdiff_t>(row) * in.key.row_stride;
+    const T* value = in.value.data + static_cast<ptrdiff_t>(row) * in.value.row_stride;
+    for (size_t d = 0; d < in.head_dim; d += kLine) __builtin_prefetch(key + d);
+    for (size_t d = 0; d < in.v_head_dim; d += kLine) __builtin_prefetch(value + d);
   }
 }

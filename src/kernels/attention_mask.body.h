@@ -1,6 +1,7 @@
 // Tensor masks: what they do to one granule, and their sum as a bias [8, W].
 
-enum class Visibility { kNone, kSome, kAll };
+// How much of a granule the masks leave visible; kBiased: all of it, with numbers added.
+enum class Visibility { kNone, kSome, kBiased, kAll };
 
 // The granule's pairs under one boolean mask, a byte each: 1 where the mask hides the pair. Byte j
 // of a word is key j of its row.
@@ -118,18 +119,22 @@ POLYHEAD_INLINE void clear_bias(Tile<T, NV>& tile, size_t count) {
   }
 }
 
-// Whether every pair is masked by now.
+// What the bias hides by now.
 template <class T, int NV>
-POLYHEAD_INLINE bool all_masked(const Tile<T, NV>& tile) {
-  Vec<T> seen{};
+POLYHEAD_INLINE Visibility seen_through(const Tile<T, NV>& tile) {
+  Vec<T> highest = splat(kMasked<T>), lowest{};
+#pragma GCC unroll 24
   for (int n = 0; n < kGranule * NV; ++n) {
-    const Vec<T> b = load(tile.scratch.bias + n * kLanes<T>);
-    seen = b == splat(kMasked<T>) ? seen : splat(T{1});
+    const Vec<T> bias = load(tile.scratch.bias + n * kLanes<T>);
+    highest = bias == splat(kMasked<T>) ? highest : Vec<T>{};
+    lowest = bias == splat(kMasked<T>) ? bias : lowest;
   }
-  return !any_greater(seen, Vec<T>{});
+  if (!any_greater(highest, splat(kMasked<T>))) return Visibility::kNone;
+  return any_greater(Vec<T>{}, lowest) ? Visibility::kSome : Visibility::kBiased;
 }
 
-// Fills scratch.bias if the answer is kSome. Booleans come last: they hide whatever was added.
+// Fills scratch.bias if the answer is kSome or kBiased. Booleans come last: they hide whatever was
+// added.
 template <class T, int NV>
 __attribute__((noinline)) Visibility prepare_bias(Tile<T, NV>& tile, size_t key, size_t count) {
   constexpr int kWidth = Tile<T, NV>::kWidth;
@@ -154,5 +159,5 @@ __attribute__((noinline)) Visibility prepare_bias(Tile<T, NV>& tile, size_t key,
   for (int n = 0; n < in.num_masks; ++n) {
     if (hides[n]) hide_pairs(tile, words[n]);
   }
-  return all_masked(tile) ? Visibility::kNone : Visibility::kSome;
+  return seen_through(tile);
 }

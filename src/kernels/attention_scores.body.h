@@ -6,11 +6,12 @@ struct Granule {
   const T* rows[kGranule];  // the last valid row stands in for those past the end
   const T* value;           // first value row
   size_t count;
-  T* probs;                // [8, W]
-  bool has_bias = false;   // scratch.bias holds the summed masks
-  bool has_limit = false;  // row r sees the granule's keys 0..limit + r, and at most count of them
+  T* probs;                 // [8, W]
+  bool has_bias = false;    // scratch.bias holds the summed masks, and
+  bool has_hidden = false;  // hides pairs
+  bool has_limit = false;   // row r sees the granule's keys 0..limit + r, and at most count of them
   ptrdiff_t limit = 0;
-  bool hides_keys() const { return has_bias || has_limit; }
+  bool hides_keys() const { return has_hidden || has_limit; }
 };
 
 // s[key][lanes] = chain over d of query[d][lanes] * key[d], started at 0.
@@ -71,6 +72,15 @@ struct Hiding {
     return beyond | (bias_of(key, i) == splat(kMasked<T>));
   }
 };
+
+template <class T, int NV>
+POLYHEAD_INLINE void add_bias(const T* bias, Vec<T> (&s)[kGranule][NV]) {
+#pragma GCC unroll 8
+  for (int j = 0; j < kGranule; ++j) {
+#pragma GCC unroll 3
+    for (int i = 0; i < NV; ++i) s[j][i] += load(bias + (j * NV + i) * kLanes<T>);
+  }
+}
 
 // Adds the summed masks; a hidden pair's score becomes -inf whatever it was.
 template <class T, int NV>
@@ -135,7 +145,11 @@ __attribute__((noinline)) void fold_granule(Tile<T, NV>& tile, const Granule<T>&
   Vec<T> s[kGranule][NV];  // [keys, lanes]
   dot_tile(tile, granule, step, s);
   const Hiding<T, NV> hiding(tile, granule);
-  if (kHides) mask_scores(hiding, s);
+  if (kHides) {
+    mask_scores(hiding, s);
+  } else if (granule.has_bias) {
+    add_bias(tile.scratch.bias, s);
+  }
   Vec<T> highest[NV];
   bool rises = false;
 #pragma GCC unroll 3

@@ -81,17 +81,19 @@ POLYHEAD_INLINE void drain_pending(Tile<T, NV>& tile) {
 template <class T>
 POLYHEAD_INLINE bool rows_are_finite(const Strided<const T>& value, const T* row, size_t count,
                                      size_t dims) {
-  Vec<T> zero{};
+  Vec<T> zeros[2] = {};  // two chains: one would wait for itself
   T rest = 0;
   for (size_t n = 0; n < count; ++n, row += value.row_stride) {
     size_t d = 0;
     if (value.column_stride == 1) {
-      for (; d + kLanes<T> <= dims; d += kLanes<T>) zero = fma(load(row + d), Vec<T>{}, zero);
+      for (; d + kLanes<T> <= dims; d += kLanes<T>) {
+        zeros[n % 2] = fma(load(row + d), Vec<T>{}, zeros[n % 2]);
+      }
     }
     for (; d < dims; ++d) rest += T{0} * row[static_cast<ptrdiff_t>(d) * value.column_stride];
   }
-  for (int i = 0; i < kLanes<T>; ++i) rest += zero[i];
-  return rest == 0;
+  const Vec<T> sum = zeros[0] + zeros[1], none{};
+  return rest == 0 && !any_greater(sum == none ? none : splat(T{1}), none);
 }
 
 // exp(from - to), 1 where the two are equal.

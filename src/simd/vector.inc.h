@@ -48,6 +48,20 @@ POLYHEAD_INLINE void store_part(T* to, Vec<T> v, size_t n) {
   __builtin_memcpy(to, &v, n * sizeof(T));
 }
 
+// Half a vector from each.
+template <class T, size_t... kLane>
+POLYHEAD_INLINE Vec<T> join(const T* low, const T* high, std::index_sequence<kLane...>) {
+  typedef T Half __attribute__((vector_size(kVectorBytes / 2)));
+  Half a, b;
+  __builtin_memcpy(&a, low, sizeof a);
+  __builtin_memcpy(&b, high, sizeof b);
+  return __builtin_shufflevector(a, b, static_cast<int>(kLane)...);
+}
+template <class T>
+POLYHEAD_INLINE Vec<T> load_halves(const T* low, const T* high) {
+  return join(low, high, std::make_index_sequence<kLanes<T>>());
+}
+
 // Where b is NaN the result is b: a NaN on the left is dropped.
 template <class V>
 POLYHEAD_INLINE V maximum(V a, V b) {
@@ -83,16 +97,17 @@ POLYHEAD_INLINE void transpose_steps(V (&rows)[kN]) {
 #pragma GCC unroll 16
     for (int i = 0; i < kN; ++i) {
       if ((i & kStep) == 0) {
-        exchange<kStep>(rows[i], rows[i + kStep], std::make_index_sequence<kN>());
+        exchange<kStep>(rows[i], rows[i + kStep], std::make_index_sequence<kLanes<Element<V>>>());
       }
     }
     transpose_steps<2 * kStep>(rows);
   }
 }
 
-// rows[i][j] <-> rows[j][i], in registers.
+// rows[i][j] <-> rows[j][i], in registers. Half as many rows as lanes: each half of the lanes is a
+// square of its own.
 template <class V, int kN>
 POLYHEAD_INLINE void transpose(V (&rows)[kN]) {
-  static_assert(kN == kLanes<Element<V>>);
+  static_assert(kN == kLanes<Element<V>> || 2 * kN == kLanes<Element<V>>);
   transpose_steps<1>(rows);
 }
