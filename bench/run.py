@@ -8,6 +8,7 @@
     ./dev bench --against main       beside another commit of ours in place of the peers
 
 docs/performance.md describes the method. Exit code: 1 if an answer is wrong or a loss is proved.
+What an interrupted run has measured is kept: --from build/bench.json shows it.
 """
 
 import argparse
@@ -66,13 +67,24 @@ def measure(arguments):
         print(plan.text(match), flush=True)
         part = arguments.only or arguments.threads or arguments.isa or arguments.beside or rival
         report = {"machine": describe_machine(), "rounds_wanted": match.limits[0],
-                  "complete": not (part or arguments.quick), "against": arguments.against,
-                  "goals": grid.goals,
-                  "results": match.run(), "engines": match.engines,
-                  "own": own.measure(match, {} if part else grid.own)}
-    arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    arguments.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+                  "complete": False, "against": arguments.against, "goals": grid.goals,
+                  "results": match.results, "engines": match.engines, "own": []}
+        try:
+            match.run()
+            for one in own.measure(match, {} if part else grid.own):
+                report["own"].append(one)
+            report["complete"] = not (part or arguments.quick)
+        finally:
+            save(report, arguments.json)
     return report
+
+
+def save(report, path):
+    """Once something was measured: an earlier run's file is not given up for nothing."""
+    if report["results"]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        print(f"written to {path}")
 
 
 def main():
@@ -85,7 +97,7 @@ def main():
         except EngineFailed as error:
             sys.exit(f"bench: {error}")
         except KeyboardInterrupt:
-            sys.exit("\nbench: interrupted, nothing written")
+            sys.exit("\nbench: interrupted")
     print("\n".join(publish.summary_lines(report)))
     if arguments.publish:
         publish.write(report, ROOT)

@@ -48,7 +48,7 @@ def build(root, ref):
     log.write_text("", encoding="utf-8")
     sources_of(root, commit, folder, log)
     # Today's worker, so that both sides are asked and timed by the same code.
-    shutil.rmtree(folder / "bench")
+    shutil.rmtree(folder / "bench", ignore_errors=True)
     shutil.copytree(root / "bench", folder / "bench",
                     ignore=shutil.ignore_patterns("__pycache__"))
     # ./dev sets ccache up, if there is one: files that two commits share are compiled once.

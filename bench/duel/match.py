@@ -15,6 +15,17 @@ QUICK_ROUNDS = 3
 QUICK_FLOPS = 2e8  # --quick alone leaves larger cells out
 
 
+def fold_in(result, again):
+    """The second run of a cell into what the first one gave. A peer that has no right answer in
+    the second stays as it was; a cell that we get wrong has no times at all."""
+    result["again"] = again
+    if OURS in again["wrong"]:
+        result["verdicts"] = {}
+    for peer, second in again.get("peers", {}).items():
+        first = result["run"]["peers"][peer]["verdict"]
+        result["verdicts"][peer] = final_verdict([first, second["verdict"]])
+
+
 class Match:
     """All that is asked of one call of this program. `rival`: None, or (name, command) of another
     build of ours, which is then the only one beside us."""
@@ -36,6 +47,7 @@ class Match:
         self.progress = Progress(len(self.cells) * len(self.settings))
         self.best_probe = {}  # by setting
         self.engines = {}
+        self.results = []  # so far: an interruption does not lose them
 
     def commands(self, isa):
         rivals = ({name: peer_command(name) for name in self.peers[isa]} if self.rival is None
@@ -43,41 +55,38 @@ class Match:
         return {OURS: our_command(self.build)} | rivals
 
     def run(self):
-        results = []
         for setting in self.settings:
-            results += self.run_setting(setting, self.commands(setting[0]), self.cells)
-        suspects = [r for r in results if "slower" in r["verdicts"].values()]
+            for result in self.run_setting(setting, self.commands(setting[0]), self.cells):
+                self.results.append(result)
+        suspects = [r for r in self.results if "slower, once" in r["verdicts"].values()]
         self.progress.total += len(suspects)
         for result in suspects:
             self.run_again(result)
         self.progress.clear()
-        return results
 
     def run_again(self, result):
         """A loss is one that a second, independent run shows too."""
         cell = next(c for c in self.cells if c.name == result["cell"])
         commands = {name: command for name, command in self.commands(result["isa"]).items()
-                    if name == OURS or result["verdicts"].get(name) == "slower"}
-        again = self.run_setting((result["isa"], result["threads"]), commands, [cell])[0]
-        result["again"] = again["run"]
-        for peer, verdict in again["verdicts"].items():
-            first = result["run"]["peers"][peer]["verdict"]
-            result["verdicts"][peer] = final_verdict([first, verdict])
+                    if name == OURS or result["verdicts"].get(name) == "slower, once"}
+        for again in self.run_setting((result["isa"], result["threads"]), commands, [cell]):
+            fold_in(result, again["run"])
 
     def run_setting(self, setting, commands, cells):
+        """Yields a result for each cell, its verdicts those of this run alone."""
         isa, threads = setting
-        results = []
         with Team(commands, isa, threads) as team:
             self.engines.setdefault(f"{isa}, {threads} threads", {}).update(team.ask_all("hello"))
             for cell in cells:
                 run = self.run_cell(team, cell, setting)
-                verdicts = {peer: one["verdict"] for peer, one in run.get("peers", {}).items()}
-                results.append({"cell": cell.name, "kind": cell.kind, "group": cell.group,
-                                "isa": isa, "threads": threads, "run": run, "verdicts": verdicts})
+                verdicts = {peer: final_verdict([one["verdict"]])
+                            for peer, one in run.get("peers", {}).items()}
+                result = {"cell": cell.name, "kind": cell.kind, "group": cell.group,
+                          "isa": isa, "threads": threads, "run": run, "verdicts": verdicts}
                 self.progress.step()
                 self.progress.clear()
-                print("\n".join(publish.lines_of(results[-1])), flush=True)
-        return results
+                print("\n".join(publish.lines_of(result)), flush=True)
+                yield result
 
     def run_cell(self, team, cell, setting):
         what = f"{cell.name}, {setting[0]}, {setting[1]} threads"

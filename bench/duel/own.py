@@ -3,25 +3,23 @@ forward and packing cost. On the best instruction set."""
 
 import statistics
 
-from duel.engine import OURS, Team, our_command
-from duel.rounds import calls_per_slice, play, take
+from duel.engine import OURS, EngineFailed, Team, our_command
+from duel.rounds import answer_of, calls_per_slice, play, take
 from duel.rules import bootstrap_interval, summarise
 
-OTHER = "polyhead, the other cell"
+OTHER = "polyhead-other-cell"
 FRESH_MODULES = 15
 PACKINGS = 15
 
 
 def measure(match, own):
-    """`own`: entries of grid.json by what is measured."""
-    results = []
+    """Yields results. `own`: entries of grid.json by what is measured."""
     for threads in sorted({threads for isa, threads in match.settings if isa == "best"}):
         for what, entries in own.items():
             for entry in entries:
                 if entry["of"].flops <= match.most_flops:
                     found = MEASURES[what](match, entry, threads)
-                    results.append(judged(entry, threads, found))
-    return results
+                    yield judged(entry, threads, found)
 
 
 def judged(entry, threads, found):
@@ -46,14 +44,22 @@ def median_of(ratios):
     return {"ratio": statistics.median(ratios), "interval": list(bootstrap_interval(ratios))}
 
 
+def take_and_answer(engine, judge, cell):
+    """Seconds of the first call. A wrong answer ends it all: none of its times would mean a thing."""
+    folder = judge.inputs(cell)
+    take(engine, cell, folder)
+    seconds, outputs = answer_of(engine, judge, cell, folder)
+    if wrong := judge.find_errors(cell, {engine.name: outputs}):
+        raise EngineFailed(f"{cell.name}: {wrong[engine.name]}")
+    return seconds
+
+
 def pair(match, entry, threads):
     """The time of one cell divided by that of another, in the same rounds."""
     command = our_command(match.build)
     with Team({OURS: command, OTHER: command}, "best", threads) as team:
         for engine, cell in ((team.ours, entry["over"]), (team.engines[OTHER], entry["of"])):
-            folder = match.judge.inputs(cell)
-            take(engine, cell, folder)
-            engine.ask("call", folder / "own")
+            take_and_answer(engine, match.judge, cell)
         rounds, best = play(team, list(team.engines.values()), match.limits, match.rng, 0.0,
                             lambda *_: None)
     flops = {OURS: entry["over"].flops, OTHER: entry["of"].flops}
@@ -63,12 +69,10 @@ def pair(match, entry, threads):
 
 def first_forward(match, entry, threads):
     """First forward of a module / a forward once it runs steadily, in a process that is warm."""
-    cell, ratios = entry["of"], []
-    folder = match.judge.inputs(cell)
+    ratios = []
     with Team({OURS: our_command(match.build)}, "best", threads) as team:
         for number in range(FRESH_MODULES + 1):
-            take(team.ours, cell, folder)
-            first = team.ours.ask("call", folder / "own")["seconds"]
+            first = take_and_answer(team.ours, match.judge, entry["of"])
             calls, _ = calls_per_slice(team.ours)
             steady = team.ours.ask("slice", calls)["seconds"] / calls
             if number > 0:

@@ -20,7 +20,7 @@ def lines_of(result):
            f"{run['kept']}/{run['rounds']} rounds")
     for name, one in run["peers"].items():
         yield (f"    {name:<16} {run['engines'][name]['ms']:9.3f} ms  {tables.ratio_text(one)}"
-               f"{cpu_text(result, one)}  {result['verdicts'][name]}  {run['variants'][name]}")
+               f"{cpu_text(result, one)}  {one['verdict']}  {run['variants'][name]}")
     for name, reason in run["not_offered"].items():
         yield f"    {name:<16} does not offer it: {reason}"
 
@@ -39,9 +39,10 @@ def summary_lines(report):
     yield ""
     for verdict, result, peer in ask.comparisons(report):
         if verdict in ask.FAILED or verdict == "slower, once":
-            ratio = tables.ratio_text(ask.beside(result, peer)[0]) if peer else ""
+            found = (f"beside {peer}: {tables.ratio_text(ask.beside(result, peer)[0])}" if peer
+                     else ask.our_error(result))
             yield (f"{verdict.upper()}: {result['cell']}, {result['isa']}, "
-                   f"{result['threads']} thr, beside {peer}: {ratio}")
+                   f"{result['threads']} thr, {found}")
     yield from mean_lines(report)
     for name, threads, bound, text, held in goals.rows(report) if report["complete"] else ():
         yield f"{'reached' if held else 'MISSED ':<8} {name}, {threads} thr: {text}, wanted {bound}"

@@ -15,11 +15,17 @@ def beside(result, peer):
     return run["peers"][peer], run
 
 
+def our_error(result):
+    """What was wrong with our answer, in either run; None: it was right."""
+    runs = result["run"], result.get("again", {"wrong": {}})
+    return next((run["wrong"][OURS] for run in runs if OURS in run["wrong"]), None)
+
+
 def comparisons(report):
     """(verdict, result, peer), the worst first; a cell that we got wrong is one."""
     found = []
     for result in report["results"]:
-        if OURS in result["run"]["wrong"]:
+        if our_error(result) is not None:
             found.append(("wrong", result, None))
         found += [(verdict, result, peer) for peer, verdict in result["verdicts"].items()]
 

@@ -79,6 +79,11 @@ class Aims(unittest.TestCase):
         self.assertEqual(self.rows(share), [("0.50", False)])
         self.assertEqual(self.rows(share | {"of_peak": "not measured"}), [])
 
+    def test_a_wrong_answer_has_no_share_of_the_peak(self):
+        goal = {"of_peak": WRONG["cell"], "at_least": 0.1}
+        found = report(WRONG | {"run": {"wrong": WRONG["run"]["wrong"]}}, goals=[goal])
+        self.assertEqual([row[-2:] for row in goals.rows(found)], [("0.00", False)])
+
 
 class Pages(unittest.TestCase):
     def test_losses_stand_first_and_nothing_is_missing(self):

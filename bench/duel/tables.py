@@ -52,7 +52,7 @@ def losses(report):
     for verdict, result, peer in found:
         head = verdict, result["cell"], ask.isa_name(report, result["isa"]), result["threads"]
         if peer is None:
-            yield row(*head, "", result["run"]["wrong"][OURS])
+            yield row(*head, "", ask.our_error(result))
             continue
         variant = result["run"]["variants"][peer]
         yield row(*head, f"{NAMES.get(peer, peer)}: {variant}",
@@ -92,7 +92,7 @@ def details(report):
                    default=0.0)
     for result in sorted(report["results"], key=lowest):
         run = result["run"]
-        if OURS in run["wrong"]:
+        if ask.our_error(result) is not None:
             continue
         ours = run["engines"][OURS]
         yield row(result["cell"], ask.isa_name(report, result["isa"]), result["threads"],
@@ -164,7 +164,7 @@ def readme_block(report):
     plain = [r["cell"] for r in best if r["kind"] == "module"
              and r["group"] in ("small", "projection-heavy", "attention-heavy")]
     for cell in dict.fromkeys(plain):
-        found = [one for one in best if one["cell"] == cell and OURS not in one["run"]["wrong"]]
+        found = [one for one in best if one["cell"] == cell and ask.our_error(one) is None]
         ours = [one["run"]["engines"][OURS] for one in found]
         yield row(cell.removeprefix("module "), " / ".join(f"{one['ms']:.2f}" for one in ours),
                   " / ".join(f"{one['of_peak']:.0%}" for one in ours),
