@@ -136,7 +136,7 @@ TEST(CanonicalOrder, LibraryGivesTheDigestsOfTheTable) {
   if (isas.empty()) GTEST_SKIP() << "no instruction set with fused multiply-add";
   const char* other = std::getenv("POLYHEAD_CANONICAL_VECTORS");
   const std::vector<Vector> table =
-      canonical::read_vectors(other != nullptr ? other : POLYHEAD_CANONICAL_VECTORS);
+      canonical::read_vectors(other != nullptr ? other : POLYHEAD_CANONICAL_TABLE);
   ASSERT_FALSE(table.empty());
   for (const std::string& name : isas) {
     const oracle::ForcedIsa forced(name);
