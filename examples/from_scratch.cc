@@ -1,4 +1,5 @@
-// The seed's second class, parameter by parameter: q_linear, k_linear, v_linear, fc_out.
+// The README's from-scratch PyTorch class, parameter by parameter: q_linear, k_linear, v_linear,
+// fc_out.
 #include <cmath>
 #include <cstdio>
 #include <vector>
@@ -51,5 +52,5 @@ int main() {
     std::printf("refused: %s\n", error.what());
     return 0;
   }
-  return 1;  // 64 is not divisible by 7: the seed's assertion must have fired
+  return 1;  // 64 is not divisible by 7: the class's assertion must have fired
 }

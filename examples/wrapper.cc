@@ -1,4 +1,4 @@
-// The seed's first class: a thin wrapper around the ready-made attention module.
+// The first PyTorch class of the README: a thin wrapper around the ready-made attention module.
 #include <cstdio>
 #include <vector>
 

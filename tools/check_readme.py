@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Proves that the README shows code that is compiled and run: each of its C++ blocks stands, line
-by line, in one of the programs under examples/, and its from-scratch Python class is the seed's."""
+by line, in one of the programs under examples/, and its from-scratch Python class is the one that
+tests/parity compares with."""
 
 import re
 import sys

@@ -1,4 +1,4 @@
-"""The from-scratch class against the seed's own code, run as it stands in seed.txt."""
+"""The from-scratch class against the PyTorch code it follows, run as it stands in seed.txt."""
 
 import re
 from pathlib import Path
@@ -32,8 +32,8 @@ def split_module(embed_size, num_heads):
 
 
 def wide_module(embed_size, num_heads):
-    """The variant of the seed's text: projections to embed_size * num_heads, each head as wide as
-    the embedding. Its forward is the seed's: embed_size is read only where heads are joined."""
+    """The variant with wide heads: projections to embed_size * num_heads, each head as wide as
+    the embedding. Its forward is the class's: embed_size is read only where heads are joined."""
     module = SeedClass(embed_size * num_heads, num_heads)  # head_dim = embed_size
     module.q_linear, module.k_linear, module.v_linear = (
         torch.nn.Linear(embed_size, embed_size * num_heads) for _ in range(3))
@@ -98,7 +98,7 @@ def command_answer(polyhead, module, heads, inputs, mask, folder):
 def expect_formula_is_the_seeds(module, state, heads, inputs, mask):
     """In float64, up to some orders of summation: who is more exact is not the question here."""
     naive = [formula(state, heads, inputs, mask, np.float64, step) for step in (1, -1)]
-    expect_as_good("seed's code and its formula", answer(module, inputs, mask, "float64"),
+    expect_as_good("the class's code and its formula", answer(module, inputs, mask, "float64"),
                    formula(state, heads, inputs, mask, np.longdouble), naive, factor=16)
 
 
