@@ -49,16 +49,9 @@ bool scratch_by_map(const NameMap& names) {
   });
 }
 
-// The flag may be left out only where the file says it, and must not contradict it: any divisor
-// would give an answer, and a wrong one. What is no number of heads says nothing.
+// The flag may be left out only where the file says it.
 void check_num_heads(const SafetensorsFile& file, const ModuleArguments& a, bool scratch) {
-  const auto said = file.metadata().find("num_heads");
-  const int64_t said_heads = said == file.metadata().end() ? 0 : whole_number(said->second);
-  if (a.num_heads && said_heads != 0 && said_heads != *a.num_heads) {
-    throw FileError("--num-heads: got " + std::to_string(*a.num_heads) + "; " + escaped(a.weights) +
-                    " says " + escaped(said->second, 20) + " in its __metadata__");
-  }
-  if (a.num_heads || said != file.metadata().end()) return;
+  if (a.num_heads || file.metadata().contains("num_heads")) return;
   const std::vector<RecognisedModule> modules = candidates(file, a.prefix);
   const bool in_shapes = scratch && std::any_of(modules.begin(), modules.end(), [](const auto& m) {
                            return m.layout == ModuleLayout::kScratchFull && m.num_heads > 0;

@@ -136,7 +136,7 @@ enum { POLYHEAD_MAP_NONE = 0, POLYHEAD_MAP_BERT = 1, POLYHEAD_MAP_VIT = 2, POLYH
 
 typedef struct polyhead_load_options {
   size_t struct_size;
-  int64_t num_heads;          /* 0: the file's metadata has it */
+  int64_t num_heads;          /* 0: the file's metadata has it; another is refused */
   const char* prefix;         /* null: found, if the file holds one module */
   const polyhead_name* names; /* [num_names], on top of the map */
   size_t num_names;           /* at most 4096 */

@@ -29,7 +29,8 @@ NameMap llama();  // {q,k,v,o}_proj, without biases
 }  // namespace name_maps
 
 struct LoadOptions {
-  int64_t num_heads = 0;  // 0: taken from the file's __metadata__ "num_heads"
+  // 0: taken from the file's __metadata__ "num_heads"; another than the file's is refused.
+  int64_t num_heads = 0;
   Layout layout = Layout::kUnset;
   std::string prefix =
       {};  // "encoder.layers.0.self_attn."; empty: found if the file holds one module
@@ -97,11 +98,11 @@ class MultiheadAttention {
   std::unique_ptr<Impl> impl_;
 };
 
-// How wide each head is: embed_size / num_heads (the seed's class) or embed_size (its text).
+// How wide each head is: embed_size / num_heads, as in the PyTorch class below, or embed_size.
 enum class HeadWidth { kSplit, kFull };
 
-// The seed's from-scratch class: q_linear, k_linear, v_linear, fc_out; batch first only. What was
-// moved from may only be destroyed or assigned to.
+// The PyTorch class that the README shows, written from scratch: q_linear, k_linear, v_linear,
+// fc_out; batch first only. What was moved from may only be destroyed or assigned to.
 class FromScratchMultiHeadAttention {
  public:
   FromScratchMultiHeadAttention(int64_t embed_size, int64_t num_heads,

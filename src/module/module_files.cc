@@ -43,13 +43,16 @@ class Reader {
     return plan;
   }
 
-  // `known`: what the shapes say, 0 if nothing.
+  // `known`: what the shapes say, 0 if nothing. What is given must not contradict the file: any
+  // divisor would give an answer, and a wrong one.
   int64_t num_heads(int64_t known) const {
-    const int64_t given = options_.num_heads != 0 ? options_.num_heads : metadata_heads(known);
-    if (given < 0 || (known != 0 && given != known)) {
-      fail(message("num_heads: got ", given, "; must be ",
-                   known != 0 ? message(known, ", by the shape of q_linear.weight")
-                              : std::string("greater than 0")));
+    const int64_t given = options_.num_heads;
+    if (given == 0) return known != 0 ? known : metadata_heads();
+    const int64_t stated = known != 0 ? known : stated_heads();
+    if (given < 0) fail(message("num_heads: got ", given, "; must be greater than 0"));
+    if (stated != 0 && given != stated) {
+      fail(message("num_heads: got ", given, "; must be ", stated, ", by ",
+                   known != 0 ? "the shape of q_linear.weight" : "the file's __metadata__"));
     }
     return given;
   }
@@ -88,8 +91,13 @@ class Reader {
     return "recognised in it: " + listed(modules, ", ");
   }
 
-  int64_t metadata_heads(int64_t known) const {
-    if (known != 0) return known;
+  // 0 if __metadata__ has no number of heads.
+  int64_t stated_heads() const {
+    const auto at = file_.metadata().find("num_heads");
+    return at == file_.metadata().end() ? 0 : whole_number(at->second);
+  }
+
+  int64_t metadata_heads() const {
     const auto& metadata = file_.metadata();
     const auto at = metadata.find("num_heads");
     if (at == metadata.end()) {

@@ -186,6 +186,15 @@ TEST_F(ModuleFiles, FromScratchHeadsMustFit) {
   EXPECT_THAT(
       message_of([&] { FromScratchMultiHeadAttention::load(path(), {.add_zero_attn = true}); }),
       HasSubstr("add_zero_attn or dropout is set"));
+  EXPECT_THAT(message_of([&] { FromScratchMultiHeadAttention::load(path(), {.num_heads = 2}); }),
+              HasSubstr("num_heads: got 2; must be 3, by the file's __metadata__"));
+  const Tensor weight(DType::kFloat32, {6, 6}), bias(DType::kFloat32, {6});
+  NamedTensors bare;  // without num_heads in __metadata__
+  for (const std::string part : {"q_linear", "k_linear", "v_linear", "fc_out"}) {
+    bare.emplace_back(part + ".weight", weight);
+    bare.emplace_back(part + ".bias", bias);
+  }
+  save_safetensors(path(), bare);
   EXPECT_THAT(message_of([&] { FromScratchMultiHeadAttention::load(path(), {.num_heads = 4}); }),
               HasSubstr("Embedding size needs to be divisible by num_heads"));
 }
@@ -211,7 +220,6 @@ TEST_F(ModuleFiles, FindsTheOneModule) {
   write();
   expect_same_bits(find(load(), "in_proj_weight"), tensor("attention.in_proj_weight"), "found");
   EXPECT_EQ(load().config().num_heads, 2);
-  EXPECT_EQ(load({.num_heads = 4}).config().num_heads, 4);
   add_torch("other.");
   EXPECT_THAT(error(), HasSubstr("holds 2 modules; name one as prefix: \"attention.\", "
                                  "\"other.\""));
@@ -373,17 +381,23 @@ TEST_F(ModuleFiles, OptionsAreChecked) {
   write();
   EXPECT_THAT(message_of([&] { MultiheadAttention::load(path()); }), HasSubstr("layout: not said"));
   EXPECT_THAT(message_of([&] { load({.num_heads = 3}); }),
-              HasSubstr("num_heads: got 3; must be a divisor of embed_dim 8"));
-  EXPECT_THAT(message_of([&] { load({.num_heads = -2}); }), HasSubstr("num_heads: got -2"));
+              HasSubstr("num_heads: got 3; must be 2, by the file's __metadata__"));
+  EXPECT_THAT(message_of([&] { load({.num_heads = -2}); }),
+              HasSubstr("num_heads: got -2; must be greater than 0"));
+  EXPECT_EQ(load({.num_heads = 2}).config().num_heads, 2);
   EXPECT_THAT(message_of([&] { load({.dropout = 2}); }), HasSubstr("dropout: got 2"));
   EXPECT_TRUE(load({.add_zero_attn = true}).config().add_zero_attn);
   for (const std::string heads : {"", "two", "2.0", "0", "-2", " 2", "99999999999999999999"}) {
     write({{"num_heads", heads}});
     EXPECT_THAT(message_of([&] { load(); }),
                 HasSubstr(message("__metadata__ has \"", heads, "\"")));
+    EXPECT_EQ(load({.num_heads = 4}).config().num_heads, 4) << heads;
   }
   write({});
   EXPECT_THAT(message_of([&] { load(); }), HasSubstr("not in the file's __metadata__"));
+  EXPECT_EQ(load({.num_heads = 4}).config().num_heads, 4);
+  EXPECT_THAT(message_of([&] { load({.num_heads = 3}); }),
+              HasSubstr("num_heads: got 3; must be a divisor of embed_dim 8"));
 }
 
 TEST_F(ModuleFiles, HostileNamesAreEscaped) {

@@ -292,6 +292,11 @@ TEST(CApi, LoadOptionsReachTheLoader) {
     EXPECT_EQ(std::memcmp(parameter.data, view.data(), static_cast<size_t>(view.numel()) * 4), 0);
   }
   polyhead_mha_destroy(mha);
+  save_safetensors(path, renamed, {{"num_heads", "2"}});
+  EXPECT_EQ(polyhead_mha_load(path.c_str(), &options, &mha), POLYHEAD_INVALID_ARGUMENT);
+  EXPECT_NE(std::strstr(polyhead_last_error(), "num_heads: got 4; must be 2, by the file's"),
+            nullptr)
+      << polyhead_last_error();
   std::remove(path.c_str());
 }
 

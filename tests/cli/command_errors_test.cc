@@ -111,7 +111,8 @@ TEST_F(CommandErrors, NumberOfHeads) {
   expect_error(run({}, "bare.safetensors"), 2, "--num-heads: not given");
   expect_error(run({"--num-heads", "3"}, "bare.safetensors"), 3,
                "--num-heads: got 3; must be a divisor of embed_dim 16");
-  expect_error(run({"--num-heads", "2"}), 3, "--num-heads: got 2; w.safetensors says 4");
+  expect_error(run({"--num-heads", "2"}), 3,
+               "--num-heads: got 2; must be 4, by the file's __metadata__");
   expect_error(run({"--num-heads", "5", "--layout", "scratch"}, "split.safetensors"), 3,
                "--num-heads: got 5");
 }
