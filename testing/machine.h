@@ -1,6 +1,7 @@
 // Running a body on every instruction set, plan and number of threads, and putting all back after.
 #pragma once
 
+#include <cfenv>
 #include <functional>
 #include <string>
 #include <vector>
@@ -49,6 +50,9 @@ inline constexpr FloatControl kTowardZero = 0x6000;
 #elif defined(__aarch64__)
 inline constexpr FloatControl kFlushToZero = 1 << 24;
 inline constexpr FloatControl kTowardZero = 3 << 22;
+#else
+inline constexpr FloatControl kFlushToZero = 0;  // C++ has no word for it
+inline constexpr FloatControl kTowardZero = FE_TOWARDZERO;
 #endif
 
 }  // namespace polyhead::oracle
