@@ -7,16 +7,12 @@
 namespace polyhead {
 namespace {
 
-enum class Row { kEmpty, kNan, kCounts };
-
-// Adds one row, if it has weights to count.
-Row add_row(const ConstTensorView& weights, int64_t query, HeadStats* sum) {
+// Adds one row; false if it has no weights to count.
+bool add_row(const ConstTensorView& weights, int64_t query, HeadStats* sum) {
   HeadStats row;
   double mass = 0;
-  bool has_nan = false;
   for (int64_t key = 0; key < weights.size(1); ++key) {
     const double w = weight_at(weights, query, key);
-    has_nan = has_nan || std::isnan(w);
     if (!(w > 0)) continue;
     mass += w;
     row.entropy_bits -= w * std::log2(w);
@@ -32,8 +28,7 @@ Row add_row(const ConstTensorView& weights, int64_t query, HeadStats* sum) {
   sum->next += row.next;
   sum->diagonal += row.diagonal;
   sum->first += row.first;
-  if (mass > 0) return Row::kCounts;
-  return has_nan ? Row::kNan : Row::kEmpty;
+  return mass > 0;
 }
 
 }  // namespace
@@ -46,14 +41,10 @@ double weight_at(const ConstTensorView& weights, int64_t query, int64_t key) {
 
 HeadStats head_stats(const ConstTensorView& weights) {
   HeadStats sum;
-  int64_t rows = 0, nan_rows = 0;
-  for (int64_t query = 0; query < weights.size(0); ++query) {
-    const Row row = add_row(weights, query, &sum);
-    rows += row == Row::kCounts;
-    nan_rows += row == Row::kNan;
-  }
-  double share = rows > 0 ? 1 / static_cast<double>(rows) : 0;
-  if (rows == 0 && nan_rows > 0) share = std::numeric_limits<double>::quiet_NaN();
+  int64_t rows = 0;
+  for (int64_t query = 0; query < weights.size(0); ++query) rows += add_row(weights, query, &sum);
+  const double share =
+      rows > 0 ? 1 / static_cast<double>(rows) : std::numeric_limits<double>::quiet_NaN();
   return {.entropy_bits = sum.entropy_bits * share,
           .mean_distance = sum.mean_distance * share,
           .previous = sum.previous * share,

@@ -18,8 +18,8 @@ struct HeadStats {
   double first = 0;          // weight on key 0
 };
 
-// weights [q_len, kv_len], float32 or float64, any strides; NaN counts as 0; of a head
-// of NaN alone the measures are NaN.
+// weights [q_len, kv_len], float32 or float64, any strides; NaN counts as 0. Where no row sees
+// anything the measures are NaN.
 HeadStats head_stats(const ConstTensorView& weights);
 
 // One element of a float32 or float64 [q_len, kv_len] view.

@@ -25,7 +25,7 @@ struct ReportItem {
 };
 
 struct ReportLayer {
-  std::string name;
+  std::string name = {};                     // "Layer 3"; empty: the one layer
   ConstTensorView weights;                   // [batch, heads, q_len, kv_len], float32 or float64
   std::vector<std::string> head_notes = {};  // what each head does, in words; may be empty
 };

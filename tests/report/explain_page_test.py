@@ -213,6 +213,18 @@ class ExplainPageTest(PageCase):
         last = self.held("large.html").meta["queries"]["count"] - 1
         self.assertEqual(value("location.hash"), f"#query={last}&head=1")
 
+    def test_the_address_keeps_step_and_theme(self):
+        self.open("small.html", "#query=1&head=1&step=6&theme=dark")
+        value("document.getElementById('query-next').click()")
+        self.assertEqual(value("location.hash"), "#query=2&head=1&step=6&theme=dark")
+        value("document.querySelectorAll('#contents a')[5].click()")  # where the address is already
+        self.assertEqual(value("document.activeElement.id"), "heading-6")
+        value("document.querySelectorAll('#contents a')[2].click()")
+        self.browser.wait("document.activeElement.id === 'heading-3'")
+        value("document.getElementById('theme').click()")
+        self.assertEqual(value("location.hash"), "#query=2&head=1&step=3&theme=light")
+        self.assertEqual(value("document.documentElement.dataset.theme"), "light")
+
     def test_addresses_beyond_the_page_show_the_nearest(self):
         for fragment, wanted in (("#query=999&head=999", ("4", "1")), ("#query=-3&head=x", ("0", "0")),
                                  ("#step=99", ("0", "0"))):

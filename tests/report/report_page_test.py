@@ -108,6 +108,7 @@ class PageTest(PageCase):
         self.assertEqual(value("document.querySelectorAll('.matrix canvas').length"), 1)
         value("document.getElementById('view-lines').click()")
         self.assertEqual(value("document.querySelectorAll('.lines canvas').length"), 1)
+        self.assertEqual(value("location.hash"), "#item=0&layer=1&head=1&theme=dark")
         value("document.querySelector('#numbers summary').click()")
         self.browser.wait("document.querySelectorAll('#table tbody tr').length === 9")
         saved = """new Promise(done => {

@@ -1,5 +1,5 @@
 // State, the address, and who tells whom. Query and head are indices into what the page holds.
-const state = { query: 0, head: 0, theme: preferredTheme() };
+const state = { query: 0, head: 0, step: 0, theme: preferredTheme(), chosenTheme: null };
 
 const clampIndex = (text, size) => Math.min(size - 1, Math.max(0, Math.floor(Number(text)) || 0));
 
@@ -8,12 +8,23 @@ function readAddress() {
   const asked = new URLSearchParams(location.hash.slice(1));
   state.query = clampIndex(asked.get("query") - meta.queries.first, meta.queries.count);
   state.head = clampIndex((asked.get("head") || 1) - 1, meta.heads.count);
-  if (["light", "dark"].includes(asked.get("theme"))) state.theme = asked.get("theme");
-  return clampIndex(asked.get("step"), meta.steps.length + 1);
+  state.step = clampIndex(asked.get("step"), meta.steps.length + 1);
+  readTheme(state, asked);
 }
 
-const address = (step) =>
-  `#query=${meta.queries.first + state.query}&head=${state.head + 1}${step ? `&step=${step}` : ""}`;
+function address(step) {
+  const now = new URLSearchParams({
+    query: meta.queries.first + state.query,
+    head: state.head + 1,
+  });
+  if (step) now.set("step", step);
+  if (state.chosenTheme) now.set("theme", state.chosenTheme);
+  return `#${now}`;
+}
+
+function writeAddress() {
+  if (meta.steps.length) history.replaceState(null, "", address(state.step));
+}
 
 function goTo(step) {
   if (!step) return;
@@ -32,7 +43,7 @@ function chooseHead(head) {
 }
 
 function chosen() {
-  history.replaceState(null, "", address());
+  writeAddress();
   show();
   byId("status").textContent = `Query ${meta.queries.first + state.query}, head ${state.head + 1}`;
 }
@@ -110,6 +121,7 @@ function fillPage() {
     const title = byId(`heading-${n + 1}`).textContent;
     const link = element("a", {}, title);
     link.dataset.step = String(n + 1);
+    link.addEventListener("click", () => goTo(n + 1)); // it may be the address already
     byId("contents").append(element("li", {}, link));
   });
 }
@@ -121,9 +133,9 @@ function wire() {
     byId(`${name}-next`).addEventListener("click", () => choose(state[name] + 1));
   }
   addEventListener("hashchange", () => {
-    const step = readAddress();
+    readAddress();
     show();
-    goTo(step);
+    goTo(state.step);
   });
 }
 
@@ -135,15 +147,15 @@ function showInTheme(theme) {
 
 fillTitle();
 if (meta.steps.length) {
-  const step = readAddress();
+  readAddress();
   fillPage();
   wire();
   showInTheme(state.theme);
-  goTo(step);
+  goTo(state.step);
 } else {
   for (const id of ["choose", "steps"]) byId(id).hidden = true;
   byId("nothing").hidden = false;
   showInTheme(state.theme);
 }
-wireTheme(() => state.theme, showInTheme);
+wireTheme(state, showInTheme, writeAddress);
 document.documentElement.dataset.ready = "yes";

@@ -40,7 +40,7 @@ const measures = [
   },
 ];
 
-// NaN where the weights are: there is nothing to measure.
+// NaN: there is nothing to measure.
 function measureText(measure, value) {
   if (Number.isNaN(value)) return "\u2013";
   return measure.share ? percent(value) : `${value.toFixed(2)} ${measure.unit}`;
@@ -89,7 +89,8 @@ const heads = meta.layers.flatMap((layer, l) =>
 );
 
 function headName({ layer, head }) {
-  return `${meta.layers[layer].name}, head ${head + 1}`;
+  const { name } = meta.layers[layer];
+  return name ? `${name}, head ${head + 1}` : `Head ${head + 1}`;
 }
 
 // The places of a row by weight, strongest first, until they carry `mass` of the row.

@@ -41,7 +41,7 @@ const headView = {
       chip(
         "Entropy",
         measureText(measures[0], stats.entropy),
-        none ? "the weights are NaN" : `as spread out as ${keys.toFixed(1)} keys looked at evenly`,
+        none ? "no query sees a key, or the weights are NaN" : `as spread out as ${keys.toFixed(1)} keys looked at evenly`,
       ),
       chip("Spread", none || `${keys.toFixed(1)} keys`, "2 to the power of the entropy"),
       ...(square ? positional : []),

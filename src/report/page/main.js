@@ -7,6 +7,7 @@ const state = {
   measure: "model",
   mass: 0.9,
   theme: "light",
+  chosenTheme: null,
   side: null,
   token: -1, // the token chosen by click or key
   shown: { side: null, token: -1 }, // the same, or the one under the pointer
@@ -40,7 +41,7 @@ function readAddress() {
     ? clampIndex(asked.get(state.side), state.side === "query" ? rows : columns)
     : -1;
   state.shown = { side: state.side, token: state.token };
-  if (["light", "dark"].includes(asked.get("theme"))) state.theme = asked.get("theme");
+  readTheme(state, asked);
 }
 
 function writeAddress() {
@@ -52,6 +53,7 @@ function writeAddress() {
   if (state.view !== "lines") now.set("view", state.view);
   if (state.measure !== "model") now.set("order", state.measure);
   if (state.side) now.set(state.side, state.token);
+  if (state.chosenTheme) now.set("theme", state.chosenTheme);
   history.replaceState(null, "", `#${now}`);
 }
 
@@ -143,7 +145,7 @@ function wire() {
   byId("item").addEventListener("change", (event) => showItem(Number(event.target.value)));
   byId("item-previous").addEventListener("click", () => showItem(state.item - 1));
   byId("item-next").addEventListener("click", () => showItem(state.item + 1));
-  wireTheme(() => state.theme, showInTheme);
+  wireTheme(state, showInTheme, writeAddress);
   byId("measure").addEventListener("change", (event) => {
     state.measure = event.target.value;
     byId("filter").value = 0;

@@ -7,12 +7,22 @@ function applyTheme(theme) {
   byId("theme").textContent = theme === "dark" ? "Light" : "Dark";
 }
 
-function wireTheme(current, show) {
-  byId("theme").addEventListener("click", () => show(current() === "dark" ? "light" : "dark"));
+// A chosen theme stands in the address from then on; what the system prefers does not.
+function readTheme(state, asked) {
+  const theme = asked.get("theme");
+  if (["light", "dark"].includes(theme)) state.theme = state.chosenTheme = theme;
+}
+
+function wireTheme(state, show, writeAddress) {
+  byId("theme").addEventListener("click", () => {
+    state.chosenTheme = state.theme === "dark" ? "light" : "dark";
+    show(state.chosenTheme);
+    writeAddress();
+  });
   // Paper is white.
-  let before = current();
+  let before = state.theme;
   addEventListener("beforeprint", () => {
-    before = current();
+    before = state.theme;
     show("light");
   });
   addEventListener("afterprint", () => show(before));
