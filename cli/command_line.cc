@@ -23,7 +23,8 @@ constexpr const char* kLegend =
 constexpr const char* kExitCodes =
     "Exit codes: 0 fine; 1 verify found an error beyond the budget, or only NaN; 2 bad\n"
     "usage; 3 a bad file, or files that do not fit together; 4 memory, disk or interruption.\n"
-    "Environment: POLYHEAD_ISA=baseline|avx2|avx512, POLYHEAD_NUM_THREADS=n.\n"
+    "Environment: POLYHEAD_NUM_THREADS=n; POLYHEAD_ISA=avx512|avx2|neon|baseline, of those\n"
+    "the ones that `polyhead info` lists for this CPU.\n"
     "`polyhead COMMAND --help` lists the flags of one command.";
 
 // A word of the command line, in a message.

@@ -4,9 +4,9 @@
 #include <utility>
 
 #include "base/message.h"
+#include "explain_description.h"
 #include "explain_parameters.h"
 #include "explain_part.h"
-#include "explain_steps.h"
 
 namespace polyhead::cli {
 namespace {
@@ -29,7 +29,7 @@ class PageBuilder {
   void fill(ExplainPage& page) {
     page_ = &page;
     choose_part();
-    describe();
+    describe(job_, trace_, page);
     add_inputs();
     for (const auto& [name, operand] :
          {std::pair{"q", Operand::kQuery}, {"k", Operand::kKey}, {"v", Operand::kValue}}) {
@@ -61,51 +61,6 @@ class PageBuilder {
     page_->queries = {trace_.first_row + first_row_, part.queries, trace_.q_len};
     page_->keys = {from_end ? kv_len() - part.keys : 0, part.keys, kv_len()};
     page_->heads = {0, part.heads, trace_.num_heads};
-  }
-
-  void describe() {
-    page_->head_dim = trace_.head_dim;
-    if (trace_.has_bias_kv) page_->extra_columns.push_back("bias_k");
-    if (job_.arguments().add_zero_attn) page_->extra_columns.push_back("zero");
-    page_->in_bias = trace_.has_in_bias;
-    page_->out_bias = trace_.has_out_bias;
-    page_->soft_masks = job_.scratch() != nullptr;
-    page_->nan_rows = job_.arguments().empty_rows == EmptyRow::kNan;
-    const bool full = job_.scratch() && job_.scratch()->head_width() == HeadWidth::kFull;
-    for (size_t n = 0; n < kSteps; ++n) {
-      const auto step = static_cast<Step>(n);
-      // nn.MultiheadAttention masks in ways that the from-scratch class does not have.
-      const bool other = step == Step::kMask && !job_.scratch();
-      page_->steps.push_back(
-          {.python = other ? "" : python_line(step, full), .cpp = cpp_lines(step)});
-    }
-    for (const char* letter : {"k", "v"}) {
-      page_->steps[0].python += message("\n", python_projection(letter));
-    }
-    describe_masks();
-  }
-
-  void describe_masks() {
-    const ModuleArguments& a = job_.arguments();
-    const ForwardOptions options = job_.options(WeightsMode::kNone);
-    const auto add = [&](const char* flag, const std::string& path, const ConstTensorView& mask) {
-      if (!mask.defined()) return;
-      const bool hides = mask.dtype() == DType::kBool && !job_.scratch();
-      page_->masks.push_back(message(flag, " ", path, ", ", dtype_name(mask.dtype()), " ",
-                                     mask.shape_string(), ": ",
-                                     job_.scratch() ? "times -1e5, added"
-                                     : hides        ? "true hides a key"
-                                                    : "added"));
-    };
-    add("--attn-mask", a.attn_mask, options.attn_mask);
-    add("--key-padding-mask", a.key_padding_mask, options.key_padding_mask);
-    if (!a.scratch_mask.empty()) add("--scratch-mask", a.scratch_mask, job_.scratch_mask());
-    if (!a.causal) return;
-    const int64_t offset = trace_.from_end ? kv_len() - trace_.q_len : 0;
-    page_->masks.push_back(
-        message("--causal: query i sees key j if j <= i", offset > 0   ? message(" + ", offset)
-                                                          : offset < 0 ? message(" - ", -offset)
-                                                                       : ""));
   }
 
   void add(const std::string& name, std::vector<int64_t> shape, std::vector<double> numbers) {
