@@ -77,7 +77,9 @@ bool per_head(const AttentionCall& call) {
 }
 
 constexpr Plan kPlans[] = {
-    {"tile_all_heads", "averaged weights, or masks that all heads share: head after head in a task",
+    {"tile_all_heads",
+     "averaged weights, or masks that all heads share: a task is a tile of queries, head after "
+     "head",
      all_heads, run_tile_all_heads},
     {"tile_per_head", "all but averaged weights: a task is a tile of queries of one head", per_head,
      run_tile_per_head},

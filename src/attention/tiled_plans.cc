@@ -56,9 +56,7 @@ AttentionTile<T> tile_of(const AttentionCall& call) {
   tile.v_head_dim = static_cast<size_t>(call.v_head_dim());
   tile.scale = static_cast<T>(call.scale);
   tile.empty_rows_nan = call.empty_rows == EmptyRow::kNan;
-  if (call.weights_mode != WeightsMode::kNone) {
-    tile.weights.data = static_cast<T*>(call.outputs.weights.data());
-  }
+  tile.wants_weights = call.weights_mode != WeightsMode::kNone;
   return tile;
 }
 
@@ -97,7 +95,6 @@ void run_rows(const AttentionCall& call, const AttentionKernel<T>& kernel, const
   place_masks(call, at, masks, tile);
   tile->rows = static_cast<size_t>(
       std::min<int64_t>(call.q_len() - row, static_cast<int64_t>(kernel.max_rows)));
-  tile->max_rows = std::max(tile->max_rows, tile->rows);
   tile->query = matrix<T>(call.query, batch, head, row);
   tile->key = matrix<T>(call.key, batch, kv_head, 0);
   tile->value = matrix<T>(call.value, batch, kv_head, 0);
@@ -127,117 +124,72 @@ double attention_flops(const AttentionCall& call) {
          static_cast<double>(call.head_dim() + call.v_head_dim());
 }
 
+// The tiles of a call, all of one size but the last of each head.
+struct Tiling {
+  int64_t rows, tiles;
+  size_t lanes;  // of the widest: no more vectors than its rows need
+
+  Tiling(const AttentionCall& call, size_t max_rows)
+      : rows(static_cast<int64_t>(max_rows)), tiles((call.q_len() + rows - 1) / rows) {
+    lanes = std::min(max_rows, round_up(static_cast<size_t>(call.q_len()), max_rows / 3));
+  }
+};
+
 // Tasks: (batch, head, query tile), so that the keys and values of a head stay in cache from tile
 // to tile; the last tile first, since causal ones grow longer with the row.
 template <class T>
 void run_by_head(const AttentionCall& call) {
   const AttentionKernel<T> kernel = attention_kernel<T>(active_isa());
   const AttentionTile<T> shape = tile_of<T>(call);
-  const auto rows = static_cast<int64_t>(kernel.max_rows);
-  const int64_t heads = call.num_heads(), tiles = (call.q_len() + rows - 1) / rows;
-  parallel_tasks(
-      static_cast<size_t>(call.batch() * heads * tiles), attention_flops(call),
-      attention_workspace_bytes(shape, kernel.max_rows), [&](size_t task, std::byte* workspace) {
-        const auto n = static_cast<int64_t>(task);
-        const int64_t row = (tiles - 1 - n % tiles) * rows;
-        AttentionTile<T> tile = shape;
-        run_rows(call, kernel, {n / tiles / heads, n / tiles % heads, row}, &tile, workspace);
-      });
+  const auto [rows, tiles, lanes] = Tiling(call, kernel.max_rows);
+  const int64_t heads = call.num_heads();
+  const auto run = [&, rows = rows, tiles = tiles](size_t task, std::byte* workspace) {
+    const auto n = static_cast<int64_t>(task);
+    const Place place{n / tiles / heads, n / tiles % heads, (tiles - 1 - n % tiles) * rows};
+    AttentionTile<T> tile = shape;
+    tile.keys_are_far = tiles > 1 && n % tiles == 0;
+    run_rows(call, kernel, place, &tile, workspace);
+  };
+  parallel_tasks(static_cast<size_t>(call.batch() * heads * tiles), attention_flops(call),
+                 attention_workspace_bytes(shape, lanes), run);
 }
 
-// Masks of more columns than this are met anew by each head: kept, they would leave the cache.
+// Masks with a larger sum by lanes are met anew by each head: kept, they would leave L2.
 constexpr size_t kMostKeptBytes = size_t{2} << 20;
 
-// What one query tile keeps from head to head, behind the workspace of its task.
-template <class T>
-struct Keeping {
-  size_t sum_bytes = 0, bias_bytes = 0, seen_bytes = 0;
-
-  Keeping(const AttentionCall& call, const AttentionTile<T>& shape, size_t max_rows) {
-    const size_t columns = attention_columns_bytes(shape, max_rows);
-    if (call.weights_mode == WeightsMode::kAverage) sum_bytes = columns;
-    if (!heads_share_masks(call) || columns > kMostKeptBytes) return;
-    bias_bytes = columns;
-    seen_bytes = round_up(shape.kv_len, kAlignment);
-  }
-  size_t bytes() const { return sum_bytes + bias_bytes + seen_bytes; }
-
-  void place(std::byte* at, bool first_head, AttentionTile<T>* tile) const {
-    tile->average.sum = sum_bytes > 0 ? reinterpret_cast<T*>(at) : nullptr;
-    if (bias_bytes == 0) return;
-    auto* seen = reinterpret_cast<uint8_t*>(at + sum_bytes + bias_bytes);
-    tile->kept = {reinterpret_cast<T*>(at + sum_bytes), seen, !first_head};
-  }
-};
-
-// Heads and query rows of one batch item.
-struct Part {
-  int64_t batch, head_begin, head_end, row_begin, row_end;
-};
-
-template <class T>
-void run_part(const AttentionCall& call, const AttentionKernel<T>& kernel, const Part& part,
-              const AttentionTile<T>& shape, std::byte* workspace) {
-  const Keeping<T> keeping(call, shape, kernel.max_rows);
-  const auto tile_rows = static_cast<int64_t>(kernel.max_rows);
-  AttentionTile<T> tile = shape;
-  AverageStep<T>& step = tile.average;
-  step.num_heads = static_cast<size_t>(call.num_heads());
-  for (int64_t head = part.head_begin; head < part.head_end; ++head) {
-    step.first_head = head == part.head_begin;
-    step.last_head = head + 1 == part.head_end;
-    std::byte* kept = workspace + attention_workspace_bytes(shape, kernel.max_rows);
-    for (int64_t row = part.row_begin; row < part.row_end; row += tile_rows) {
-      tile.keys_are_far = row == part.row_begin;
-      keeping.place(kept, step.first_head, &tile);
-      run_rows(call, kernel, {part.batch, head, row}, &tile, workspace);
-      step.left = step.last_head ? nullptr : step.sum;
-      step.left_by_first = step.first_head;
-      kept += keeping.bytes();
-    }
-  }
+// So many heads to a task that each thread gets several tasks; the average needs all.
+int64_t heads_per_task(const AttentionCall& call, int64_t tiles) {
+  if (call.weights_mode == WeightsMode::kAverage) return call.num_heads();
+  const int64_t wanted = 4 * num_threads() / (call.batch() * tiles) + 1;
+  return (call.num_heads() + wanted - 1) / wanted;
 }
 
-// How a call is cut into parts. The keys and values of a head, once fetched, serve all tiles of a
-// part, and what is kept serves all its heads; but each thread shall get several parts. The average
-// needs all heads.
-struct Cut {
-  int64_t rows, row_parts, heads, head_parts;
-
-  Cut(const AttentionCall& call, int64_t tile_rows) {
-    const int64_t threads = num_threads();
-    const int64_t tiles = call.batch() * ((call.q_len() + tile_rows - 1) / tile_rows);
-    rows = tile_rows * std::clamp<int64_t>(tiles / (8 * threads), 1, 4);
-    row_parts = (call.q_len() + rows - 1) / rows;
-    const int64_t wanted = 4 * threads / (call.batch() * row_parts) + 1;
-    const bool together = call.weights_mode == WeightsMode::kAverage;
-    heads = together ? call.num_heads() : (call.num_heads() + wanted - 1) / wanted;
-    head_parts = (call.num_heads() + heads - 1) / heads;
-  }
-
-  // The rows at the end first: causal ones are longer there.
-  Part part(const AttentionCall& call, int64_t n) const {
-    const int64_t row = (row_parts - 1 - n % row_parts) * rows;
-    const int64_t head = n / row_parts % head_parts * heads;
-    return {n / row_parts / head_parts, head, std::min(head + heads, call.num_heads()), row,
-            std::min(row + rows, call.q_len())};
-  }
-};
-
+// Tasks: (batch, some heads, query tile), head after head with the same workspace.
 template <class T>
-void run_all_heads(const AttentionCall& call) {
+void run_head_sequences(const AttentionCall& call) {
   const AttentionKernel<T> kernel = attention_kernel<T>(active_isa());
-  const AttentionTile<T> shape = tile_of<T>(call);
-  const auto tile_rows = static_cast<int64_t>(kernel.max_rows);
-  const Cut cut(call, tile_rows);
-  const size_t bytes =
-      attention_workspace_bytes(shape, kernel.max_rows) +
-      static_cast<size_t>(cut.rows / tile_rows) * Keeping<T>(call, shape, kernel.max_rows).bytes();
-  parallel_tasks(static_cast<size_t>(call.batch() * cut.row_parts * cut.head_parts),
-                 attention_flops(call), bytes, [&](size_t n, std::byte* workspace) {
-                   const Part part = cut.part(call, static_cast<int64_t>(n));
-                   run_part(call, kernel, part, shape, workspace);
-                 });
+  const auto [rows, tiles, lanes] = Tiling(call, kernel.max_rows);
+  const int64_t heads = heads_per_task(call, tiles);
+  const int64_t sequences = (call.num_heads() + heads - 1) / heads;
+  AttentionTile<T> shape = tile_of<T>(call);
+  shape.keys_are_far = true;
+  shape.heads.average = call.weights_mode == WeightsMode::kAverage;
+  shape.heads.keep_masks =
+      heads_share_masks(call) && shape.kv_len * lanes * sizeof(T) <= kMostKeptBytes;
+  const auto run = [&, rows = rows, tiles = tiles](size_t task, std::byte* workspace) {
+    const auto n = static_cast<int64_t>(task);
+    const int64_t begin = n / tiles % sequences * heads;
+    const int64_t end = std::min(begin + heads, call.num_heads());
+    AttentionTile<T> tile = shape;
+    tile.heads.count = static_cast<size_t>(end - begin);
+    for (int64_t head = begin; head < end; ++head) {
+      tile.heads.index = static_cast<size_t>(head - begin);
+      run_rows(call, kernel, {n / tiles / sequences, head, (tiles - 1 - n % tiles) * rows}, &tile,
+               workspace);
+    }
+  };
+  parallel_tasks(static_cast<size_t>(call.batch() * sequences * tiles), attention_flops(call),
+                 attention_workspace_bytes(shape, lanes), run);
 }
 
 void run_tiled(const AttentionCall& call, void (*run_float)(const AttentionCall&),
@@ -266,7 +218,7 @@ void run_tile_per_head(const AttentionCall& call) {
 }
 
 void run_tile_all_heads(const AttentionCall& call) {
-  run_tiled(call, run_all_heads<float>, run_all_heads<double>);
+  run_tiled(call, run_head_sequences<float>, run_head_sequences<double>);
 }
 
 }  // namespace polyhead

@@ -1,6 +1,6 @@
 // The two plans on the forward kernel. Either a task is a tile of query rows of one head: its keys
-// and values stay in cache from task to task. Or it is some tiles with several heads after each
-// other, and what the heads have in common stays: averaged weights, or masks.
+// and values stay in cache from task to task. Or it is such a tile for several heads after each
+// other, which have something in common: averaged weights, or masks.
 #pragma once
 
 #include "attention/attention_call.h"

@@ -1,4 +1,4 @@
-// Weights out of probabilities; AverageStep says how those of several heads meet.
+// Weights out of probabilities; HeadSequence says how those of several heads meet.
 
 // (p * exp(m_then - m)) / l. The factor may have overflowed where a lane had seen no key yet, so it
 // is not multiplied with p = 0. A row with a NaN or +inf score is NaN throughout, its l being NaN.
@@ -18,12 +18,12 @@ POLYHEAD_INLINE void leave_weights(Tile<T, NV>& tile, const Vec<T> (&by)[NV],
   }
 }
 
-// Adds the weights that the tile before left in this granule to their sum.
+// Adds the weights that the head before left in this granule to the sum.
 template <class T, int NV>
 __attribute__((noinline)) void collect_weights(const Tile<T, NV>& tile, size_t granule_index) {
   constexpr int kWidth = Tile<T, NV>::kWidth;
-  const AverageStep<T>& step = tile.in.average;
-  if (step.left == nullptr) return;
+  const HeadSequence& heads = tile.in.heads;
+  if (!heads.average || heads.first()) return;
   const size_t first = granule_index * kGranule * kWidth;
   for (int i = 0; i < NV; ++i) {
     const T* left = tile.scratch.left + i * kLanes<T>;
@@ -31,11 +31,11 @@ __attribute__((noinline)) void collect_weights(const Tile<T, NV>& tile, size_t g
     const T* maximum = tile.scratch.maxima + granule_index * kWidth + i * kLanes<T>;
     const Vec<T> then = rescale_factor(load(maximum), load(left));
     const T* probs = tile.scratch.probs + first + i * kLanes<T>;
-    T* sum = step.left + first + i * kLanes<T>;
+    T* sum = tile.scratch.average + first + i * kLanes<T>;
 #pragma GCC unroll 8
     for (int j = 0; j < kGranule; ++j, probs += kWidth, sum += kWidth) {
       const Vec<T> weight = weight_of(load(probs), then, by, offset);
-      store(sum, step.left_by_first ? weight : load(sum) + weight);
+      store(sum, heads.index == 1 ? weight : load(sum) + weight);
     }
   }
 }

@@ -14,7 +14,7 @@
 template <class T, int NV>
 POLYHEAD_INLINE T* probs_of(Tile<T, NV>& tile, size_t granule_index) {
   constexpr size_t kSize = kGranule * Tile<T, NV>::kWidth;
-  if (tile.in.weights.data != nullptr) {
+  if (tile.in.wants_weights) {
     collect_weights(tile, granule_index);
     return tile.scratch.probs + granule_index * kSize;
   }
@@ -24,7 +24,7 @@ POLYHEAD_INLINE T* probs_of(Tile<T, NV>& tile, size_t granule_index) {
 
 template <class T, int NV>
 POLYHEAD_INLINE void keep_maximum(Tile<T, NV>& tile, size_t granule_index) {
-  if (tile.in.weights.data == nullptr) return;
+  if (!tile.in.wants_weights) return;
   T* maxima = tile.scratch.maxima + granule_index * Tile<T, NV>::kWidth;
   for (int i = 0; i < NV; ++i) store(maxima + i * kLanes<T>, tile.maximum[i]);
 }
@@ -60,7 +60,7 @@ POLYHEAD_INLINE Granule<T> granule_at(const Strided<const T>& key, const Strided
 // The weights of a granule that no row sees.
 template <class T, int NV>
 POLYHEAD_INLINE void skip_granule(Tile<T, NV>& tile, size_t granule_index) {
-  if (tile.in.weights.data == nullptr) return;
+  if (!tile.in.wants_weights) return;
   __builtin_memset(probs_of(tile, granule_index), 0, kGranule * Tile<T, NV>::kWidth * sizeof(T));
   keep_maximum(tile, granule_index);
 }
@@ -68,11 +68,11 @@ POLYHEAD_INLINE void skip_granule(Tile<T, NV>& tile, size_t granule_index) {
 // What the masks leave of a granule, with scratch.bias pointing at their sum.
 template <class T, int NV>
 POLYHEAD_INLINE Visibility meet_masks(Tile<T, NV>& tile, size_t first, size_t count) {
-  const KeptMasks<T>& kept = tile.in.kept;
-  if (kept.bias == nullptr) return prepare_bias(tile, first, count);
-  tile.scratch.bias = kept.bias + first * Tile<T, NV>::kWidth;
-  uint8_t& seen = kept.seen[first / kGranule];
-  if (!kept.ready) seen = static_cast<uint8_t>(prepare_bias(tile, first, count));
+  const HeadSequence& heads = tile.in.heads;
+  if (!heads.keep_masks) return prepare_bias(tile, first, count);
+  tile.scratch.bias = tile.scratch.kept_bias + first * Tile<T, NV>::kWidth;
+  uint8_t& seen = tile.scratch.seen[first / kGranule];
+  if (heads.first()) seen = static_cast<uint8_t>(prepare_bias(tile, first, count));
   return static_cast<Visibility>(seen);
 }
 
@@ -92,7 +92,10 @@ POLYHEAD_INLINE void fold_key_granule(Tile<T, NV>& tile, size_t first) {
     granule.has_bias = seen != Visibility::kAll;
     granule.has_hidden = seen == Visibility::kSome;
   }
-  if (in.keys_are_far) prefetch_granule(in, first + kAhead * kGranule);
+  if (in.keys_are_far && first + (kAhead + 1) * kGranule <= in.kv_len) {
+    prefetch_rows(in.key, first + kAhead * kGranule, in.head_dim);
+    prefetch_rows(in.value, first + kAhead * kGranule, in.v_head_dim);
+  }
   if (tile.num_pending == tile.pending_limit) drain_pending(tile);
   granule.probs = probs_of(tile, first / kGranule);
   take_granule(tile, granule, in.key);
@@ -140,16 +143,19 @@ TileScratch<T> carve_scratch(const AttentionTile<T>& in, size_t width, std::byte
     used += round_up(rows * width * sizeof(T), 64);
     return at;
   };
-  const bool weights = in.weights.data != nullptr;
-  const size_t granules = num_granules(in);
+  const size_t granules = num_granules(in), columns = granules * kGranule;
+  const HeadSequence& heads = in.heads;
   TileScratch<T> scratch{};
   scratch.query = take(in.head_dim);
   scratch.out = take(in.v_head_dim);
   scratch.total = take(in.v_head_dim);
   scratch.bias = take(kGranule);
-  scratch.probs = take(kGranule * (weights ? granules : size_t{kMaxPending}));
-  scratch.maxima = take(weights ? granules : 0);
-  scratch.left = take(weights ? 3 : 0);
+  scratch.probs = take(in.wants_weights ? columns : size_t{kGranule * kMaxPending});
+  scratch.maxima = take(in.wants_weights ? granules : 0);
+  scratch.kept_bias = take(heads.keep_masks ? columns : 0);
+  scratch.seen = reinterpret_cast<uint8_t*>(take(heads.keep_masks ? granules : 0));
+  scratch.average = take(heads.average ? columns : 0);
+  scratch.left = take(heads.average ? 3 : 0);
   *bytes = used;
   return scratch;
 }
@@ -166,14 +172,14 @@ void run_tile(const AttentionTile<T>& in, std::byte* workspace) {
   const Normaliser<T, NV> normaliser(tile);
   store_out(tile, normaliser);
   if (in.lse != nullptr) store_lse(tile);
-  if (in.weights.data != nullptr) store_weights(tile, normaliser);
+  if (in.wants_weights) store_weights(tile, normaliser);
 }
 
 // As few vectors of lanes as the rows need: short sequences pad little.
 template <class T>
 void run_attention_tile(const AttentionTile<T>& in, std::byte* workspace) noexcept {
-  if (in.max_rows <= kLanes<T>) return run_tile<T, 1>(in, workspace);
-  if (in.max_rows <= 2 * kLanes<T>) return run_tile<T, 2>(in, workspace);
+  if (in.rows <= kLanes<T>) return run_tile<T, 1>(in, workspace);
+  if (in.rows <= 2 * kLanes<T>) return run_tile<T, 2>(in, workspace);
   run_tile<T, 3>(in, workspace);
 }
 

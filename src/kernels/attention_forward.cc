@@ -5,7 +5,6 @@
 
 #include "base/checked_math.h"
 #include "base/natural_log.h"
-#include "base/workspace.h"
 #include "simd/regions.h"
 
 #define POLYHEAD_KERNEL_BODY "kernels/attention_forward.body.h"
@@ -19,23 +18,15 @@ AttentionKernel<T> attention_kernel(Isa isa) {
 }
 
 template <class T>
-size_t attention_workspace_bytes(const AttentionTile<T>& shape, size_t max_rows) {
+size_t attention_workspace_bytes(const AttentionTile<T>& shape, size_t lanes) {
   size_t bytes;
-  baseline::carve_scratch(shape, max_rows, nullptr, &bytes);
+  baseline::carve_scratch(shape, lanes, nullptr, &bytes);
   return bytes;
-}
-
-template <class T>
-size_t attention_columns_bytes(const AttentionTile<T>& shape, size_t max_rows) {
-  const size_t columns = baseline::num_granules(shape) * baseline::kGranule;
-  return round_up(columns * max_rows * sizeof(T), kAlignment);
 }
 
 template AttentionKernel<float> attention_kernel(Isa);
 template AttentionKernel<double> attention_kernel(Isa);
 template size_t attention_workspace_bytes(const AttentionTile<float>&, size_t);
 template size_t attention_workspace_bytes(const AttentionTile<double>&, size_t);
-template size_t attention_columns_bytes(const AttentionTile<float>&, size_t);
-template size_t attention_columns_bytes(const AttentionTile<double>&, size_t);
 
 }  // namespace polyhead

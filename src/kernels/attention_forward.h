@@ -55,27 +55,22 @@ struct TileMask {
 inline constexpr int kMaxTileMasks = 8;
 inline constexpr ptrdiff_t kNotCausal = PTRDIFF_MAX / 2;
 
-// Averaged weights come about over the tiles of a task: all heads of some query ranges, with one
-// workspace, in head order. What a head's probabilities become is known only after its last key,
-// and a pass over them then would wait for L2. So they are left in the workspace, and the next tile
-// adds them to the sum they belong to, granule by granule, where it needs the place: its arithmetic
-// hides the traffic. The last head of a range stores the mean.
-template <class T>
-struct AverageStep {
-  T* sum = nullptr;      // [columns, W] over the heads before this one; null: no average
-  size_t num_heads = 0;  // of all
-  bool first_head = false, last_head = false;
-  T* left = nullptr;  // the sum for what the tile before left in the workspace; null: nothing
-  bool left_by_first = false;
-};
+// Heads that pass the same queries one after the other, with one workspace, in which their common
+// things stay.
+//
+// Masks that are the same for all of them: the first head sums them by lanes and classifies the
+// granules, the others take what it found.
+//
+// Averaged weights: what a head's probabilities become is known only after its last key, and a pass
+// over them then would wait for the cache. So they are left where they are, and the next head adds
+// them to the sum, granule by granule, where it needs the place: its arithmetic hides the traffic.
+// The last head stores the mean.
+struct HeadSequence {
+  size_t index = 0, count = 1;
+  bool keep_masks = false, average = false;
 
-// The masks of one query range, met by its first head and kept for the others. They must be the
-// same for all heads.
-template <class T>
-struct KeptMasks {
-  T* bias = nullptr;        // [columns, W]; null: every head reads the masks
-  uint8_t* seen = nullptr;  // [granules]
-  bool ready = false;
+  bool first() const { return index == 0; }
+  bool last() const { return index + 1 == count; }
 };
 
 template <class T>
@@ -84,34 +79,30 @@ struct AttentionTile {
   Strided<T> out;
   Strided<const T> extra_key, extra_value;  // appended columns, never masked
   size_t rows = 0, kv_len = 0, num_extra = 0, head_dim = 0, v_head_dim = 0;
-  bool keys_are_far = false;  // the first tile of a head: fetch keys and values ahead of their use
-  size_t max_rows = 0;        // of the tiles that share a workspace: it decides W
+  bool keys_are_far = false;  // not in L2: fetch keys and values ahead of their use
   T scale = 1;
   ptrdiff_t causal_limit = kNotCausal;  // row r sees the keys j <= causal_limit + r
   const TileMask* masks = nullptr;
   int num_masks = 0;
-  KeptMasks<T> kept;
   bool empty_rows_nan = false;
   T* lse = nullptr;  // null: not wanted
   ptrdiff_t lse_stride = 0;
-  Strided<T> weights;  // [rows, S + X] of one head, or the mean over heads; data null: not wanted
-  AverageStep<T> average;
+  bool wants_weights = false;
+  Strided<T> weights;  // [rows, S + X] of this head, or the mean over the sequence
+  HeadSequence heads;
 };
 
 template <class T>
 struct AttentionKernel {
-  size_t max_rows;
+  size_t max_rows;  // of a tile: three vectors of lanes
   void (*run)(const AttentionTile<T>& tile, std::byte* workspace) noexcept;
 };
 
 template <class T>
 AttentionKernel<T> attention_kernel(Isa isa);
 
-// Bytes of workspace for any tile of this shape, 64-byte aligned. columns = S + X.
+// Bytes of workspace for any tile of this shape with so many lanes or fewer, 64-byte aligned.
 template <class T>
-size_t attention_workspace_bytes(const AttentionTile<T>& shape, size_t max_rows);
-// Bytes of one number per column and lane: an AverageStep::sum, a KeptMasks::bias.
-template <class T>
-size_t attention_columns_bytes(const AttentionTile<T>& shape, size_t max_rows);
+size_t attention_workspace_bytes(const AttentionTile<T>& shape, size_t lanes);
 
 }  // namespace polyhead

@@ -72,15 +72,13 @@ __attribute__((noinline)) void load_query(Tile<T, NV>& tile) {
   });
 }
 
-// Asks for the keys and values of a granule, if it is a whole one.
+// Asks for the rows [first, first + 8) of keys or values.
 template <class T>
-POLYHEAD_INLINE void prefetch_granule(const AttentionTile<T>& in, size_t first) {
+POLYHEAD_INLINE void prefetch_rows(const Strided<const T>& matrix, size_t first, size_t columns) {
   constexpr size_t kLine = 64 / sizeof(T);
-  if (first + kGranule > in.kv_len) return;
-  for (size_t row = first; row < first + kGranule; ++row) {
-    const T* key = in.key.data + static_cast<ptrdiff_t>(row) * in.key.row_stride;
-    const T* value = in.value.data + static_cast<ptrdiff_t>(row) * in.value.row_stride;
-    for (size_t d = 0; d < in.head_dim; d += kLine) __builtin_prefetch(key + d);
-    for (size_t d = 0; d < in.v_head_dim; d += kLine) __builtin_prefetch(value + d);
+  if (matrix.column_stride != 1) return;
+  const T* row = matrix.data + static_cast<ptrdiff_t>(first) * matrix.row_stride;
+  for (size_t j = 0; j < kGranule; ++j, row += matrix.row_stride) {
+    for (size_t c = 0; c < columns; c += kLine) __builtin_prefetch(row + c);
   }
 }

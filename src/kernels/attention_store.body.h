@@ -107,12 +107,12 @@ POLYHEAD_INLINE void store_columns(const Tile<T, NV>& tile, const Source& weight
 
 template <class T, int NV>
 __attribute__((noinline)) void store_weights(Tile<T, NV>& tile, const Normaliser<T, NV>& by) {
-  const AverageStep<T>& step = tile.in.average;
-  if (step.sum != nullptr && !step.last_head) return leave_weights(tile, by.factor, by.offset);
+  const HeadSequence& heads = tile.in.heads;
+  if (heads.average && !heads.last()) return leave_weights(tile, by.factor, by.offset);
   const WeightsOfTile<T, NV> weights(tile, by);
-  if (step.sum == nullptr || step.first_head) return store_columns(tile, weights);
-  const Vec<T> heads = splat(static_cast<T>(step.num_heads));
+  if (!heads.average || heads.first()) return store_columns(tile, weights);
+  const Vec<T> count = splat(static_cast<T>(heads.count));
   store_columns(tile, [&](size_t c, size_t i) {
-    return (load(step.sum + (c * NV + i) * kLanes<T>) + weights(c, i)) / heads;
+    return (load(tile.scratch.average + (c * NV + i) * kLanes<T>) + weights(c, i)) / count;
   });
 }

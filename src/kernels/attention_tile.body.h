@@ -24,14 +24,16 @@ POLYHEAD_INLINE size_t num_granules(const AttentionTile<T>& in) {
 // weights are wanted, of all columns (the appended ones start at a multiple of 8).
 template <class T>
 struct TileScratch {
-  T* query;   // [D, W] transposed, times scale
-  T* out;     // [Dv, W] of the running chunk
-  T* total;   // [Dv, W] of the chunks before it
-  T* bias;    // [8, W] summed masks of one granule
-  T* probs;   // [64 or columns, W]
-  T* maxima;  // [granules, W] the m that each granule's probs were made with; weights only
-  T* left;    // [3, W] of what waits for the next tile: m, and what probs are multiplied with and
-              // added; weights only
+  T* query;       // [D, W] transposed, times scale
+  T* out;         // [Dv, W] of the running chunk
+  T* total;       // [Dv, W] of the chunks before it
+  T* bias;        // [8, W] summed masks of one granule
+  T* probs;       // [64 or columns, W]
+  T* maxima;      // [granules, W] the m that each granule's probs were made with; weights only
+  T* kept_bias;   // [columns, W] summed masks and
+  uint8_t* seen;  // [granules] what they leave, for the heads to come; kept masks only
+  T* average;     // [columns, W] sum of the weights over the heads before; averaged weights only
+  T* left;        // [3, W] how the probs of the head before become weights: m, factor, offset; same
 };
 
 // Probabilities that have not met their values yet.

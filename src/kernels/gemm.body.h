@@ -101,24 +101,26 @@ void run_gemm_block(const GemmBlock<T>& block) noexcept {
   for (size_t panel = block.panel_begin; panel < block.panel_end; ++panel) gemm_panel(block, panel);
 }
 
-// Squares of lanes x lanes through the registers.
+// Squares of lanes x lanes through the registers; so many rows at a time as a CPU's prefetcher can
+// follow.
 template <class T>
 void pack_panels(const PackBlock<T>& block) noexcept {
   constexpr size_t kN = kLanes<T>;
-  for (size_t panel = block.panel_begin; panel < block.panel_end; ++panel) {
-    T* to = block.packed + panel * kPanel<T> * block.k;  // [K, kPanel]
+  for (size_t row = block.panel_begin * kPanel<T>; row < block.panel_end * kPanel<T>; row += kN) {
+    T* to = block.packed + row / kPanel<T> * kPanel<T> * block.k + row % kPanel<T>;
     for (size_t k = 0; k < block.k; k += kN) {
       const size_t count = at_most(block.k - k, kN);
-      for (size_t c = 0; c < kPanel<T>; c += kN) {
-        Vec<T> square[kN];
-        for (size_t r = 0; r < kN; ++r) {
-          const size_t row = panel * kPanel<T> + c + r;
-          const T* from = block.weight + static_cast<ptrdiff_t>(row) * block.row_stride +
-                          static_cast<ptrdiff_t>(k) * block.column_stride;
-          square[r] = row < block.n ? load_row(from, block.column_stride, count) : Vec<T>{};
-        }
-        transpose(square);
-        for (size_t i = 0; i < count; ++i) store(to + (k + i) * kPanel<T> + c, square[i]);
+      const T* from = block.weight + static_cast<ptrdiff_t>(row) * block.row_stride +
+                      static_cast<ptrdiff_t>(k) * block.column_stride;
+      Vec<T> square[kN];
+#pragma GCC unroll 16
+      for (size_t r = 0; r < kN; ++r, from += block.row_stride) {
+        square[r] = row + r < block.n ? load_row(from, block.column_stride, count) : Vec<T>{};
+      }
+      transpose(square);
+#pragma GCC unroll 16
+      for (size_t i = 0; i < kN; ++i) {
+        if (i < count) store(to + (k + i) * kPanel<T>, square[i]);
       }
     }
   }

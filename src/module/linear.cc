@@ -50,7 +50,9 @@ void run_block(const GemmBlock<T>& whole, size_t rows) {
   });
 }
 
-// Moves memory rather than multiply: a task is worth its thread from 64 KiB on.
+// What packing costs in time, as flops: a byte takes as long as three.
+constexpr double kFlopsPerByte = 3;
+
 template <class T>
 void pack(const ConstTensorView& weight, T* packed) {
   PackBlock<T> whole;
@@ -63,7 +65,7 @@ void pack(const ConstTensorView& weight, T* packed) {
   const size_t panels = num_panels(whole.n, kPanel<T>);
   const double bytes = static_cast<double>(panels * kPanel<T> * whole.k * sizeof(T));
   const GemmKernel<T> kernel = gemm_kernel<T>(active_isa());
-  parallel_tasks(panels, bytes / 65536 * kInlineFlops, 0, [&](size_t panel, std::byte*) {
+  parallel_tasks(panels, bytes * kFlopsPerByte, 0, [&](size_t panel, std::byte*) {
     PackBlock<T> block = whole;
     block.panel_begin = panel;
     block.panel_end = panel + 1;
@@ -87,13 +89,22 @@ void with_type(DType dtype, const F& f) {
 
 }  // namespace
 
-PackedLinear::PackedLinear(const ConstTensorView& weight, const ConstTensorView& bias)
-    : in_features_(weight.size(1)), out_features_(weight.size(0)), dtype_(weight.dtype()) {
-  with_type(dtype_, [&](auto type) {
+PackedLinear::PackedLinear(const ConstTensorView& weight, const ConstTensorView& bias) {
+  assign(weight, bias);
+}
+
+void PackedLinear::assign(const ConstTensorView& weight, const ConstTensorView& bias) {
+  with_type(weight.dtype(), [&](auto type) {
     using T = decltype(type);
-    const size_t columns = num_panels(static_cast<size_t>(out_features_), kPanel<T>) * kPanel<T>;
-    packed_ = allocate_aligned(columns * static_cast<size_t>(in_features_) * sizeof(T));
-    bias_ = allocate_aligned(columns * sizeof(T));
+    const size_t columns = num_panels(static_cast<size_t>(weight.size(0)), kPanel<T>) * kPanel<T>;
+    if (!packed_ || weight.dtype() != dtype_ || weight.size(0) != out_features_ ||
+        weight.size(1) != in_features_) {
+      packed_ = allocate_aligned(columns * static_cast<size_t>(weight.size(1)) * sizeof(T));
+      bias_ = allocate_aligned(columns * sizeof(T));
+    }
+    in_features_ = weight.size(1);
+    out_features_ = weight.size(0);
+    dtype_ = weight.dtype();
     pack(weight, reinterpret_cast<T*>(packed_.get()));
     pad_bias(bias, columns, reinterpret_cast<T*>(bias_.get()));
   });

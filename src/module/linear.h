@@ -17,6 +17,9 @@ class PackedLinear {
   // weight [out_features, in_features], any strides; bias [out_features] or undefined. Copies both.
   PackedLinear(const ConstTensorView& weight, const ConstTensorView& bias);
 
+  // Into the memory that is there if the shapes are the same: then nothing can fail half way.
+  void assign(const ConstTensorView& weight, const ConstTensorView& bias);
+
   int64_t in_features() const { return in_features_; }
   int64_t out_features() const { return out_features_; }
 

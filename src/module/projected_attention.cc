@@ -68,17 +68,17 @@ ProjectedAttention::ProjectedAttention(ProjectedAttention&&) noexcept = default;
 ProjectedAttention::~ProjectedAttention() = default;
 
 void ProjectedAttention::repack() {
-  auto packed = std::make_unique<Packed>();
+  Tensor extra_key = extra_columns(sizes_, parameters_.bias_k.view());
+  Tensor extra_value = extra_columns(sizes_, parameters_.bias_v.view());
+  if (!packed_) packed_ = std::make_unique<Packed>();
   const int parts = sizes_.packed() ? 1 : 3;
   for (int i = 0; i < parts; ++i) {
     const auto first = static_cast<Projection>(i);
-    packed->in[i] =
-        PackedLinear(parameters_.weight(first, 3 / parts), parameters_.bias(first, 3 / parts));
+    packed_->in[i].assign(parameters_.weight(first, 3 / parts), parameters_.bias(first, 3 / parts));
   }
-  packed->out = PackedLinear(parameters_.out_proj_weight, parameters_.out_proj_bias.view());
-  packed->extra_key = extra_columns(sizes_, parameters_.bias_k.view());
-  packed->extra_value = extra_columns(sizes_, parameters_.bias_v.view());
-  packed_ = std::move(packed);
+  packed_->out.assign(parameters_.out_proj_weight, parameters_.out_proj_bias.view());
+  packed_->extra_key = std::move(extra_key);
+  packed_->extra_value = std::move(extra_value);
 }
 
 namespace {

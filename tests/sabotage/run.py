@@ -50,20 +50,29 @@ DEFECTS = {
         PLANS, 'at.head * s.head', '0 * s.head'),
     'average_not_divided': (
         'src/kernels/attention_store.body.h',
-        'splat(static_cast<T>(tile.in.heads_to_average))', 'splat(T{1})'),
+        'splat(static_cast<T>(heads.count))', 'splat(T{1})'),
+    'average_begins_with_what_was_there': (
+        'src/kernels/attention_average.body.h', 'heads.index == 1 ? weight',
+        'heads.index == 0 ? weight'),
+    'kept_masks_of_the_tile_before': (
+        'src/kernels/attention_forward.body.h', 'if (heads.first()) seen =',
+        'if (tile.in.causal_limit == kNotCausal && heads.first()) seen ='),
     'projection_without_bias': (
-        'src/kernels/gemm.body.h', 'acc[j][i] + bias);', 'acc[j][i] + 0 * bias);'),
+        'src/kernels/gemm.body.h', 'acc[j][i] + load(block.bias', 'acc[j][i] + 0 * load(block.bias'),
+    'columns_of_the_neighbouring_head': (
+        'src/kernels/gemm.h', 'c / group) * group_stride', 'c / group / 2 * 2) * group_stride'),
 }
-PROGRAMS = {'projection_without_bias': 'linear_test'}  # the others: attention_test
+PROGRAMS = {'projection_without_bias': 'linear_test',
+            'columns_of_the_neighbouring_head': 'linear_test'}  # the others: attention_test
 
 
-def plant(tree, defect):
+def planted(defect):
+    """The file of a defect, and its text with the defect in it."""
     path, old, new = DEFECTS[defect]
     text = (ROOT / path).read_text()
     if text.count(old) != 1:
         sys.exit(f'sabotage: {defect}: {path} has its text {text.count(old)} times; need exactly 1')
-    (tree / path).write_text(text.replace(old, new))
-    return path
+    return path, text.replace(old, new)
 
 
 def tests_fail(tree, build, name):
@@ -78,11 +87,16 @@ def tests_fail(tree, build, name):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--into', type=pathlib.Path, required=True,
-                        help='folder for copy and build')
+    parser.add_argument('--into', type=pathlib.Path, help='folder for copy and build')
+    parser.add_argument('--check', action='store_true',
+                        help='only whether each defect can still be planted; builds nothing')
     parser.add_argument('names', nargs='*', metavar='NAME', help=', '.join(DEFECTS))
     arguments = parser.parse_args()
     names = arguments.names or list(DEFECTS)
+    if arguments.check:
+        return print(f'{len([planted(name) for name in names])} defects can be planted')
+    if arguments.into is None:
+        parser.error('--into FOLDER is needed')
     into = arguments.into.resolve()
     tree, build = into / 'tree', into / 'build'
     shutil.rmtree(tree, ignore_errors=True)
@@ -96,7 +110,8 @@ def main():
     missed = []
     for name in names:
         start = time.monotonic()
-        path = plant(tree, name)
+        path, text = planted(name)
+        (tree / path).write_text(text)
         noticed = tests_fail(tree, build, PROGRAMS.get(name, 'attention_test'))
         shutil.copyfile(ROOT / path, tree / path)  # its new date has it built again
         missed += [] if noticed else [name]
