@@ -18,7 +18,10 @@ void write_heads_page(const std::string& path, const Job& job, const ConstTensor
   for (int64_t b = 0; b < batched.size(0); ++b) {
     data.items.push_back({.title = "Batch item " + std::to_string(b + 1)});
   }
-  data.layers.push_back({.name = "Layer", .weights = batched});
+  // A page has at least one item: of an empty batch, one without queries.
+  const Tensor none(batched.dtype(), {1, batched.size(1), 0, batched.size(3)});
+  if (data.items.empty()) data.items.push_back({.title = "The batch is empty"});
+  data.layers.push_back({.weights = batched.size(0) > 0 ? batched : none.view()});
   write_report(path, data);
 }
 

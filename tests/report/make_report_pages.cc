@@ -2,6 +2,7 @@
 //   small.html    three layers of six made-up heads, two items, hostile labels
 //   matrix.html   one layer above 128 tokens, rows and columns of different number
 //   nan.html      two heads, the weights of the first all NaN
+//   none.html     a layer without a name, and no queries
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -84,6 +85,13 @@ void nan_page(const std::string& path) {
                       .layers = {{.name = "Layer 1", .weights = weights}}});
 }
 
+void empty_page(const std::string& path) {
+  const Tensor weights(DType::kFloat32, {1, 2, 0, 9});
+  write_report(path, {.title = "No queries",
+                      .items = {{.title = "The batch is empty"}},
+                      .layers = {{.weights = weights}}});
+}
+
 }  // namespace
 }  // namespace polyhead
 
@@ -96,5 +104,6 @@ int main(int argc, char** argv) {
   polyhead::small_page(folder + "/small.html");
   polyhead::matrix_page(folder + "/matrix.html");
   polyhead::nan_page(folder + "/nan.html");
+  polyhead::empty_page(folder + "/none.html");
   return 0;
 }

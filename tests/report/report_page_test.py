@@ -41,6 +41,12 @@ class PageTest(PageCase):
         self.open("nan.html")
         self.assertNotIn("\u2013", text("#chips"))  # another head opens by itself
 
+    def test_without_queries_there_are_no_measures_either(self):
+        self.open("none.html", "#head=2")
+        self.assertEqual(text("#head-heading"), "Head 2")  # its layer has no name
+        self.assertIn("Entropy\u2013", text("#chips"))
+        self.assertIn("Spread\u2013", text("#chips"))
+
     def test_hostile_labels_are_text(self):
         self.open("small.html", "#item=0")
         labels = value("[...document.querySelectorAll('#picture .query .token')]"
