@@ -106,6 +106,10 @@ TEST(HeadRoles, NameWhatAHeadDoes) {
   EXPECT_NEAR(heads[2].mass[static_cast<size_t>(Role::kPunctuation)], 6.0 / 36, 1e-6);
   EXPECT_NE(clearest_heads_text({heads}).find("previous token  layer 1, head 1, with 83 %"),
             std::string::npos);
+  // Of a kind that no head looks at there is no clearest head.
+  const std::string of_cls = clearest_heads_text({{heads[1]}});
+  EXPECT_NE(of_cls.find("[CLS]"), std::string::npos);
+  EXPECT_EQ(of_cls.find("punctuation"), std::string::npos) << of_cls;
 }
 
 TEST(Proof, HoldsForTheSmallModel) {

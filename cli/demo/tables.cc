@@ -69,6 +69,7 @@ std::string heads_text(const std::vector<std::vector<HeadSummary>>& layers,
 }
 
 std::string clearest_heads_text(const std::vector<std::vector<HeadSummary>>& layers) {
+  constexpr double kLeastShown = 0.005;  // less is written 0 %
   std::string text;
   for (size_t role = 0; role < kNumRoles; ++role) {
     size_t best_layer = 0, best_head = 0;
@@ -78,6 +79,7 @@ std::string clearest_heads_text(const std::vector<std::vector<HeadSummary>>& lay
         if (mass(layer, head) > mass(best_layer, best_head)) best_layer = layer, best_head = head;
       }
     }
+    if (mass(best_layer, best_head) < kLeastShown) continue;
     text += formatted("  %-15s layer %zu, head %zu, with %.0f %% of its weight\n",
                       role_name(static_cast<Role>(role)), best_layer + 1, best_head + 1,
                       100 * mass(best_layer, best_head));
