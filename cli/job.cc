@@ -11,21 +11,15 @@
 namespace polyhead::cli {
 namespace {
 
-// The library's message starts with its function, "load_npy: q.npy: ..."; the user knows flags.
-std::string with_flag(const std::string& flag, const std::string& text) {
-  const size_t function = text.find(": ");
-  return flag + " " + (function == std::string::npos ? text : text.substr(function + 2));
-}
-
 // An input that is not given stays undefined.
 Tensor load_input(const std::string& flag, const std::string& path) {
   if (path.empty()) return {};
   try {
     return load_npy(path);
   } catch (const IoError& error) {
-    throw FileError(with_flag(flag, error.what()));
+    throw FileError(flag + " " + without_function(error.what()));
   } catch (const Unsupported& error) {
-    throw FileError(with_flag(flag, error.what()));
+    throw FileError(flag + " " + without_function(error.what()));
   }
 }
 
@@ -42,15 +36,14 @@ Tensor load_input(const std::string& flag, const std::string& path) {
       {"num_heads", {a.num_heads ? "--num-heads" : "num_heads of", a.num_heads ? "" : a.weights}},
       {"attn_mask", {"--attn-mask", a.attn_mask}},
       {"key_padding_mask", {"--key-padding-mask", a.key_padding_mask}},
-      {"mask", {"--scratch-mask", a.scratch_mask}}};
-  const std::string text = error.what();
-  const size_t first = text.find(": ");
-  const size_t second = first == std::string::npos ? first : text.find(": ", first + 2);
-  if (second == std::string::npos) throw FileError(text);
-  const auto source = sources.find(text.substr(first + 2, second - first - 2));
+      {"mask", {"--scratch-mask", a.scratch_mask}},
+      {"names", {"--map", a.map}}};
+  const std::string text = without_function(error.what());
+  const size_t end = text.find(": ");
+  const auto source = sources.find(text.substr(0, end));
   if (source == sources.end()) throw FileError(text);
   const auto& [flag, path] = source->second;
-  throw FileError(flag + (path.empty() ? "" : " " + escaped(path)) + text.substr(second));
+  throw FileError(flag + (path.empty() ? "" : " " + escaped(path)) + text.substr(end));
 }
 
 // Of the loader: "MultiheadAttention::load: w.safetensors: num_heads: got 3; ...".
@@ -89,7 +82,7 @@ void Job::load_module() {
   try {
     load_chosen_module();
   } catch (const IoError& error) {
-    throw FileError(with_flag("--weights", error.what()));
+    throw FileError("--weights " + without_function(error.what()));
   } catch (const InvalidArgument& error) {
     rethrow_of_load(error, arguments_);
   }
@@ -104,6 +97,7 @@ void Job::load_chosen_module() {
   options.prefix = arguments_.prefix;
   options.add_zero_attn = arguments_.add_zero_attn;
   options.names = choice.names;
+  map_is_idle_ = choice.map_is_idle;
   if (choice.scratch) {
     scratch_ = FromScratchMultiHeadAttention::load(arguments_.weights, options);
   } else {

@@ -29,6 +29,8 @@ class Job {
   const MultiheadAttention* mha() const { return mha_ ? &*mha_ : nullptr; }
   const FromScratchMultiHeadAttention* scratch() const { return scratch_ ? &*scratch_ : nullptr; }
 
+  bool map_is_idle() const { return map_is_idle_; }  // the file has none of --map's names
+
   // As given; a missing key is the query, a missing value the key.
   const Tensor& query() const { return query_; }
   const Tensor& key() const { return key_.defined() ? key_ : query_; }
@@ -54,6 +56,7 @@ class Job {
   ModuleArguments arguments_;
   std::optional<MultiheadAttention> mha_;
   std::optional<FromScratchMultiHeadAttention> scratch_;
+  bool map_is_idle_ = false;
   Tensor query_, key_, value_, attn_mask_, key_padding_mask_, scratch_mask_;
 };
 

@@ -87,11 +87,11 @@ int run_guarded(int argc, const char* const* argv) {
   } catch (const FileError& error) {
     return fail(who, error.what(), kBadFile);
   } catch (const InvalidArgument& error) {
-    return fail(who, error.what(), kBadFile);
+    return fail(who, without_function(error.what()), kBadFile);
   } catch (const Unsupported& error) {
-    return fail(who, error.what(), kBadFile);
+    return fail(who, without_function(error.what()), kBadFile);
   } catch (const IoError& error) {
-    return fail(who, error.what(), kBadFile);
+    return fail(who, without_function(error.what()), kBadFile);
   } catch (const std::bad_alloc&) {
     return fail(who, "not enough memory", kNoResource);
   } catch (const std::exception& error) {

@@ -23,13 +23,14 @@ std::vector<RecognisedModule> candidates(const SafetensorsFile& file, const std:
 }
 
 [[noreturn]] void fail_without_module(const SafetensorsFile& file, const ModuleArguments& a) {
-  const std::string where = a.prefix.empty() ? "" : " under \"" + escaped(a.prefix) + "\"";
-  std::string hint = "; `polyhead info` lists what the file holds";
+  const std::string what =
+      "--weights " + escaped(a.weights) + ": no attention module is recognised";
   for (const RecognisedModule& module : recognise_modules(file)) {
-    if (!module.map.empty()) hint = "; it looks like --map " + module.map;
+    if (module.map.empty() || (!a.prefix.empty() && module.prefix != a.prefix)) continue;
+    throw FileError(what + "; it looks like --map " + module.map);
   }
-  throw FileError("--weights " + escaped(a.weights) + ": no attention module is recognised" +
-                  where + hint);
+  if (!a.prefix.empty()) throw FileError("--" + no_such_prefix(file, a.prefix));
+  throw FileError(what + "; `polyhead info` lists what the file holds");
 }
 
 bool scratch_by_names(const SafetensorsFile& file, const ModuleArguments& a) {
@@ -61,6 +62,16 @@ void check_num_heads(const SafetensorsFile& file, const ModuleArguments& a, bool
                    " has no num_heads in its __metadata__");
 }
 
+// By the ends of the names: what comes before is the prefix.
+bool names_any(const NameMap& names, const SafetensorsFile& file) {
+  return std::any_of(names.begin(), names.end(), [&](const auto& pair) {
+    const std::vector<SafetensorsEntry>& entries = file.entries();
+    return std::any_of(entries.begin(), entries.end(), [&](const SafetensorsEntry& entry) {
+      return entry.name.ends_with(pair.first);
+    });
+  });
+}
+
 }  // namespace
 
 ModuleChoice choose_module(const ModuleArguments& a) {
@@ -78,6 +89,7 @@ ModuleChoice choose_module(const ModuleArguments& a) {
     choice.because = escaped(a.weights);
   }
   check_num_heads(file, a, choice.scratch);
+  choice.map_is_idle = !choice.names.empty() && !names_any(choice.names, file);
   return choice;
 }
 

@@ -10,8 +10,9 @@ namespace polyhead::cli {
 
 struct ModuleChoice {
   bool scratch = false;
-  std::string because;  // what said so, for messages: "--layout", or the file
-  NameMap names = {};   // of --map
+  std::string because;       // what said so, for messages: "--layout", or the file
+  NameMap names = {};        // of --map
+  bool map_is_idle = false;  // the file has none of the map's names
 };
 
 // By --layout, else by the map's names, else by the tensors' names in the file. Throws UsageError

@@ -77,7 +77,9 @@ class Replacement {
     try {
       file_.write(staged_.string());
     } catch (const IoError& error) {
-      throw ResourceError(replaced(error.what(), escaped(staged_.string()), escaped(file_.path)));
+      const std::string what = without_function(error.what());
+      throw ResourceError(file_.flag + " " +
+                          replaced(what, escaped(staged_.string()), escaped(file_.path)));
     }
     struct stat before = {};
     if (::stat(target_.c_str(), &before) != 0) return;
@@ -92,7 +94,8 @@ class Replacement {
     existed_ = fs::exists(target_, error);
     has_backup_ = existed_ && ::link(target_.c_str(), backup_.c_str()) == 0;
     if (::rename(staged_.c_str(), target_.c_str()) != 0) {
-      throw ResourceError(escaped(file_.path) + ": cannot rename: " + system_text());
+      throw ResourceError(file_.flag + " " + escaped(file_.path) +
+                          ": cannot rename: " + system_text());
     }
     moved_ = true;
   }
@@ -123,6 +126,9 @@ void move_all(std::vector<std::unique_ptr<Replacement>>& replacements) {
 void check_output_paths(const std::vector<OutputFile>& files,
                         const std::vector<std::string>& inputs) {
   for (size_t i = 0; i < files.size(); ++i) {
+    if (files[i].path == "-") {
+      throw UsageError(files[i].flag + ": got \"-\"; results go to files, need the name of one");
+    }
     for (size_t j = 0; j < i; ++j) {
       if (same_file(files[i].path, files[j].path)) {
         throw UsageError(files[i].flag + ": is the file of " + files[j].flag +

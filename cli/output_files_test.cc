@@ -58,7 +58,7 @@ TEST_F(OutputFiles, AFailureWhileWritingTouchesNothing) {
     write_output_files({file("a", "new"), broken});
     FAIL();
   } catch (const ResourceError& error) {
-    EXPECT_EQ(error.what(), "save: " + broken.path + ": disk full");
+    EXPECT_EQ(error.what(), broken.flag + " " + broken.path + ": disk full");
   }
   EXPECT_EQ(text("a"), "old");
   EXPECT_EQ(count(), 1);

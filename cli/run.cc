@@ -2,6 +2,7 @@
 #include <iostream>
 
 #include "arguments.h"
+#include "base/escape.h"
 #include "errors.h"
 #include "job.h"
 #include "result_files.h"
@@ -26,7 +27,13 @@ int run_run(const RunArguments& arguments) {
   // Only now: an error is one line on stderr, and nothing beside it.
   std::cerr << "polyhead run: " << job.understood() << " (" << job.module_name() << ", "
             << dtype_name(job.query().dtype()) << ")\n";
-  if (arguments.map == "llama") std::cerr << kLlamaNote;
+  if (job.map_is_idle()) {
+    std::cerr << "polyhead run: note: --map " << escaped(arguments.map)
+              << ": none of its names is in " << escaped(arguments.weights)
+              << "; read by torch's names\n";
+  } else if (arguments.map == "llama") {
+    std::cerr << kLlamaNote;
+  }
   return kOk;
 }
 

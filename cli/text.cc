@@ -1,6 +1,7 @@
 #include "text.h"
 
 #include <algorithm>
+#include <cctype>
 #include <numeric>
 
 namespace polyhead::cli {
@@ -29,6 +30,15 @@ std::string replaced(std::string text, std::string_view from, std::string_view t
     text.replace(at, from.size(), to);
   }
   return text;
+}
+
+std::string without_function(const std::string& message) {
+  const size_t end = message.find(": ");
+  if (end == std::string::npos) return message;
+  const bool is_name =
+      std::all_of(message.begin(), message.begin() + static_cast<int64_t>(end),
+                  [](unsigned char c) { return std::isalnum(c) != 0 || c == '_' || c == ':'; });
+  return is_name ? message.substr(end + 2) : message;
 }
 
 std::string nearest(const std::string& word, const std::vector<std::string>& choices) {

@@ -19,6 +19,15 @@ TEST(Text, NearestIsNearOrNothing) {
   EXPECT_EQ(nearest(std::string(1'000'000, 'x'), choices), "");
 }
 
+TEST(Text, AMessageLosesItsFunctionAndNoFile) {
+  EXPECT_EQ(without_function("load_npy: q.npy: cannot open"), "q.npy: cannot open");
+  EXPECT_EQ(without_function("MultiheadAttention::load: w: num_heads: got 3"),
+            "w: num_heads: got 3");
+  EXPECT_EQ(without_function("b/garb.npy: cannot open"), "b/garb.npy: cannot open");
+  EXPECT_EQ(without_function("the double reference: too large"), "the double reference: too large");
+  EXPECT_EQ(without_function("no colon"), "no colon");
+}
+
 TEST(Text, CountsAndWidths) {
   EXPECT_EQ(counted(1, "query", "queries"), "1 query");
   EXPECT_EQ(counted(0, "query", "queries"), "0 queries");

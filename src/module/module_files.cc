@@ -12,21 +12,6 @@
 namespace polyhead {
 namespace {
 
-// Problems named in one message: a file of another model can have thousands.
-constexpr size_t kListed = 12;
-
-std::string listed(const std::vector<std::string>& items, const char* separator) {
-  std::string text;
-  for (size_t i = 0; i < items.size() && i < kListed; ++i) text += (i ? separator : "") + items[i];
-  if (items.size() > kListed) text += message(separator, "and ", items.size() - kListed, " more");
-  return text;
-}
-
-std::string described(const RecognisedModule& module) {
-  const std::string map = module.map.empty() ? "" : ", name map " + module.map;
-  return message('"', escaped(module.prefix), "\" (", layout_name(module.layout), map, ")");
-}
-
 // One file, one class: finds the module's prefix and plans what to read.
 class Reader {
  public:
@@ -73,22 +58,13 @@ class Reader {
   std::string chosen_prefix(const std::vector<std::string>& found) const {
     if (!options_.prefix.empty()) {
       if (std::ranges::find(found, options_.prefix) != found.end()) return options_.prefix;
-      fail(message("prefix: got \"", escaped(options_.prefix), "\"; ", modules_here()));
+      fail(no_such_prefix(file_, options_.prefix));
     }
     if (found.size() == 1) return found.front();
-    if (found.empty()) fail("holds no module of this class; " + modules_here());
+    if (found.empty()) fail("holds no module of this class; " + recognised_text(file_));
     std::vector<std::string> quoted;
     for (const std::string& each : found) quoted.push_back(message('"', escaped(each), '"'));
     fail(message("holds ", found.size(), " modules; name one as prefix: ", listed(quoted, ", ")));
-  }
-
-  std::string modules_here() const {
-    std::vector<std::string> modules;
-    for (const RecognisedModule& module : recognise_modules(file_)) {
-      modules.push_back(described(module));
-    }
-    if (modules.empty()) return "no attention module is recognised in it";
-    return "recognised in it: " + listed(modules, ", ");
   }
 
   // 0 if __metadata__ has no number of heads.

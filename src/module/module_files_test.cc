@@ -229,6 +229,9 @@ TEST_F(ModuleFiles, FindsTheOneModule) {
               AllOf(HasSubstr("prefix: got \"third.\""),
                     HasSubstr("recognised in it: \"attention.\" (nn.MultiheadAttention), "
                               "\"other.\" (nn.MultiheadAttention)")));
+  EXPECT_THAT(error({.prefix = "other"}),
+              HasSubstr("prefix: got \"other\"; did you mean \"other.\" "
+                        "(nn.MultiheadAttention)?"));
 }
 
 TEST_F(ModuleFiles, SaysWhatElseIsThere) {

@@ -5,6 +5,7 @@
 #include <set>
 
 #include <polyhead/multihead_attention.h>
+#include "base/escape.h"
 #include "base/message.h"
 #include "module/state_dict_plan.h"
 
@@ -24,13 +25,18 @@ void add_metadata_heads(RecognisedModule& module,
                                     module.embed_dim));
 }
 
+std::string described(const RecognisedModule& module) {
+  const std::string map = module.map.empty() ? "" : ", name map " + module.map;
+  return message('"', escaped(module.prefix), "\" (", layout_name(module.layout), map, ")");
+}
+
 }  // namespace
 
 std::vector<RecognisedModule> recognise_modules(
     const Entries& entries, const std::map<std::string, std::string>& metadata) {
   const EntryIndex index(entries);
   std::multimap<size_t, RecognisedModule> found;  // by their place in the file
-  std::set<std::vector<std::string>> known;  // their tensors
+  std::set<std::vector<std::string>> known;       // their tensors
   const auto add = [&](StateDictPlan plan, const char* map) {
     // A map leaves the class's own names as they are, so it finds those modules again.
     if (!known.insert(plan.module.tensors).second) return;
@@ -57,6 +63,32 @@ std::vector<RecognisedModule> recognise_modules(
 
 std::vector<RecognisedModule> recognise_modules(const SafetensorsFile& file) {
   return recognise_modules(file.entries(), file.metadata());
+}
+
+std::string listed(const std::vector<std::string>& items, const char* separator) {
+  constexpr size_t kListed = 12;
+  std::string text;
+  for (size_t i = 0; i < items.size() && i < kListed; ++i) text += (i ? separator : "") + items[i];
+  if (items.size() > kListed) text += message(separator, "and ", items.size() - kListed, " more");
+  return text;
+}
+
+std::string recognised_text(const SafetensorsFile& file) {
+  std::vector<std::string> modules;
+  for (const RecognisedModule& module : recognise_modules(file)) {
+    modules.push_back(described(module));
+  }
+  if (modules.empty()) return "no attention module is recognised in it";
+  return "recognised in it: " + listed(modules, ", ");
+}
+
+std::string no_such_prefix(const SafetensorsFile& file, const std::string& prefix) {
+  const std::string got = message("prefix: got \"", escaped(prefix), "\"; ");
+  for (const RecognisedModule& module : recognise_modules(file)) {
+    if (module.prefix != prefix + ".") continue;
+    return message(got, "did you mean ", described(module), "?");
+  }
+  return got + recognised_text(file);
 }
 
 int64_t whole_number(const std::string& text) {

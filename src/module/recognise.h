@@ -29,6 +29,13 @@ std::vector<RecognisedModule> recognise_modules(const SafetensorsFile& file);
 std::vector<RecognisedModule> recognise_modules(const std::vector<SafetensorsEntry>& entries,
                                                 const std::map<std::string, std::string>& metadata);
 
+// The first twelve: a file of another model can have thousands.
+std::string listed(const std::vector<std::string>& items, const char* separator);
+// `recognised in it: "encoder." (nn.MultiheadAttention), ...`
+std::string recognised_text(const SafetensorsFile& file);
+// Of a prefix that leads to no module: `prefix: got ...; did you mean ...`, or what there is.
+std::string no_such_prefix(const SafetensorsFile& file, const std::string& prefix);
+
 // The number greater than 0 that the text is, or 0.
 int64_t whole_number(const std::string& text);
 

@@ -156,8 +156,8 @@ TEST_F(CommandErrors, DamagedFiles) {
   expect_error(run({"--key", "cut.npy"}), 3, "--key cut.npy: ");
   expect_error(run({}, "cut.st"), 3, "--weights cut.st: ");
   expect_error(run({}, "empty"), 3, "--weights empty: ");
-  expect_error({"info", "cut.st"}, 3, "cut.st: ");
-  expect_error({"info", "cut.npy"}, 3, "cut.npy: ");
+  expect_error({"info", "cut.st"}, 3, "polyhead info: cut.st: ");
+  expect_error({"info", "cut.npy"}, 3, "polyhead info: cut.npy: ");
 }
 
 TEST_F(CommandErrors, ShapesAndTypesThatDoNotFit) {
@@ -202,7 +202,10 @@ TEST_F(CommandErrors, ModulesThatAreNotThere) {
       "--weights two.safetensors: holds 2 modules; name one with --prefix: \"a.\", \"b.\"");
   expect_error(run({"--prefix", "c.", "--layout", "mha"}, "two.safetensors"), 3,
                "--prefix: got \"c.\"; recognised in it: ");
-  expect_error(run({"--prefix", "c."}, "two.safetensors"), 3, "no attention module is recognised");
+  expect_error(run({"--prefix", "c."}, "two.safetensors"), 3,
+               "run: --prefix: got \"c.\"; recognised in it: \"a.\" (nn.MultiheadAttention), ");
+  expect_error(run({"--prefix", "b"}, "two.safetensors"), 3,
+               "run: --prefix: got \"b\"; did you mean \"b.\" (nn.MultiheadAttention)?");
   expect_error(run({}, "other.safetensors"), 3, "no attention module is recognised");
   expect_error(run({"--layout", "scratch", "--num-heads", "4"}), 3, "w.safetensors");
   expect_error(run({"--layout", "mha", "--num-heads", "4"}, "split.safetensors"), 3,
@@ -242,6 +245,7 @@ TEST_F(CommandErrors, MapsOfTheUser) {
   save("map.json", [] {});
   for (const auto& [json, words] : maps) {
     write("map.json", json);
+    expect_error(run({"--map", "map.json", "--num-heads", "4"}), 3, "run: --map map.json: ");
     expect_error(run({"--map", "map.json", "--num-heads", "4"}), 3, words);
   }
 }

@@ -48,6 +48,7 @@ TEST_F(CommandFailures, PlacesThatCannotBeWritten) {
   expect_error(run({}, std::string(5000, 'x')), 4, "File name too long");
   expect_error(run({"--weights-out", "no/a.npy"}), 4, "--weights-out no/a.npy");
   expect_error(run({"--report", "/"}), 4, "--report /");
+  expect_error(run({}, "-"), 2, "--out: got \"-\"; results go to files");
   EXPECT_TRUE(std::filesystem::is_character_file("/dev/full"));
   expect_untouched();
 }
@@ -76,8 +77,8 @@ TEST_F(CommandFailures, ABadInputLeavesOldResults) {
 
 TEST_F(CommandFailures, TheLastOfSeveralFilesThatDoesNotFitTakesAllBack) {
   // The output and the weights fit in 8 kB, the page does not.
-  expect_error(run({"--weights-out", "a.npy", "--report", "r.html"}), 4, "r.html",
-               {.max_file_bytes = 8 << 10});
+  expect_error(run({"--weights-out", "a.npy", "--report", "r.html"}), 4,
+               "run: --report r.html: ", {.max_file_bytes = 8 << 10});
   expect_untouched();
 }
 
@@ -85,7 +86,7 @@ TEST_F(CommandFailures, AFullDisk) {
   save_input("long.npy", {1, 2000, 16});
   before_ = files();
   expect_error({"run", "--weights", "w.safetensors", "--query", "long.npy", "--out", "o.npy"}, 4,
-               "o.npy", {.max_file_bytes = 64 << 10});
+               "run: --out o.npy: ", {.max_file_bytes = 64 << 10});
   expect_untouched();
 }
 

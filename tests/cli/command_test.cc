@@ -133,6 +133,13 @@ TEST_F(Command, UnbatchedFromScratchIsOneItemOfTheBatch) {
   EXPECT_EQ(result("a.npy").shape_string(), "[4, 5, 5]");
 }
 
+TEST_F(Command, AMapThatTheFileHasNoNamesOfIsNoted) {
+  const std::string note = "note: --map bert: none of its names is in w.safetensors";
+  EXPECT_EQ(polyhead(run_).err.find("note:"), std::string::npos);
+  EXPECT_NE(polyhead(with(run_, {"--map", "bert"})).err.find(note), std::string::npos);
+  EXPECT_TRUE(same_bits(result("o.npy"), module().forward(q_, k_, k_).out));
+}
+
 TEST_F(Command, OtherNamesByAMapOfTheUser) {
   NamedTensors renamed;
   for (const auto& [name, view] : module().state_dict()) renamed.emplace_back("x." + name, view);
@@ -144,6 +151,7 @@ TEST_F(Command, OtherNamesByAMapOfTheUser) {
       polyhead({"run", "--weights", "renamed.safetensors", "--map", "names.json", "--num-heads",
                 "4", "--query", "q.npy", "--key", "k.npy", "--out", "o.npy"});
   EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_EQ(outcome.err.find("note:"), std::string::npos) << outcome.err;
   EXPECT_TRUE(same_bits(result("o.npy"), module().forward(q_, k_, k_).out));
 }
 
@@ -203,6 +211,19 @@ TEST_F(Command, NoQueriesAndNoKeys) {
             .code,
         0);
   }
+}
+
+TEST_F(Command, AnEmptyBatchHasItsFilesAndItsPage) {
+  save_input("none.npy", {0, 5, 16});
+  const std::vector<std::string> inputs = {"--weights", "w.safetensors", "--query", "none.npy"};
+  for (const std::string command : {"run", "verify", "explain"}) {
+    std::vector<std::string> words = with({command}, inputs);
+    if (command == "run") words = with(words, {"--out", "o.npy"});
+    const Outcome outcome = polyhead(with(words, {"--report", command + ".html"}));
+    EXPECT_EQ(outcome.code, 0) << outcome.err;
+    EXPECT_NE(text(command + ".html").find("<html"), std::string::npos);
+  }
+  EXPECT_EQ(result("o.npy").shape_string(), "[0, 5, 16]");
 }
 
 TEST_F(Command, VerifyJudgesOutputAndWeights) {
