@@ -7,6 +7,7 @@
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -59,6 +60,12 @@ class Consumers:
         self.check(name, out, started, not static, environment)
 
 
+def check_links(readme):
+    for target in re.findall(r"\]\(([^)#:]+)\)", readme.read_text(encoding="utf-8")):
+        if not (readme.parent / target).exists():
+            sys.exit(f"the installed {readme.name} links to {target}, which is not installed")
+
+
 def installed(build, consumers):
     first, moved = consumers.folder / "first", consumers.folder / "moved" / "elsewhere"
     run("cmake", "--install", build, "--prefix", first)
@@ -71,14 +78,24 @@ def installed(build, consumers):
     consumers.by_pkg_config("pkg-config", consumers.cxx_compiler, "program.cc", moved, static=False)
     consumers.by_pkg_config("c", consumers.c_compiler, "program.c", moved, static=False)
     consumers.by_pkg_config("c-static", consumers.c_compiler, "program.c", moved, static=True)
+    check_links(moved / "share/doc/polyhead/README.md")
     if (command := moved / "bin" / "polyhead").exists():
         print("command:", run(command, "info").splitlines()[0])
 
 
+def refuses_a_project_in_c_alone(source, folder):
+    words = ["cmake", "-G", "Ninja", "-S", HERE / "add_subdirectory", "-B", folder / "build-c",
+             "-DLANGUAGES=C", f"-DPOLYHEAD_SOURCE={source}"]
+    told = subprocess.run(words, capture_output=True, text=True, check=False)
+    if told.returncode == 0 or "enable_language(CXX)" not in told.stderr:
+        sys.exit(f"a project in C alone is not told what to write:\n{told.stderr}")
+
+
 def add_subdirectory(source, consumers):
+    refuses_a_project_in_c_alone(source, consumers.folder)
     # Compiled without optimisation, which is half the work: the way of linking is what is tested.
     consumers.by_cmake("add_subdirectory", "add_subdirectory", f"-DPOLYHEAD_SOURCE={source}",
-                       "-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS_DEBUG=", shared=False)
+                       "-DLANGUAGES=CXX", "-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS_DEBUG=", shared=False)
 
 
 def main():
