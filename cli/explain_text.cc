@@ -100,8 +100,9 @@ class Printer {
     code(Step::kSplit);
     formula(message("[", trace_.rows, ", ", heads_ * width, "]", arrow_, "[", heads_, ", ",
                     trace_.rows, ", ", width, "]"),
-            message("head 1 is columns 0 to ", width - 1,
-                    heads_ > 1 ? message(", head 2 the next ", width, ", ...") : ""));
+            width == 1 ? "a column for each head, in order"
+                       : message("head 1 is columns 0 to ", width - 1,
+                                 heads_ > 1 ? message(", head 2 the next ", width, ", ...") : ""));
     if (full_width()) line("full head width: each head is as wide as the embedding");
     if (trace_.has_bias_kv) line("bias_k and bias_v join as one more key and value");
     if (job_.arguments().add_zero_attn) {

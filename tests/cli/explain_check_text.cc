@@ -117,7 +117,8 @@ void expect_sentences(const std::string& text, const Expected& expected, int64_t
        {linear_shapes(expected, "q", rows), linear_shapes(expected, "k", keys),
         linear_shapes(expected, "v", keys), linear_shapes(expected, "o", rows),
         message("[", rows, ", ", width, "] -> [", heads, ", ", rows, ", ", dim, "]"),
-        message("head 1 is columns 0 to ", dim - 1),
+        dim == 1 ? std::string("a column for each head, in order")
+                 : message("head 1 is columns 0 to ", dim - 1),
         message(dims(rows, dim), " . ", by_head, "^T -> ", pairs),
         message("scores / sqrt(head_dim) = scores / sqrt(", dim, ") = scores * "),
         message(pairs, " . ", by_head, " -> ", dims(rows, dim)),

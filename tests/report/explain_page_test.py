@@ -185,6 +185,23 @@ class ExplainPageTest(PageCase):
         self.browser.wait("document.querySelectorAll('#step-6 td').length > 0")
         self.assertEqual(figure(6, "weights of query 8", "td"), held.row("weights", 2, 8))
 
+    def test_pictures_of_weights_go_up_to_the_largest_in_them(self):
+        held = self.held("large.html")
+        last = held.meta["queries"]["count"] - 1  # sees many keys: small weights
+        largest = max(held.row("weights", 0, last))
+        self.assertLess(largest, 0.5)
+        self.open("large.html", f"#query={last}")
+        said = text("#step-6 .legend")
+        self.assertTrue(said.startswith("0") and "the largest" in said, said)
+        self.assertAlmostEqual(float(said[1:].split(",")[0]), largest, places=3)
+        darkest = """[...document.querySelectorAll('#step-6 canvas')].every((canvas) => {
+            const bytes = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+            for (let i = 0; i < bytes.length; i += 4)
+              if (bytes[i] === 42 && bytes[i + 1] === 13 && bytes[i + 2] === 69) return true;
+            return false;
+        })"""
+        self.assertTrue(value(darkest))
+
     def test_a_large_table_is_turned_by_rows(self):
         self.open("large.html")
         value("document.querySelectorAll('#step-3 summary')[1].click()")

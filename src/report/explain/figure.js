@@ -93,7 +93,8 @@ function foldedTable(given) {
 function legend({ numbers, kind, largest }) {
   const bar = element("i");
   bar.style.background = gradientOf(kind, state.theme);
-  const ends = kind === "weights" ? ["0", "1"] : [numberText(-largest), numberText(largest)];
+  const most = numberText(largest);
+  const ends = kind === "weights" ? ["0", `${most}, the largest`] : [numberText(-largest), most];
   const made = element("p", { className: "legend", "aria-hidden": "true" }, ends[0], bar, ends[1]);
   const signs = [
     [(x) => x === -Infinity, hiddenColours, "hidden"],

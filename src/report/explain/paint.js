@@ -30,7 +30,7 @@ function painter(kind, largest, theme) {
     if (Number.isNaN(x)) return channels(nanColours[theme]);
     if (x === -Infinity) return channels(hiddenColours[theme]);
     const share = largest > 0 ? Math.min(1, Math.max(-1, x / largest)) : 0;
-    const tone = kind === "weights" ? toneOf(x) : Math.round(127.5 + 127.5 * share);
+    const tone = kind === "weights" ? toneOf(share) : Math.round(127.5 + 127.5 * share);
     return table.slice(3 * tone, 3 * tone + 3);
   };
 }
@@ -38,7 +38,8 @@ function painter(kind, largest, theme) {
 // Behind a number, pale enough to read it.
 function tintOf(kind, x, largest, theme) {
   if (x === -Infinity || Number.isNaN(x)) return "";
-  const share = kind === "weights" ? Math.sqrt(x) : largest > 0 ? Math.abs(x) / largest : 0;
+  const size = largest > 0 ? Math.abs(x) / largest : 0;
+  const share = kind === "weights" ? Math.sqrt(size) : size;
   const colour =
     kind === "weights" ? ramps[theme][3] : signedStops[theme][x < 0 ? 1 : 5];
   const alpha = Math.round(64 * Math.min(1, share)).toString(16).padStart(2, "0");

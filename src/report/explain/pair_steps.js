@@ -2,9 +2,9 @@
 // One row of what is per pair, and all rows of the head as a picture in which one can be chosen.
 function pairFigures(name, { query, head }, options = {}) {
   const all = pairsOf(name, head);
-  const largest = largestOf(all);
-  const columnLabels = keyLabels();
-  const common = { largest, columnLabels, ...options };
+  const common = { columnLabels: keyLabels(), ...options };
+  // Weights go by the largest in the same figure: those of a long row are small beside another's.
+  if (options.kind !== "weights") common.largest = largestOf(all);
   const title = `${name} of query ${meta.queries.first + query}`;
   const made = [figureOf({ ...common, name: title, key: name, numbers: rowOf(all, query) })];
   if (options.whole && all.rows > 1 && all.columns > 0) {
