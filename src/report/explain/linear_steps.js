@@ -103,7 +103,9 @@ function split({ query, head }) {
     zero: "add_zero_attn appends one more key and value, all zero.",
   };
   made.unshift(...meta.extra.map((column) => note(extra[column])));
-  const formula = `Head ${head + 1} takes columns ${first} to ${first + meta.headDim - 1}.`;
+  const last = first + meta.headDim - 1;
+  const columns = first === last ? `column ${first}` : `columns ${first} to ${last}`;
+  const formula = `Head ${head + 1} takes ${columns}.`;
   const [heads, rows] = [meta.heads.of, meta.queries.of];
   const shapes =
     `q: ${dims(rows, width())} \u2192 ${dims(heads, rows, meta.headDim)}\n` +
