@@ -52,7 +52,7 @@ class PageBuilder {
   // Positions at the end of a causal triangle that is aligned there.
   void choose_part() {
     const double parameters = static_cast<double>(parameter_count(job_));
-    with_parameters_ = parameters <= kMostPageNumbers / 2;
+    with_parameters_ = 2 * parameters <= kMostPageNumbers;
     const PageCounts all = {trace_.num_heads, trace_.rows, kv_len()};
     const PageCounts part =
         counts_that_fit(widths_, all, kMostPageNumbers - (with_parameters_ ? parameters : 0));

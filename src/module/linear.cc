@@ -84,7 +84,8 @@ void pad_bias(const ConstTensorView& bias, size_t count, T* padded) {
 
 template <class F>
 void with_type(DType dtype, const F& f) {
-  dtype == DType::kFloat32 ? f(float()) : f(double());
+  if (dtype == DType::kFloat32) return f(float());
+  f(double());
 }
 
 }  // namespace
