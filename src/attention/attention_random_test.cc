@@ -1,5 +1,6 @@
 // Shapes, masks, layouts and options drawn by RapidCheck, which shrinks what fails. The seed is
 // fixed; RC_PARAMS="seed=N max_success=M" explores further.
+#include <algorithm>
 #include <cstdlib>
 #include <string>
 #include <vector>
@@ -58,20 +59,43 @@ AttentionCase any_case() {
   return spec;
 }
 
-// GoogleTest failures inside `body` as one text, so that RapidCheck sees them and shrinks.
+// GoogleTest failures inside `body`, so that RapidCheck sees them and shrinks.
 template <class Body>
-std::string failures_of(const Body& body) {
+std::vector<std::string> failures_of(const Body& body) {
   ::testing::TestPartResultArray results;
   {
     const ::testing::ScopedFakeTestPartResultReporter reporter(
         ::testing::ScopedFakeTestPartResultReporter::INTERCEPT_ONLY_CURRENT_THREAD, &results);
     body();
   }
-  std::string text;
-  for (int n = 0; n < results.size() && n < 3; ++n) {
-    if (results.GetTestPartResult(n).failed()) text += results.GetTestPartResult(n).message();
+  std::vector<std::string> texts;
+  for (int n = 0; n < results.size(); ++n) {
+    if (results.GetTestPartResult(n).failed()) {
+      texts.emplace_back(results.GetTestPartResult(n).message());
+    }
   }
-  return text;
+  return texts;
+}
+
+// The ratio to the naive loops' error is a statistic. Where one element carries most of the error
+// (few keys, huge scores), luck exceeds it in one draw of about a hundred; a defect in each.
+constexpr int kDraws = 5;
+
+bool may_be_luck(const std::vector<std::string>& failures) {
+  return std::all_of(failures.begin(), failures.end(), [](const std::string& text) {
+    return text.find("ratio alarm") != std::string::npos;
+  });
+}
+
+// What fails for these numbers, and, if that may be luck, for others in the same place too.
+std::string failures_in_each_draw(AttentionCase spec) {
+  std::vector<std::string> failures;
+  for (int draw = 0; draw < kDraws; ++draw, ++spec.seed) {
+    failures = failures_of([&] { check_case(spec, "random"); });
+    if (failures.empty()) return "";
+    if (!may_be_luck(failures)) break;
+  }
+  return failures.front();
 }
 
 class AttentionRandom : public ::testing::Test {
@@ -81,8 +105,7 @@ class AttentionRandom : public ::testing::Test {
 
 TEST_F(AttentionRandom, WithinBudgetOnEveryIsaAndPlan) {
   EXPECT_TRUE(rc::check([] {
-    const AttentionCase spec = any_case();
-    const std::string failures = failures_of([&] { check_case(spec, "random"); });
+    const std::string failures = failures_in_each_draw(any_case());
     if (!failures.empty()) RC_FAIL(failures);
   }));
 }
@@ -97,9 +120,9 @@ TEST_F(AttentionRandom, TheSameBitsOnEveryIsaWithFma) {
       const ForcedIsa forced(name);
       runs.push_back(run_attention_case(problem.call()));
     }
-    const std::string failures =
+    const std::vector<std::string> failures =
         failures_of([&] { expect_same_run(runs[0], runs[1], problem.spec.describe()); });
-    if (!failures.empty()) RC_FAIL(failures);
+    if (!failures.empty()) RC_FAIL(failures.front());
   }));
 }
 

@@ -141,9 +141,10 @@ template <class T>
 void run_by_head(const AttentionCall& call) {
   const AttentionKernel<T> kernel = attention_kernel<T>(active_isa());
   const AttentionTile<T> shape = tile_of<T>(call);
-  const auto [rows, tiles, lanes] = Tiling(call, kernel.max_rows);
+  const Tiling tiling(call, kernel.max_rows);
+  const int64_t rows = tiling.rows, tiles = tiling.tiles;
   const int64_t heads = call.num_heads();
-  const auto run = [&, rows = rows, tiles = tiles](size_t task, std::byte* workspace) {
+  const auto run = [&](size_t task, std::byte* workspace) {
     const auto n = static_cast<int64_t>(task);
     const Place place{n / tiles / heads, n / tiles % heads, (tiles - 1 - n % tiles) * rows};
     AttentionTile<T> tile = shape;
@@ -151,7 +152,7 @@ void run_by_head(const AttentionCall& call) {
     run_rows(call, kernel, place, &tile, workspace);
   };
   parallel_tasks(static_cast<size_t>(call.batch() * heads * tiles), attention_flops(call),
-                 attention_workspace_bytes(shape, lanes), run);
+                 attention_workspace_bytes(shape, tiling.lanes), run);
 }
 
 // Masks with a larger sum by lanes are met anew by each head: kept, they would leave L2.
@@ -168,15 +169,16 @@ int64_t heads_per_task(const AttentionCall& call, int64_t tiles) {
 template <class T>
 void run_head_sequences(const AttentionCall& call) {
   const AttentionKernel<T> kernel = attention_kernel<T>(active_isa());
-  const auto [rows, tiles, lanes] = Tiling(call, kernel.max_rows);
+  const Tiling tiling(call, kernel.max_rows);
+  const int64_t rows = tiling.rows, tiles = tiling.tiles;
   const int64_t heads = heads_per_task(call, tiles);
   const int64_t sequences = (call.num_heads() + heads - 1) / heads;
   AttentionTile<T> shape = tile_of<T>(call);
   shape.keys_are_far = true;
   shape.heads.average = call.weights_mode == WeightsMode::kAverage;
   shape.heads.keep_masks =
-      heads_share_masks(call) && shape.kv_len * lanes * sizeof(T) <= kMostKeptBytes;
-  const auto run = [&, rows = rows, tiles = tiles](size_t task, std::byte* workspace) {
+      heads_share_masks(call) && shape.kv_len * tiling.lanes * sizeof(T) <= kMostKeptBytes;
+  const auto run = [&](size_t task, std::byte* workspace) {
     const auto n = static_cast<int64_t>(task);
     const int64_t begin = n / tiles % sequences * heads;
     const int64_t end = std::min(begin + heads, call.num_heads());
@@ -189,7 +191,7 @@ void run_head_sequences(const AttentionCall& call) {
     }
   };
   parallel_tasks(static_cast<size_t>(call.batch() * sequences * tiles), attention_flops(call),
-                 attention_workspace_bytes(shape, lanes), run);
+                 attention_workspace_bytes(shape, tiling.lanes), run);
 }
 
 void run_tiled(const AttentionCall& call, void (*run_float)(const AttentionCall&),
