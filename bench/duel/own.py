@@ -45,7 +45,7 @@ def median_of(ratios):
 
 
 def take_and_answer(engine, judge, cell):
-    """Seconds of the first call. A wrong answer ends it all: none of its times would mean a thing."""
+    """Seconds of the first call. A wrong answer ends it all: its times would mean nothing."""
     folder = judge.inputs(cell)
     take(engine, cell, folder)
     seconds, outputs = answer_of(engine, judge, cell, folder)

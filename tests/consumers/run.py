@@ -95,7 +95,8 @@ def add_subdirectory(source, consumers):
     refuses_a_project_in_c_alone(source, consumers.folder)
     # Compiled without optimisation, which is half the work: the way of linking is what is tested.
     consumers.by_cmake("add_subdirectory", "add_subdirectory", f"-DPOLYHEAD_SOURCE={source}",
-                       "-DLANGUAGES=CXX", "-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS_DEBUG=", shared=False)
+                       "-DLANGUAGES=CXX", "-DCMAKE_BUILD_TYPE=Debug",
+                       "-DCMAKE_CXX_FLAGS_DEBUG=", shared=False)
 
 
 def main():

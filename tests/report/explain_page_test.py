@@ -195,7 +195,8 @@ class ExplainPageTest(PageCase):
         self.assertTrue(said.startswith("0") and "the largest" in said, said)
         self.assertAlmostEqual(float(said[1:].split(",")[0]), largest, places=3)
         darkest = """[...document.querySelectorAll('#step-6 canvas')].every((canvas) => {
-            const bytes = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+            const context = canvas.getContext('2d');
+            const bytes = context.getImageData(0, 0, canvas.width, canvas.height).data;
             for (let i = 0; i < bytes.length; i += 4)
               if (bytes[i] === 42 && bytes[i + 1] === 13 && bytes[i + 2] === 69) return true;
             return false;
@@ -243,7 +244,8 @@ class ExplainPageTest(PageCase):
         self.assertEqual(value("document.documentElement.dataset.theme"), "light")
 
     def test_addresses_beyond_the_page_show_the_nearest(self):
-        for fragment, wanted in (("#query=999&head=999", ("4", "1")), ("#query=-3&head=x", ("0", "0")),
+        for fragment, wanted in (("#query=999&head=999", ("4", "1")),
+                                 ("#query=-3&head=x", ("0", "0")),
                                  ("#step=99", ("0", "0"))):
             self.open("small.html", fragment)
             self.assertEqual((value("document.getElementById('query').value"),
@@ -282,7 +284,8 @@ class ExplainPageTest(PageCase):
 def make_pages(make_files, polyhead, folder):
     subprocess.run([make_files, folder], check=True)
     for page, arguments in PAGES.items():
-        subprocess.run([Path(polyhead).resolve(), "explain", *arguments, "--report", page], cwd=folder, check=True,
+        command = [Path(polyhead).resolve(), "explain", *arguments, "--report", page]
+        subprocess.run(command, cwd=folder, check=True,
                        stdout=subprocess.DEVNULL)
 
 

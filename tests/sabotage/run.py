@@ -58,7 +58,8 @@ DEFECTS = {
         'src/kernels/attention_forward.body.h', 'if (heads.first()) seen =',
         'if (tile.in.causal_limit == kNotCausal && heads.first()) seen ='),
     'projection_without_bias': (
-        'src/kernels/gemm.body.h', 'acc[j][i] + load(block.bias', 'acc[j][i] + 0 * load(block.bias'),
+        'src/kernels/gemm.body.h', 'acc[j][i] + load(block.bias',
+        'acc[j][i] + 0 * load(block.bias'),
     'columns_of_the_neighbouring_head': (
         'src/kernels/gemm.h', 'c / group) * group_stride', 'c / group / 2 * 2) * group_stride'),
 }

@@ -42,7 +42,8 @@ function tableOf(figure, from, to) {
     }
     body.append(row);
   }
-  return element("table", {}, element("caption", { className: "unseen" }, name), element("thead", {}, head), body);
+  const caption = element("caption", { className: "unseen" }, name);
+  return element("table", {}, caption, element("thead", {}, head), body);
 }
 
 function scroller(className, label, ...children) {

@@ -5,7 +5,8 @@ const shapeOf = (name) => meta.matrices[name];
 function numbersOf(name) {
   return once(`m-${name}`, () => {
     const view = new DataView(decodeBytes(`m-${name}`).buffer);
-    return Float64Array.from({ length: view.byteLength / 8 }, (_, i) => view.getFloat64(8 * i, true));
+    const length = view.byteLength / 8;
+    return Float64Array.from({ length }, (_, i) => view.getFloat64(8 * i, true));
   });
 }
 

@@ -83,7 +83,8 @@ function mask({ query, head }) {
   if (!has("mask")) {
     return { shapes: pairShape(), shows: [note("No mask is given: the scores stay as they are.")] };
   }
-  const masks = element("ul", { className: "masks" }, ...meta.masks.map((text) => element("li", {}, visible(text))));
+  const items = meta.masks.map((text) => element("li", {}, visible(text)));
+  const masks = element("ul", { className: "masks" }, ...items);
   const shows = [masks, note(maskWords(query, head))];
   if (seen(query, head) === 0) shows.push(note(emptyText()));
   shows.push(...pairFigures("mask", { query, head }));
@@ -97,7 +98,8 @@ function softmax({ query, head }) {
   if (seen(query, head) === 0) shows.unshift(note(emptyText()));
   if (has("left_out")) {
     const share = numbersOf("left_out")[head * meta.queries.count + query];
-    shows.unshift(note(`Keys that this page does not hold carry ${numberText(share)} of the weight.`));
+    const carried = `${numberText(share)} of the weight`;
+    shows.unshift(note(`Keys that this page does not hold carry ${carried}.`));
   }
   if (meta.heads.count > 1 && keyCount() > 0) {
     const all = piece(meta.heads.count, shapeOf("weights")[2], (h, j) =>
