@@ -9,7 +9,7 @@
 #include <vector>
 
 #include <polyhead/polyhead.h>
-#include "module/linear.h"
+#include <polyhead/linear.h>
 
 namespace polyhead::cli {
 

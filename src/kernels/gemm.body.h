@@ -9,14 +9,15 @@ struct ColumnPlaces {
   ptrdiff_t offset[kVectors];
 
   POLYHEAD_INLINE ColumnPlaces(const GemmBlock<T>& block, size_t first) {
+    const Axis& columns = block.out.columns;
     for (size_t column = first; column < first + kVectors * kLanes<T>; column += kLanes<T>) {
-      whole = whole && block.out.column_stride == 1 && column >= block.first &&
+      whole = whole && columns.step == 1 && column >= block.first &&
               column + kLanes<T> <= block.last &&
-              (column - block.first) % block.group + kLanes<T> <= block.group;
+              (column - block.first) % columns.inner + kLanes<T> <= columns.inner;
     }
     for (int i = 0; i < kVectors; ++i) {
       const auto place = static_cast<size_t>(i * kLanes<T>);
-      offset[i] = whole ? block.column_offset(first + place) : static_cast<ptrdiff_t>(place);
+      offset[i] = whole ? columns(first - block.first + place) : static_cast<ptrdiff_t>(place);
     }
   }
 };
@@ -29,37 +30,48 @@ __attribute__((noinline)) void scatter_tile(const GemmBlock<T>& block, const T* 
   const size_t end = column < block.last ? at_most(block.last - column, count) : 0;
   for (const size_t row_end = row + rows; row < row_end; ++row, tile += count) {
     T* out = block.out.row(row);
-    for (size_t c = begin; c < end; ++c) out[block.column_offset(column + c)] = tile[c];
+    for (size_t c = begin; c < end; ++c) {
+      T* to = out + block.out.columns(column + c - block.first);
+      *to = block.add ? *to + tile[c] : tile[c];
+    }
   }
 }
 
-// kRows rows, kVectors vectors of columns. Rows past the last repeat it, and are not stored.
-// innermost kernel
+template <class T>
+POLYHEAD_INLINE T* parked_row(const GemmBlock<T>& block, size_t row, size_t column) {
+  return block.parked + (column / kPanel<T> * block.parked_rows + row) * kPanel<T> +
+         column % kPanel<T>;
+}
+
+// The chains of a tile between two passes over k, row by row: from where they are parked, and back.
 template <int kRows, int kVectors, class T>
-POLYHEAD_INLINE void gemm_rows(const GemmBlock<T>& block, size_t row, size_t column,
-                               const ColumnPlaces<T, kVectors>& places) {
-  const T* weight = block.packed + column / kPanel<T> * kPanel<T> * block.k + column % kPanel<T>;
-  const T* a[kRows];
-  Vec<T> acc[kRows][kVectors];
+POLYHEAD_INLINE void resume_chains(const GemmBlock<T>& block, size_t row, size_t column,
+                                   Vec<T> (&acc)[kRows][kVectors]) {
 #pragma GCC unroll 8
   for (int j = 0; j < kRows; ++j) {
-    a[j] = block.a.row(at_most(row + static_cast<size_t>(j), block.row_end - 1));
+    const size_t last = block.row_end - 1;
+    const T* from = parked_row(block, at_most(row + static_cast<size_t>(j), last), column);
 #pragma GCC unroll 12
-    for (int i = 0; i < kVectors; ++i) acc[j][i] = Vec<T>{};
+    for (int i = 0; i < kVectors; ++i) acc[j][i] = load(from + i * kLanes<T>);
   }
-  const ptrdiff_t step = block.a.column_stride;
-  ptrdiff_t at = 0;
-  for (size_t k = block.k; k > 0; --k, at += step, weight += kPanel<T>) {
-    Vec<T> w[kVectors];
-#pragma GCC unroll 12
-    for (int i = 0; i < kVectors; ++i) w[i] = load(weight + i * kLanes<T>);
+}
+template <int kRows, int kVectors, class T>
+POLYHEAD_INLINE void park_chains(const GemmBlock<T>& block, size_t row, size_t column,
+                                 const Vec<T> (&acc)[kRows][kVectors]) {
 #pragma GCC unroll 8
-    for (int j = 0; j < kRows; ++j) {
-      const Vec<T> x = broadcast(a[j] + at);
+  for (int j = 0; j < kRows; ++j) {
+    if (row + static_cast<size_t>(j) >= block.row_end) break;
+    T* to = parked_row(block, row + static_cast<size_t>(j), column);
 #pragma GCC unroll 12
-      for (int i = 0; i < kVectors; ++i) acc[j][i] = fma(x, w[i], acc[j][i]);
-    }
+    for (int i = 0; i < kVectors; ++i) store(to + i * kLanes<T>, acc[j][i]);
   }
+}
+
+// Chains that have ended: the bias is added, then all of it to what out holds, if it is to be.
+template <int kRows, int kVectors, class T>
+POLYHEAD_INLINE void store_chains(const GemmBlock<T>& block, size_t row, size_t column,
+                                  const ColumnPlaces<T, kVectors>& places,
+                                  Vec<T> (&acc)[kRows][kVectors]) {
   const size_t rows = at_most(block.row_end - row, kRows);
   T tile[kRows][kVectors * kLanes<T>];
 #pragma GCC unroll 8
@@ -68,10 +80,51 @@ POLYHEAD_INLINE void gemm_rows(const GemmBlock<T>& block, size_t row, size_t col
     T* out = places.whole ? block.out.row(row + static_cast<size_t>(j)) : tile[j];
 #pragma GCC unroll 12
     for (int i = 0; i < kVectors; ++i) {
-      store(out + places.offset[i], acc[j][i] + load(block.bias + column + i * kLanes<T>));
+      T* to = out + places.offset[i];
+      if (block.bias) acc[j][i] += load(block.bias + column + i * kLanes<T>);
+      if (block.add && places.whole) acc[j][i] += load(to);
+      store(to, acc[j][i]);
     }
   }
   if (!places.whole) scatter_tile(block, tile[0], row, rows, column, kVectors * kLanes<T>);
+}
+
+// kRows rows, kVectors vectors of columns. Rows past the last repeat it, and are not stored.
+// innermost kernel
+template <int kRows, int kVectors, class T>
+POLYHEAD_INLINE void gemm_rows(const GemmBlock<T>& block, size_t row, size_t column,
+                               const ColumnPlaces<T, kVectors>& places) {
+  const T* weight =
+      block.packed + column / kPanel<T> * kPanel<T> * block.packed_rows + column % kPanel<T>;
+  const T* a[kRows];
+  Vec<T> acc[kRows][kVectors];
+#pragma GCC unroll 8
+  for (int j = 0; j < kRows; ++j) {
+    a[j] = block.a.row(at_most(row + static_cast<size_t>(j), block.row_end - 1));
+#pragma GCC unroll 12
+    for (int i = 0; i < kVectors; ++i) acc[j][i] = Vec<T>{};
+  }
+  if (!block.begins) resume_chains(block, row, column, acc);
+  const Axis& columns = block.a.columns;
+  ptrdiff_t begin = 0;
+  for (size_t left = block.k; left > 0; begin += columns.outer) {
+    const size_t count = at_most(left, columns.inner);
+    ptrdiff_t at = begin;
+    for (size_t k = count; k > 0; --k, at += columns.step, weight += kPanel<T>) {
+      Vec<T> w[kVectors];
+#pragma GCC unroll 12
+      for (int i = 0; i < kVectors; ++i) w[i] = load(weight + i * kLanes<T>);
+#pragma GCC unroll 8
+      for (int j = 0; j < kRows; ++j) {
+        const Vec<T> x = broadcast(a[j] + at);
+#pragma GCC unroll 12
+        for (int i = 0; i < kVectors; ++i) acc[j][i] = fma(x, w[i], acc[j][i]);
+      }
+    }
+    left -= count;
+  }
+  if (!block.ends) return park_chains(block, row, column, acc);
+  store_chains(block, row, column, places, acc);
 }
 
 // The rows of the block against a panel: kKeyTile at a time, the rest by a smaller tile; a single
@@ -101,27 +154,63 @@ void run_gemm_block(const GemmBlock<T>& block) noexcept {
   for (size_t panel = block.panel_begin; panel < block.panel_end; ++panel) gemm_panel(block, panel);
 }
 
-// Squares of lanes x lanes through the registers; so many rows at a time as a CPU's prefetcher can
-// follow.
+// A vector of rows of weight, columns [k, k + count) that lie evenly: squares of lanes x lanes
+// through the registers; so many rows at a time as a CPU's prefetcher can follow.
+template <class T>
+POLYHEAD_INLINE void pack_squares(const PackBlock<T>& block, size_t row, size_t k, size_t count) {
+  constexpr size_t kN = kLanes<T>;
+  const Axis& columns = block.weight.columns;
+  T* to = block.packed + (row / kPanel<T> * block.packed_rows + k) * kPanel<T> + row % kPanel<T>;
+  const T* from[kN];
+  for (size_t r = 0; r < kN; ++r) {
+    from[r] = block.weight.row(at_most(row + r, block.n - 1)) + columns(block.first_k + k);
+  }
+  for (size_t done = 0; done < count; done += kN, to += kN * kPanel<T>) {
+    const size_t width = at_most(count - done, kN);
+    const ptrdiff_t at = static_cast<ptrdiff_t>(done) * columns.step;
+    Vec<T> square[kN];
+#pragma GCC unroll 16
+    for (size_t r = 0; r < kN; ++r) {
+      square[r] = row + r < block.n ? load_row(from[r] + at, columns.step, width) : Vec<T>{};
+    }
+    transpose(square);
+#pragma GCC unroll 16
+    for (size_t i = 0; i < kN; ++i) {
+      if (i < width) store(to + i * kPanel<T>, square[i]);
+    }
+  }
+}
+
+// The same where rows lie side by side in memory: there is nothing to transpose.
+template <class T>
+POLYHEAD_INLINE void pack_copies(const PackBlock<T>& block, size_t row, size_t k, size_t count) {
+  constexpr size_t kN = kLanes<T>;
+  const Axis &rows = block.weight.rows, &columns = block.weight.columns;
+  T* to = block.packed + (row / kPanel<T> * block.packed_rows + k) * kPanel<T> + row % kPanel<T>;
+  const size_t width = row < block.n ? at_most(block.n - row, kN) : 0;
+  const T* from = block.weight.data + columns(block.first_k + k);
+  if (width == kN && row % rows.inner + kN <= rows.inner) {
+    from += rows(row);
+    for (; count > 0; --count, from += columns.step, to += kPanel<T>) store(to, load(from));
+    return;
+  }
+  for (; count > 0; --count, from += columns.step, to += kPanel<T>) {
+    for (size_t r = 0; r < kN; ++r) to[r] = r < width ? from[rows(row + r)] : T{0};
+  }
+}
+
+// Side by side in memory, a few columns at a time: their lines are used by the next vector too.
 template <class T>
 void pack_panels(const PackBlock<T>& block) noexcept {
-  constexpr size_t kN = kLanes<T>;
-  for (size_t row = block.panel_begin * kPanel<T>; row < block.panel_end * kPanel<T>; row += kN) {
-    T* to = block.packed + row / kPanel<T> * kPanel<T> * block.k + row % kPanel<T>;
-    for (size_t k = 0; k < block.k; k += kN) {
-      const size_t count = at_most(block.k - k, kN);
-      const T* from = block.weight + static_cast<ptrdiff_t>(row) * block.row_stride +
-                      static_cast<ptrdiff_t>(k) * block.column_stride;
-      Vec<T> square[kN];
-#pragma GCC unroll 16
-      for (size_t r = 0; r < kN; ++r, from += block.row_stride) {
-        square[r] = row + r < block.n ? load_row(from, block.column_stride, count) : Vec<T>{};
-      }
-      transpose(square);
-#pragma GCC unroll 16
-      for (size_t i = 0; i < kN; ++i) {
-        if (i < count) store(to + (k + i) * kPanel<T>, square[i]);
-      }
+  constexpr size_t kCopied = 32;
+  const Axis &rows = block.weight.rows, &columns = block.weight.columns;
+  const bool copies = rows.step == 1 && columns.step != 1;
+  for (size_t k = 0, count; k < block.k; k += count) {
+    count = at_most(block.k - k, columns.inner - (block.first_k + k) % columns.inner);
+    if (copies) count = at_most(count, kCopied);
+    for (size_t row = block.panel_begin * kPanel<T>; row < block.panel_end * kPanel<T>;
+         row += kLanes<T>) {
+      copies ? pack_copies(block, row, k, count) : pack_squares(block, row, k, count);
     }
   }
 }

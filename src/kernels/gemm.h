@@ -1,14 +1,16 @@
-// out[m][n] = sum_k a[m][k] * weight[n][k] + bias[n]: the projections of attention.
+// out[m][n] = sum_k a[m][k] * weight[n][k] + bias[n]: the projections of attention, and with other
+// operands their gradients (module/linear_gradient.cc).
 //
-// a [M, K] and out [M, N], rows anywhere (RowMap), any column stride; out's columns may stand in
-// groups, one per head. weight [N, K] packed once into panels of 192 bytes' worth of output
-// columns, [N / panel][K][panel], the same layout for every ISA; bias padded to whole panels.
+// a [M, K] and out [M, N], each axis in two steps (Axis). weight [N, K] packed into panels of 192
+// bytes' worth of output columns, [N / panel][K][panel], the same layout for every ISA; bias padded
+// to whole panels.
 // Vector lanes are output columns, rows of a are broadcasts: 8 rows x 3 vectors = 24 accumulators,
 // 3 + 8 loads for 24 FMAs.
 // Accumulation in T: one chain of fused multiply-adds per element over k in order, never split,
 // the bias last: an element's bits depend on its row, weight row and bias alone. (A chain started
 // at the bias rounds each small partial sum to the bias's last place: up to 9 times torch's error
-// where the bias outweighs the products, tests/parity.)
+// where the bias outweighs the products, tests/parity.) A chain may stop at any k and go on later
+// from the number it had reached: the same roundings.
 // Cost 2 M N K flops; the panel (K * 192 bytes) streams from L2 once for each block of 8 rows.
 #pragma once
 
@@ -21,47 +23,51 @@ namespace polyhead {
 template <class T>
 inline constexpr size_t kPanel = 192 / sizeof(T);
 
-// Row m of a [outer, inner, columns] tensor at data + (m / inner) * outer_stride + (m % inner) *
-// inner_stride.
-template <class T>
-struct RowMap {
-  T* data = nullptr;
+// Index i of an axis lies at (i / inner) * outer + (i % inner) * step: two dimensions of a tensor,
+// [batch, len] or [groups, width], walked as one.
+struct Axis {
   size_t inner = 1;
-  ptrdiff_t outer_stride = 0, inner_stride = 0, column_stride = 1;
+  ptrdiff_t outer = 0, step = 1;
 
-  T* row(size_t m) const {
-    return data + static_cast<ptrdiff_t>(m / inner) * outer_stride +
-           static_cast<ptrdiff_t>(m % inner) * inner_stride;
+  ptrdiff_t operator()(size_t i) const {
+    return static_cast<ptrdiff_t>(i / inner) * outer + static_cast<ptrdiff_t>(i % inner) * step;
   }
+};
+
+template <class T>
+struct Matrix {
+  T* data = nullptr;
+  Axis rows, columns;
+
+  T* row(size_t m) const { return data + rows(m); }
+  Matrix transposed() const { return {data, columns, rows}; }
 };
 
 // Rows [row_begin, row_end) and panels [panel_begin, panel_end) of the product; of its columns
 // only [first, last) are wanted: out's first is column `first`.
 template <class T>
 struct GemmBlock {
-  RowMap<const T> a;
-  RowMap<T> out;
-  size_t group = 1;            // columns that lie out.column_stride apart;
-  ptrdiff_t group_stride = 0;  // the next so many lie here
-  const T* packed = nullptr;   // [panels, K, kPanel]
-  const T* bias = nullptr;     // [panels * kPanel]
+  Matrix<const T> a;          // [M, K]
+  Matrix<T> out;              // [M, last - first]
+  const T* packed = nullptr;  // [panels, packed_rows, kPanel], of whose rows the first K are used
+  size_t packed_rows = 0;
+  const T* bias = nullptr;  // [panels * kPanel]; null: none
+  bool add = false;         // to what out holds
   size_t k = 0, first = 0, last = 0;
   size_t row_begin = 0, row_end = 0, panel_begin = 0, panel_end = 0;
-
-  ptrdiff_t column_offset(size_t column) const {
-    const size_t c = column - first;
-    return static_cast<ptrdiff_t>(c / group) * group_stride +
-           static_cast<ptrdiff_t>(c % group) * out.column_stride;
-  }
+  // Chains too long for one pass over k are parked between the passes.
+  T* parked = nullptr;  // [panels, parked_rows, kPanel]
+  size_t parked_rows = 0;
+  bool begins = true, ends = true;
 };
 
-// weight[n][k] at weight[n * row_stride + k * column_stride] -> panels of packed, zeros past N.
+// weight[n][first_k + k] -> panels of packed, zeros past N.
 template <class T>
 struct PackBlock {
-  const T* weight = nullptr;
-  ptrdiff_t row_stride = 0, column_stride = 1;
-  size_t n = 0, k = 0;
-  T* packed = nullptr;  // [panels, K, kPanel]
+  Matrix<const T> weight;  // [N, first_k + K or more]
+  size_t n = 0, first_k = 0, k = 0;
+  T* packed = nullptr;  // [panels, packed_rows, kPanel], of whose rows the first K are written
+  size_t packed_rows = 0;
   size_t panel_begin = 0, panel_end = 0;
 };
 

@@ -1,71 +1,26 @@
-#include "module/linear.h"
+#include <polyhead/linear.h>
 
 #include <algorithm>
+#include <atomic>
+#include <string>
+#include <utility>
 
-#include "base/parallel_tasks.h"
-#include "kernels/gemm.h"
+#include "base/workspace.h"
+#include "module/linear_product.h"
 
 namespace polyhead {
 namespace {
 
-// Rows that one task takes through its panels: its part of x stays in L2 meanwhile.
-constexpr size_t kTaskRows = 96;
-constexpr size_t kTaskPanels = 4;
-
-template <class T, class Data>
-RowMap<T> rows_of(const ConstTensorView& view, Data* data) {
-  const int len = view.rank() - 2;
-  return {static_cast<T*>(data), static_cast<size_t>(std::max<int64_t>(view.size(len), 1)),
-          view.stride(0), view.stride(len), view.stride(len + 1)};
-}
-
-// out: [batch, groups, len, columns of a group]
+// weight [n, k] -> packed [panels, k, kPanel]
 template <class T>
-void place_columns(const TensorView& out, int64_t first, GemmBlock<T>* block) {
-  const bool side_by_side = out.stride(1) == out.size(3) * out.stride(3);
-  block->out = rows_of<T>(out, out.data());
-  block->group = static_cast<size_t>(side_by_side ? out.size(1) * out.size(3) : out.size(3));
-  block->group_stride = out.stride(1);
-  block->first = static_cast<size_t>(first);
-  block->last = static_cast<size_t>(first + out.size(1) * out.size(3));
-}
-
-// Of the block nothing is missing but its rows and panels.
-template <class T>
-void run_block(const GemmBlock<T>& whole, size_t rows) {
-  const size_t panel = whole.first / kPanel<T>;
-  const size_t panels = num_panels(whole.last, kPanel<T>) - panel;
-  const size_t row_tasks = (rows + kTaskRows - 1) / kTaskRows;
-  const size_t panel_tasks = (panels + kTaskPanels - 1) / kTaskPanels;
-  const double flops = 2.0 * static_cast<double>(rows) *
-                       static_cast<double>(whole.last - whole.first) * static_cast<double>(whole.k);
+void pack(const Matrix<const T>& weight, size_t n, size_t k, std::byte* packed) {
+  PackBlock<T> whole{.weight = weight, .n = n, .k = k};
+  whole.packed = reinterpret_cast<T*>(packed);
+  whole.packed_rows = k;
+  const size_t panels = num_panels(n, kPanel<T>);
+  const auto bytes = static_cast<double>(panel_bytes<T>(n, k));
   const GemmKernel<T> kernel = gemm_kernel<T>(active_isa());
-  parallel_tasks(row_tasks * panel_tasks, flops, 0, [&](size_t task, std::byte*) {
-    GemmBlock<T> block = whole;
-    block.row_begin = task / panel_tasks * kTaskRows;
-    block.row_end = std::min(rows, block.row_begin + kTaskRows);
-    block.panel_begin = panel + task % panel_tasks * kTaskPanels;
-    block.panel_end = std::min(panel + panels, block.panel_begin + kTaskPanels);
-    kernel.run(block);
-  });
-}
-
-// What packing costs in time, as flops: a byte takes as long as three.
-constexpr double kFlopsPerByte = 3;
-
-template <class T>
-void pack(const ConstTensorView& weight, T* packed) {
-  PackBlock<T> whole;
-  whole.weight = weight.data_as<T>();
-  whole.row_stride = weight.stride(0);
-  whole.column_stride = weight.stride(1);
-  whole.n = static_cast<size_t>(weight.size(0));
-  whole.k = static_cast<size_t>(weight.size(1));
-  whole.packed = packed;
-  const size_t panels = num_panels(whole.n, kPanel<T>);
-  const double bytes = static_cast<double>(panels * kPanel<T> * whole.k * sizeof(T));
-  const GemmKernel<T> kernel = gemm_kernel<T>(active_isa());
-  parallel_tasks(panels, bytes * kFlopsPerByte, 0, [&](size_t panel, std::byte*) {
+  parallel_tasks(panels, bytes * kPackFlopsPerByte, 0, [&](size_t panel, std::byte*) {
     PackBlock<T> block = whole;
     block.panel_begin = panel;
     block.panel_end = panel + 1;
@@ -73,54 +28,169 @@ void pack(const ConstTensorView& weight, T* packed) {
   });
 }
 
-// bias -> [panels * panel], zeros where there is none.
+// bias -> [count], zeros where there is none.
 template <class T>
-void pad_bias(const ConstTensorView& bias, size_t count, T* padded) {
-  std::fill_n(padded, count, T{0});
+void pad_bias(const ConstTensorView& bias, size_t count, std::byte* to) {
+  T* row = reinterpret_cast<T*>(to);
+  std::fill_n(row, count, T{0});
   for (int64_t i = 0; bias.defined() && i < bias.size(0); ++i) {
-    padded[i] = bias.data_as<T>()[i * bias.stride(0)];
+    row[i] = bias.data_as<T>()[i * bias.stride(0)];
   }
 }
 
-template <class F>
-void with_type(DType dtype, const F& f) {
-  if (dtype == DType::kFloat32) return f(float());
-  f(double());
+void check_parameters(const Require& require, const ConstTensorView& weight,
+                      const ConstTensorView& bias) {
+  require.given(weight, "weight");
+  if (weight.rank() != 2) {
+    require.fail("weight", "shape is " + weight.shape_string(), "[out_features, in_features]");
+  }
+  if (weight.dtype() != DType::kFloat32 && weight.dtype() != DType::kFloat64) {
+    require.fail("weight", message("dtype is ", dtype_name(weight.dtype())), "float32 or float64");
+  }
+  if (!bias.defined()) return;
+  const int64_t need[] = {weight.size(0)};
+  require.shape(bias, "bias", need, "out_features");
+  if (bias.dtype() != weight.dtype()) {
+    require.fail("bias", message("dtype is ", dtype_name(bias.dtype())),
+                 message("the weight's ", dtype_name(weight.dtype())));
+  }
 }
 
 }  // namespace
+
+struct PackedLinear::Impl {
+  size_t in_features, out_features;
+  DType dtype;
+  AlignedBytes packed;  // [panels of out_features, in_features, kPanel]
+  AlignedBytes bias;    // [panels * kPanel]
+  // [panels of in_features, out_features, kPanel]: the weight for input_gradient, null until the
+  // first one. Made without a lock: a lent thread that waits for others may run another call.
+  mutable std::atomic<std::byte*> transposed{nullptr};
+
+  explicit Impl(const ConstTensorView& weight)
+      : in_features(static_cast<size_t>(weight.size(1))),
+        out_features(static_cast<size_t>(weight.size(0))),
+        dtype(weight.dtype()) {
+    with_float_type(dtype, [&](auto type) {
+      using T = decltype(type);
+      packed = allocate_aligned(panel_bytes<T>(out_features, in_features));
+      bias = allocate_aligned(panel_bytes<T>(out_features, 1));
+    });
+  }
+  Impl(const Impl&) = delete;
+  Impl& operator=(const Impl&) = delete;
+  ~Impl() { AlignedDelete()(transposed.load(std::memory_order_relaxed)); }
+
+  bool fits(const ConstTensorView& weight) const {
+    return static_cast<size_t>(weight.size(0)) == out_features &&
+           static_cast<size_t>(weight.size(1)) == in_features && weight.dtype() == dtype;
+  }
+
+  void fill(const ConstTensorView& weight, const ConstTensorView& given_bias) {
+    with_float_type(dtype, [&](auto type) {
+      using T = decltype(type);
+      const auto matrix = matrix_of<const T>(weight);
+      pack<T>(matrix, out_features, in_features, packed.get());
+      pad_bias<T>(given_bias, padded<T>(out_features), bias.get());
+      std::byte* second = transposed.load(std::memory_order_relaxed);
+      if (second) pack<T>(matrix.transposed(), in_features, out_features, second);
+    });
+  }
+
+  // Of the packed copy, for the weight itself may be gone.
+  template <class T>
+  const T* packed_transposed() const {
+    std::byte* made = transposed.load(std::memory_order_acquire);
+    if (made == nullptr) {
+      constexpr auto kStep = static_cast<ptrdiff_t>(kPanel<T>);
+      const Axis rows{std::max<size_t>(in_features, 1), 0, kStep};
+      const Axis columns{kPanel<T>, kStep * static_cast<ptrdiff_t>(in_features), 1};
+      const Matrix<const T> weight{reinterpret_cast<const T*>(packed.get()), rows, columns};
+      AlignedBytes memory = allocate_aligned(panel_bytes<T>(in_features, out_features));
+      pack<T>(weight, in_features, out_features, memory.get());
+      if (transposed.compare_exchange_strong(made, memory.get())) made = memory.release();
+    }
+    return reinterpret_cast<const T*>(made);
+  }
+};
+
+PackedLinear::PackedLinear() = default;
+PackedLinear::PackedLinear(PackedLinear&&) noexcept = default;
+PackedLinear& PackedLinear::operator=(PackedLinear&&) noexcept = default;
+PackedLinear::~PackedLinear() = default;
 
 PackedLinear::PackedLinear(const ConstTensorView& weight, const ConstTensorView& bias) {
   assign(weight, bias);
 }
 
 void PackedLinear::assign(const ConstTensorView& weight, const ConstTensorView& bias) {
-  with_type(weight.dtype(), [&](auto type) {
+  check_parameters(Require("PackedLinear::assign"), weight, bias);
+  if (impl_ && impl_->fits(weight)) return impl_->fill(weight, bias);
+  auto impl = std::make_unique<Impl>(weight);
+  impl->fill(weight, bias);
+  impl_ = std::move(impl);
+}
+
+int64_t PackedLinear::in_features() const {
+  return impl_ ? static_cast<int64_t>(impl_->in_features) : 0;
+}
+int64_t PackedLinear::out_features() const {
+  return impl_ ? static_cast<int64_t>(impl_->out_features) : 0;
+}
+DType PackedLinear::dtype() const { return impl_ ? impl_->dtype : DType::kFloat32; }
+
+namespace {
+
+void require_features(const Require& require, const char* name, const LinearOperand& operand,
+                      int64_t need) {
+  if (operand.features == need) return;
+  require.fail(name, message("has ", operand.features, " features"), message(need, " wide"));
+}
+
+void require_columns(const Require& require, const char* name, const LinearOperand& operand,
+                     int64_t first, int64_t out_features) {
+  if (first >= 0 && first <= out_features && operand.features <= out_features - first) return;
+  require.fail(name, message("has ", operand.features, " features, first is ", first),
+               message("within the ", out_features, " of the weight"));
+}
+
+}  // namespace
+
+void PackedLinear::run(const ConstTensorView& x, const TensorView& out, int64_t first) const {
+  const Require require("PackedLinear::run");
+  const LinearOperand in(require, x, "x", dtype()), to(require, out, "out", dtype());
+  require_features(require, "x", in, in_features());
+  require_columns(require, "out", to, first, out_features());
+  to.require_rows_of(in, require, "out", "x");
+  if (out.numel() == 0) return;
+  with_float_type(dtype(), [&](auto type) {
     using T = decltype(type);
-    const size_t columns = num_panels(static_cast<size_t>(weight.size(0)), kPanel<T>) * kPanel<T>;
-    if (!packed_ || weight.dtype() != dtype_ || weight.size(0) != out_features_ ||
-        weight.size(1) != in_features_) {
-      packed_ = allocate_aligned(columns * static_cast<size_t>(weight.size(1)) * sizeof(T));
-      bias_ = allocate_aligned(columns * sizeof(T));
-    }
-    in_features_ = weight.size(1);
-    out_features_ = weight.size(0);
-    dtype_ = weight.dtype();
-    pack(weight, reinterpret_cast<T*>(packed_.get()));
-    pad_bias(bias, columns, reinterpret_cast<T*>(bias_.get()));
+    GemmBlock<T> block{.a = matrix_of<const T>(x), .out = matrix_of<T>(out)};
+    block.packed = reinterpret_cast<const T*>(impl_->packed.get());
+    block.bias = reinterpret_cast<const T*>(impl_->bias.get());
+    block.k = block.packed_rows = static_cast<size_t>(in.features);
+    block.first = static_cast<size_t>(first);
+    block.last = static_cast<size_t>(first + to.features);
+    run_product(block, in.rows());
   });
 }
 
-void PackedLinear::run(const ConstTensorView& x, const TensorView& out, int64_t first) const {
-  with_type(dtype_, [&](auto type) {
+void PackedLinear::input_gradient(const ConstTensorView& d_y, const TensorView& d_x,
+                                  int64_t first) const {
+  const Require require("PackedLinear::input_gradient");
+  const LinearOperand from(require, d_y, "d_y", dtype()), to(require, d_x, "d_x", dtype());
+  require_columns(require, "d_y", from, first, out_features());
+  require_features(require, "d_x", to, in_features());
+  to.require_rows_of(from, require, "d_x", "d_y");
+  if (d_x.numel() == 0) return;
+  with_float_type(dtype(), [&](auto type) {
     using T = decltype(type);
-    GemmBlock<T> block;
-    block.a = rows_of<const T>(x, x.data());
-    place_columns(out.rank() == 3 ? out.unsqueezed(1) : out, first, &block);
-    block.packed = reinterpret_cast<const T*>(packed_.get());
-    block.bias = reinterpret_cast<const T*>(bias_.get());
-    block.k = static_cast<size_t>(in_features_);
-    run_block(block, static_cast<size_t>(x.size(0) * x.size(1)));
+    GemmBlock<T> block{.a = matrix_of<const T>(d_y), .out = matrix_of<T>(d_x)};
+    block.packed = impl_->packed_transposed<T>() + static_cast<size_t>(first) * kPanel<T>;
+    block.packed_rows = static_cast<size_t>(out_features());
+    block.k = static_cast<size_t>(from.features);
+    block.last = static_cast<size_t>(to.features);
+    run_product(block, from.rows());
   });
 }
 

@@ -1,5 +1,5 @@
 // PackedLinear against plain loops in double, and the bits it promises.
-#include "module/linear.h"
+#include <polyhead/linear.h>
 
 #include <gtest/gtest.h>
 

@@ -10,7 +10,7 @@
 #include "base/checked_math.h"
 #include "base/message.h"
 #include "base/workspace.h"
-#include "module/linear.h"
+#include <polyhead/linear.h>
 
 namespace polyhead {
 namespace {

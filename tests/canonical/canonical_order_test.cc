@@ -9,7 +9,7 @@
 #include <polyhead/runtime.h>
 #include "attention/attention_call.h"
 #include "inputs.h"
-#include "module/linear.h"
+#include <polyhead/linear.h>
 #include "testing/machine.h"
 
 namespace polyhead {

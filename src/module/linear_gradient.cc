@@ -1,0 +1,146 @@
+// d_weight[n][k] = sum_m d_y[m][n] * x[m][k]: a product like the forward's, whose a is d_y and
+// whose weight is x, both by columns. Both are packed, a pass of rows m at a time: where they lie,
+// neighbours along m are a whole row apart, at widths of 2^n all in one set of the cache.
+#include <polyhead/linear.h>
+
+#include <algorithm>
+
+#include "base/workspace.h"
+#include "module/linear_product.h"
+
+namespace polyhead {
+namespace {
+
+// A panel of x and one of d_y, 96 KiB each, stay in L2 for a pass.
+constexpr size_t kPassRows = 512;
+constexpr size_t kPackPanels = 4;  // of one task
+
+// One side of the product: [rows, features], and the panels of a pass.
+template <class T>
+struct Side {
+  Matrix<const T> matrix;
+  size_t features = 0;
+  T* panels = nullptr;  // [panels, pass_rows, kPanel]
+
+  size_t num_tasks() const { return num_panels(num_panels(features, kPanel<T>), kPackPanels); }
+};
+
+template <class T>
+class WeightGradient {
+ public:
+  WeightGradient(const Side<T>& x, const Side<T>& d_y, size_t rows, WorkspaceLease& lease)
+      : x_(x), d_y_(d_y), rows_(rows), pass_rows_(std::clamp<size_t>(rows, 1, kPassRows)) {
+    const size_t x_bytes = panel_bytes<T>(x.features, pass_rows_);
+    const size_t d_y_bytes = panel_bytes<T>(d_y.features, pass_rows_);
+    const size_t sums_bytes = panel_bytes<T>(d_y.features, 1);
+    const size_t parked_bytes = rows > pass_rows_ ? panel_bytes<T>(x.features, d_y.features) : 0;
+    std::byte* memory = lease.reserve(x_bytes + d_y_bytes + sums_bytes + parked_bytes);
+    x_.panels = reinterpret_cast<T*>(memory);
+    d_y_.panels = reinterpret_cast<T*>(memory + x_bytes);
+    sums_ = reinterpret_cast<T*>(memory + x_bytes + d_y_bytes);
+    parked_ = reinterpret_cast<T*>(memory + x_bytes + d_y_bytes + sums_bytes);
+  }
+
+  void run(const TensorView& d_weight, const TensorView& d_bias, bool accumulate) {
+    std::fill_n(sums_, padded<T>(d_y_.features), T{0});
+    size_t first = 0;
+    do {
+      const size_t count = std::min(rows_ - first, pass_rows_);
+      pack_pass(first, count);
+      if (d_weight.defined()) multiply_pass(first, count, matrix_of<T>(d_weight), accumulate);
+      first += count;
+    } while (first < rows_);
+    for (size_t n = 0; d_bias.defined() && n < d_y_.features; ++n) {
+      T& to = d_bias.data_as<T>()[static_cast<int64_t>(n) * d_bias.stride(0)];
+      to = accumulate ? to + sums_[n] : sums_[n];
+    }
+  }
+
+ private:
+  // The sums of d_y's columns are taken where its panels lie in the cache.
+  void pack_pass(size_t first, size_t count) {
+    const size_t d_y_tasks = d_y_.num_tasks();
+    const auto elements = static_cast<double>(count * (x_.features + d_y_.features));
+    const GemmKernel<T> kernel = gemm_kernel<T>(active_isa());
+    parallel_tasks(d_y_tasks + x_.num_tasks(), elements * sizeof(T) * kPackFlopsPerByte, 0,
+                   [&](size_t task, std::byte*) {
+                     const bool of_d_y = task < d_y_tasks;
+                     const Side<T>& side = of_d_y ? d_y_ : x_;
+                     PackBlock<T> block{.weight = side.matrix.transposed(), .n = side.features};
+                     block.first_k = first;
+                     block.k = count;
+                     block.packed = side.panels;
+                     block.packed_rows = pass_rows_;
+                     block.panel_begin = (of_d_y ? task : task - d_y_tasks) * kPackPanels;
+                     block.panel_end = std::min(block.panel_begin + kPackPanels,
+                                                num_panels(side.features, kPanel<T>));
+                     kernel.pack(block);
+                     if (of_d_y) add_rows(block);
+                   });
+  }
+
+  void add_rows(const PackBlock<T>& block) {
+    for (size_t panel = block.panel_begin; panel < block.panel_end; ++panel) {
+      const T* row = block.packed + panel * block.packed_rows * kPanel<T>;
+      T* sums = sums_ + panel * kPanel<T>;
+      for (size_t m = 0; m < block.k; ++m, row += kPanel<T>) {
+        for (size_t c = 0; c < kPanel<T>; ++c) sums[c] += row[c];
+      }
+    }
+  }
+
+  void multiply_pass(size_t first, size_t count, const Matrix<T>& d_weight, bool accumulate) {
+    const auto panel = static_cast<ptrdiff_t>(kPanel<T>);
+    const Axis rows{kPanel<T>, panel * static_cast<ptrdiff_t>(pass_rows_), 1};
+    GemmBlock<T> block{.a = {d_y_.panels, rows, {pass_rows_, 0, panel}}, .out = d_weight};
+    block.packed = x_.panels;
+    block.packed_rows = pass_rows_;
+    block.add = accumulate;
+    block.k = count;
+    block.last = x_.features;
+    block.parked = parked_;
+    block.parked_rows = d_y_.features;
+    block.begins = first == 0;
+    block.ends = first + count == rows_;
+    run_product(block, d_y_.features);
+  }
+
+  Side<T> x_, d_y_;
+  size_t rows_, pass_rows_;
+  T* sums_;    // [out_features, padded]
+  T* parked_;  // [panels of in_features, out_features, kPanel]
+};
+
+void check_gradient(const Require& require, const ConstTensorView& view, const char* name,
+                    Shape need, DType dtype) {
+  if (!view.defined()) return;
+  require.shape(view, name, need);
+  require_dtype(require, view, name, dtype);
+}
+
+}  // namespace
+
+void linear_weight_gradient(const ConstTensorView& x, const ConstTensorView& d_y,
+                            const TensorView& d_weight, const TensorView& d_bias, bool accumulate) {
+  const Require require("linear_weight_gradient");
+  require.given(x, "x");
+  const DType dtype = x.dtype();
+  if (dtype != DType::kFloat32 && dtype != DType::kFloat64) {
+    require.fail("x", message("dtype is ", dtype_name(dtype)), "float32 or float64");
+  }
+  const LinearOperand in(require, x, "x", dtype), out(require, d_y, "d_y", dtype);
+  out.require_rows_of(in, require, "d_y", "x");
+  const int64_t shape[] = {out.features, in.features};
+  check_gradient(require, d_weight, "d_weight", shape, dtype);
+  check_gradient(require, d_bias, "d_bias", Shape(shape, 1), dtype);
+  if (in.features * out.features == 0 && !d_bias.defined()) return;
+  with_float_type(dtype, [&](auto type) {
+    using T = decltype(type);
+    WorkspaceLease lease;
+    const Side<T> from{matrix_of<const T>(x), static_cast<size_t>(in.features)};
+    const Side<T> to{matrix_of<const T>(d_y), static_cast<size_t>(out.features)};
+    WeightGradient<T>(from, to, in.rows(), lease).run(d_weight, d_bias, accumulate);
+  });
+}
+
+}  // namespace polyhead

@@ -1,0 +1,117 @@
+// What the linear layer and its gradients share: operands as matrices, and the product on the pool.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <new>
+#include <string>
+
+#include <polyhead/tensor_view.h>
+#include "base/checked_math.h"
+#include "base/message.h"
+#include "base/parallel_tasks.h"
+#include "kernels/gemm.h"
+#include "module/require.h"
+
+namespace polyhead {
+
+inline void require_dtype(const Require& require, const ConstTensorView& view, const char* name,
+                          DType dtype) {
+  if (view.dtype() == dtype) return;
+  require.fail(name, message("dtype is ", dtype_name(view.dtype())), dtype_name(dtype));
+}
+
+// [rows, features], [batch, len, features] or [batch, heads, len, head_dim].
+struct LinearOperand {
+  int64_t batch = 0, len = 0, features = 0;
+
+  LinearOperand(const Require& require, const ConstTensorView& view, const char* name,
+                DType dtype) {
+    require.given(view, name);
+    const int rank = view.rank();
+    if (rank < 2 || rank > 4) {
+      require.fail(name, "shape is " + view.shape_string(),
+                   "[rows, features], [batch, len, features] or [batch, heads, len, head_dim]");
+    }
+    require_dtype(require, view, name, dtype);
+    batch = rank == 2 ? 1 : view.size(0);
+    len = view.size(rank - 2);
+    features = view.size(rank - 1) * (rank == 4 ? view.size(1) : 1);
+  }
+
+  size_t rows() const { return static_cast<size_t>(batch * len); }
+
+  void require_rows_of(const LinearOperand& other, const Require& require, const char* name,
+                       const char* other_name) const {
+    if (batch == other.batch && len == other.len) return;
+    require.fail(name, message("has batch ", batch, ", length ", len),
+                 message("batch ", other.batch, ", length ", other.len, ", as ", other_name));
+  }
+};
+
+// Two dimensions as one axis; as one step where their elements lie evenly.
+inline Axis joined_axis(const ConstTensorView& view, int outer, int inner) {
+  const int64_t size = view.size(inner), step = view.stride(inner);
+  if (outer < 0) return {static_cast<size_t>(std::max<int64_t>(size, 1)), 0, step};
+  const bool even = view.stride(outer) == size * step;
+  const int64_t joined = even ? size * view.size(outer) : size;
+  return {static_cast<size_t>(std::max<int64_t>(joined, 1)), view.stride(outer), step};
+}
+
+// An operand as [rows, features].
+template <class T, class View>
+Matrix<T> matrix_of(const View& view) {
+  const int rank = view.rank();
+  return {static_cast<T*>(view.data()), joined_axis(view, rank == 2 ? -1 : 0, rank - 2),
+          joined_axis(view, rank == 4 ? 1 : -1, rank - 1)};
+}
+
+// Rows that one task takes through its panels: its part of a stays in L2 meanwhile.
+inline constexpr size_t kTaskRows = 96;
+inline constexpr size_t kTaskPanels = 4;
+
+// Of the block nothing is missing but its rows and panels.
+template <class T>
+void run_product(const GemmBlock<T>& whole, size_t rows) {
+  const size_t panel = whole.first / kPanel<T>;
+  const size_t panels = num_panels(whole.last, kPanel<T>) - panel;
+  const size_t row_tasks = num_panels(rows, kTaskRows);
+  const size_t panel_tasks = num_panels(panels, kTaskPanels);
+  const double flops = 2.0 * static_cast<double>(rows) *
+                       static_cast<double>(whole.last - whole.first) * static_cast<double>(whole.k);
+  const GemmKernel<T> kernel = gemm_kernel<T>(active_isa());
+  parallel_tasks(row_tasks * panel_tasks, flops, 0, [&](size_t task, std::byte*) {
+    GemmBlock<T> block = whole;
+    block.row_begin = task / panel_tasks * kTaskRows;
+    block.row_end = std::min(rows, block.row_begin + kTaskRows);
+    block.panel_begin = panel + task % panel_tasks * kTaskPanels;
+    block.panel_end = std::min(panel + panels, block.panel_begin + kTaskPanels);
+    kernel.run(block);
+  });
+}
+
+// What packing costs in time, as flops: a byte takes as long as three.
+inline constexpr double kPackFlopsPerByte = 3;
+
+template <class T>
+size_t padded(size_t columns) {
+  return num_panels(columns, kPanel<T>) * kPanel<T>;
+}
+
+// The bytes of [panels of columns, rows, kPanel]. A view that repeats its elements may have any
+// size.
+template <class T>
+size_t panel_bytes(size_t columns, size_t rows) {
+  int64_t bytes = 0;
+  const auto width = static_cast<int64_t>(padded<T>(columns) * sizeof(T));
+  if (!checked_multiply(width, static_cast<int64_t>(rows), &bytes)) throw std::bad_alloc();
+  return static_cast<size_t>(bytes);
+}
+
+template <class F>
+void with_float_type(DType dtype, const F& f) {
+  if (dtype == DType::kFloat32) return f(float());
+  f(double());
+}
+
+}  // namespace polyhead
