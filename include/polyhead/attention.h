@@ -85,5 +85,35 @@ void attention_forward(const ConstTensorView& query, const ConstTensorView& key,
                        const ConstTensorView& value, const AttentionOptions& options,
                        const AttentionOutputs& outputs);
 
+// What attention_forward wrote for the same query, key, value and options, and the derivatives of a
+// loss with respect to it.
+struct AttentionBackwardInputs {
+  ConstTensorView out = {};        // [B, H, L, Dv]
+  ConstTensorView lse = {};        // [B, H, L]
+  ConstTensorView d_out = {};      // [B, H, L, Dv]
+  ConstTensorView d_weights = {};  // as options.weights says: [B, L, S] or [B, H, L, S]; undefined:
+                                   // the loss does not see the weights
+};
+
+// Where the derivatives with respect to the inputs go; overwritten. Undefined: not wanted.
+struct AttentionGradients {
+  TensorView d_query = {};  // [B, H, L, D]
+  TensorView d_key = {};    // [B, Hkv, S, D], summed over the queries and the heads that read it
+  TensorView d_value = {};  // [B, Hkv, S, Dv]
+  // Empty, or one for each of options.masks, in the mask's own shape and the query's dtype, summed
+  // over what the mask broadcasts over. Only for additive masks of a floating type.
+  std::vector<TensorView> d_masks = {};
+};
+
+// The gradients of softmax(scale * query . key^T + masks) . value. Nothing of [L, S] is kept: the
+// probabilities are made again from lse, a tile at a time. A masked pair, and a row without visible
+// keys, has gradient 0 whatever its numbers are. The bits do not depend on threads, the ISA (with
+// fused multiply-add), nor on which gradients are asked for. Throws InvalidArgument before any
+// gradient is touched. One dtype throughout, float32 or float64; outputs must not overlap inputs.
+// Memory: O((L + S) * D) at most; about 36 MiB and L numbers a head. Safe from many threads.
+void attention_backward(const ConstTensorView& query, const ConstTensorView& key,
+                        const ConstTensorView& value, const AttentionOptions& options,
+                        const AttentionBackwardInputs& inputs, const AttentionGradients& gradients);
+
 }  // namespace polyhead
 #pragma GCC visibility pop

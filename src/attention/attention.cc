@@ -29,6 +29,18 @@ Mask Mask::causal(CausalAlign align) {
   return result;
 }
 
+AttentionCall call_of(const ConstTensorView& query, const ConstTensorView& key,
+                      const ConstTensorView& value, const AttentionOptions& options) {
+  AttentionCall call{.query = query, .key = key, .value = value};
+  call.masks = options.masks;
+  call.empty_rows = options.empty_rows;
+  call.weights_mode = options.weights;
+  call.plan = options.plan;
+  const double head_dim = query.rank() == 4 ? static_cast<double>(query.size(3)) : 1;
+  call.scale = options.scale.value_or(head_dim > 0 ? 1 / std::sqrt(head_dim) : 1);
+  return call;
+}
+
 void run_attention(const AttentionCall& call) {
   DefaultFloatEnv env;
   choose_plan(call).run(call);
@@ -38,14 +50,8 @@ void attention_forward(const ConstTensorView& query, const ConstTensorView& key,
                        const ConstTensorView& value, const AttentionOptions& options,
                        const AttentionOutputs& outputs) {
   DefaultFloatEnv env;  // before the default scale is computed
-  AttentionCall call{.query = query, .key = key, .value = value};
-  call.masks = options.masks;
-  call.empty_rows = options.empty_rows;
-  call.weights_mode = options.weights;
+  AttentionCall call = call_of(query, key, value, options);
   call.outputs = outputs;
-  call.plan = options.plan;
-  const double head_dim = query.rank() == 4 ? static_cast<double>(query.size(3)) : 1;
-  call.scale = options.scale.value_or(head_dim > 0 ? 1 / std::sqrt(head_dim) : 1);
   validate(call, "attention_forward");
   run_attention(call);
 }

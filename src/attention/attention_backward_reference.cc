@@ -65,7 +65,7 @@ class Backward {
     }
   }
 
-  AttentionGradients run() {
+  ReferenceGradients run() {
     const int64_t heads = call_.num_heads(), q_len = call_.q_len();
     for (int64_t n = 0; n < call_.batch() * heads * q_len; ++n) {
       row(n / (heads * q_len), n / q_len % heads, n % q_len);
@@ -134,12 +134,12 @@ class Backward {
   int64_t columns_;
   Tensor probs_;  // [B, H, L, S + X]
   ConstTensorView extra_key_, extra_value_;
-  AttentionGradients gradients_;
+  ReferenceGradients gradients_;
 };
 
 }  // namespace
 
-AttentionGradients attention_backward_reference(const AttentionCall& call,
+ReferenceGradients attention_backward_reference(const AttentionCall& call,
                                                 const AttentionCotangents& cotangents) {
   return Backward(call, cotangents).run();
 }

@@ -9,14 +9,14 @@
 
 namespace polyhead {
 
-// What the loss's derivative is with respect to the forward's outputs; float32 or float64.
+// The loss's derivatives with respect to the forward's outputs; float32 or float64.
 struct AttentionCotangents {
   ConstTensorView d_out;           // [B, H, L, Dv]
   ConstTensorView d_weights = {};  // in the shape of the call's weights; undefined: they are unused
 };
 
 // All float64.
-struct AttentionGradients {
+struct ReferenceGradients {
   Tensor d_query;                     // [B, H, L, D]
   Tensor d_key, d_value;              // [B, Hkv, S, D], [B, Hkv, S, Dv]
   Tensor d_extra_key, d_extra_value;  // [Hkv, X, D], [Hkv, X, Dv]; not defined without columns
@@ -26,7 +26,7 @@ struct AttentionGradients {
 
 // call.outputs is not looked at. A masked pair, and a row without visible keys, has gradient 0
 // whatever its numbers are, under either EmptyRow.
-AttentionGradients attention_backward_reference(const AttentionCall& call,
+ReferenceGradients attention_backward_reference(const AttentionCall& call,
                                                 const AttentionCotangents& cotangents);
 
 }  // namespace polyhead

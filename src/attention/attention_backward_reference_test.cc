@@ -60,7 +60,7 @@ struct Setting {
       d_weights = random_like(std::vector<int64_t>{spec.batch, spec.q_len, columns}, 103);
     }
   }
-  AttentionGradients gradients() const {
+  ReferenceGradients gradients() const {
     return attention_backward_reference(problem.call(), {d_out, d_weights});
   }
   double loss() const {
@@ -100,7 +100,7 @@ class BackwardReference : public ::testing::TestWithParam<AttentionCase> {};
 TEST_P(BackwardReference, MatchesDifferencesInEveryInput) {
   const Setting setting(GetParam());
   const AttentionProblem& problem = setting.problem;
-  const AttentionGradients gradients = setting.gradients();
+  const ReferenceGradients gradients = setting.gradients();
   const std::string what = GetParam().describe();
   expect_matches_differences(setting, problem.query.view(), gradients.d_query, "query, " + what);
   expect_matches_differences(setting, problem.key.view(), gradients.d_key, "key, " + what);
@@ -192,7 +192,7 @@ SumAndSize forward_derivative(const Setting& setting, const Direction& x) {
 TEST_P(BackwardReference, IsTheAdjointOfTheForwardDerivative) {
   const Setting setting(GetParam());
   const Direction x(setting.problem.call());
-  const AttentionGradients gradients = setting.gradients();
+  const ReferenceGradients gradients = setting.gradients();
   const SumAndSize forward = forward_derivative(setting, x);
   SumAndSize backward;
   const auto add_products = [&](const Tensor& gradient, const Tensor& direction) {
@@ -275,7 +275,7 @@ TEST(BackwardReferenceRules, Sums) {
        .kv_len = 11,
        .dtype = DType::kFloat64,
        .masks = {{.kind = kAdditive, .dims = "bhls", .density = 0.2, .dtype = DType::kFloat64}}});
-  const AttentionGradients gradients = setting.gradients();
+  const ReferenceGradients gradients = setting.gradients();
   const auto sum_of = [](const ConstTensorView& view) {
     SumAndSize total;
     for_each_index(view.shape(), [&](const Index& at) { total.add(read(view, at)); });
@@ -314,7 +314,7 @@ TEST(BackwardReferenceRules, MaskedNumbersAndEmptyRowsHaveNoGradient) {
     });
     fill(setting.problem.key.view().narrow(2, 5, 1), kNan);
     fill(setting.problem.value.view().narrow(2, 5, 1), kNan);
-    const AttentionGradients gradients = setting.gradients();
+    const ReferenceGradients gradients = setting.gradients();
     const Tensor row = Tensor(gradients.d_query.view().narrow(2, 2, 1));
     const Tensor key = Tensor(gradients.d_key.view().narrow(2, 5, 1));
     const Tensor value = Tensor(gradients.d_value.view().narrow(2, 5, 1));

@@ -35,8 +35,14 @@ struct AttentionCall {
   int64_t kv_head(int64_t head) const { return head / (num_heads() / num_kv_heads()); }
 };
 
+// What the public options say, with their defaults; not validated, outputs undefined.
+AttentionCall call_of(const ConstTensorView& query, const ConstTensorView& key,
+                      const ConstTensorView& value, const AttentionOptions& options);
+
 // Throws InvalidArgument, `function` leading the message, unless the call is consistent.
 void validate(const AttentionCall& call, const char* function);
+// The same without a look at the outputs.
+void validate_inputs(const AttentionCall& call, const char* function);
 
 // Picks a plan and runs it. The call must be valid.
 void run_attention(const AttentionCall& call);

@@ -98,7 +98,7 @@ TEST_P(AttentionFixtures, Op) {
 TEST_P(AttentionFixtures, BackwardReference) {
   const Fixture fixture(GetParam());
   const Tensor d_out = fixture.get("d_out");
-  const AttentionGradients gradients =
+  const ReferenceGradients gradients =
       attention_backward_reference(fixture.call, {d_out, fixture.d_weights});
   const auto expect = [&](const Tensor& got, const std::string& name) {
     const Tensor want = fixture.get(name);

@@ -6,6 +6,7 @@
 #include "kernels/attention_values.body.h"
 #include "kernels/attention_scores.body.h"
 #include "kernels/attention_mask.body.h"
+#include "kernels/attention_granule.body.h"
 #include "kernels/attention_average.body.h"
 #include "kernels/attention_store.body.h"
 // clang-format on
@@ -35,26 +36,12 @@ POLYHEAD_INLINE void take_granule(Tile<T, NV>& tile, const Granule<T>& granule,
                                   const Strided<const T>& key) {
   if (granule.hides_keys()) {
     fold_granule<true>(tile, granule, key.column_stride);
-    tile.guarded |= !rows_are_finite(tile.value, granule.value, granule.count, tile.in.v_head_dim);
+    tile.chunk.guarded |=
+        !rows_are_finite(tile.chunk.value, granule.value, granule.count, tile.chunk.dims);
   } else {
     fold_granule<false>(tile, granule, key.column_stride);
   }
-  tile.pending[tile.num_pending++] = {granule.probs, granule.value, granule.count};
-}
-
-template <class T>
-POLYHEAD_INLINE Granule<T> granule_at(const Strided<const T>& key, const Strided<const T>& value,
-                                      size_t first, size_t end) {
-  Granule<T> granule;
-  granule.count = at_most(end - first, kGranule);
-  for (size_t j = 0; j < kGranule; ++j) {
-    const size_t row = first + at_most(j, granule.count - 1);
-    granule.rows[j] = key.data + static_cast<ptrdiff_t>(row) * key.row_stride;
-  }
-  granule.value = value.data + static_cast<ptrdiff_t>(first) * value.row_stride;
-  granule.has_limit = granule.count < kGranule;
-  granule.limit = kGranule;
-  return granule;
+  tile.chunk.pending[tile.chunk.num_pending++] = {granule.probs, granule.value, granule.count};
 }
 
 // The weights of a granule that no row sees.
@@ -65,38 +52,16 @@ POLYHEAD_INLINE void skip_granule(Tile<T, NV>& tile, size_t granule_index) {
   keep_maximum(tile, granule_index);
 }
 
-// What the masks leave of a granule, with scratch.bias pointing at their sum.
-template <class T, int NV>
-POLYHEAD_INLINE Visibility meet_masks(Tile<T, NV>& tile, size_t first, size_t count) {
-  const HeadSequence& heads = tile.in.heads;
-  if (!heads.keep_masks) return prepare_bias(tile, first, count);
-  tile.scratch.bias = tile.scratch.kept_bias + first * Tile<T, NV>::kWidth;
-  uint8_t& seen = tile.scratch.seen[first / kGranule];
-  if (heads.first()) seen = static_cast<uint8_t>(prepare_bias(tile, first, count));
-  return static_cast<Visibility>(seen);
-}
-
-// EMPTY granules are skipped, FULL ones stay in registers, PARTIAL ones meet their masks.
 template <class T, int NV>
 POLYHEAD_INLINE void fold_key_granule(Tile<T, NV>& tile, size_t first) {
   const AttentionTile<T>& in = tile.in;
-  Granule<T> granule = granule_at(in.key, in.value, first, in.kv_len);
-  const ptrdiff_t limit = in.causal_limit - static_cast<ptrdiff_t>(first);  // of row 0
-  if (limit < kGranule - 1) {
-    granule.has_limit = true;
-    granule.limit = limit;
-  }
-  if (in.num_masks > 0) {
-    const Visibility seen = meet_masks(tile, first, granule.count);
-    if (seen == Visibility::kNone) return skip_granule(tile, first / kGranule);
-    granule.has_bias = seen != Visibility::kAll;
-    granule.has_hidden = seen == Visibility::kSome;
-  }
+  Granule<T> granule;
+  if (!see_granule(tile, first, &granule)) return skip_granule(tile, first / kGranule);
   if (in.keys_are_far && first + (kAhead + 1) * kGranule <= in.kv_len) {
     prefetch_rows(in.key, first + kAhead * kGranule, in.head_dim);
     prefetch_rows(in.value, first + kAhead * kGranule, in.v_head_dim);
   }
-  if (tile.num_pending == tile.pending_limit) drain_pending(tile);
+  if (tile.chunk.num_pending == tile.pending_limit) drain_pending<NV>(tile.chunk);
   granule.probs = probs_of(tile, first / kGranule);
   take_granule(tile, granule, in.key);
   keep_maximum(tile, first / kGranule);
@@ -124,7 +89,7 @@ POLYHEAD_INLINE void fold_extra(Tile<T, NV>& tile) {
   const AttentionTile<T>& in = tile.in;
   if (in.num_extra == 0) return;
   begin_chunk(tile);
-  tile.value = in.extra_value;
+  tile.chunk.value = in.extra_value;
   Granule<T> granule = granule_at(in.extra_key, in.extra_value, 0, in.num_extra);
   const size_t index = (in.kv_len + kGranule - 1) / kGranule;
   granule.probs = probs_of(tile, index);
@@ -165,6 +130,9 @@ void run_tile(const AttentionTile<T>& in, std::byte* workspace) {
   size_t bytes;
   Tile<T, NV> tile{in};
   tile.scratch = carve_scratch(in, Tile<T, NV>::kWidth, workspace, &bytes);
+  tile.chunk.out = tile.scratch.out;
+  tile.chunk.dims = in.v_head_dim;
+  tile.chunk.value = in.value;
   tile.pending_limit = in.head_dim + in.v_head_dim > 160 ? kMaxPending / 2 : kMaxPending;
   load_query(tile);
   fold_keys(tile);

@@ -14,21 +14,29 @@ struct Granule {
   bool hides_keys() const { return has_hidden || has_limit; }
 };
 
-// s[key][lanes] = chain over d of query[d][lanes] * key[d], started at 0.
+// What the lanes multiply with eight rows: [dims, W].
+template <class T>
+struct LaneRows {
+  const T* data;
+  size_t dims;
+};
+
+// s[key][lanes] = chain over d of lanes[d] * row[key][d], started at 0; a row's elements are `step`
+// apart.
 // innermost kernel
 template <class T, int NV>
-POLYHEAD_INLINE void dot_tile(const Tile<T, NV>& tile, const Granule<T>& granule, ptrdiff_t step,
-                              Vec<T> (&s)[kGranule][NV]) {
-  constexpr int kWidth = Tile<T, NV>::kWidth;
+POLYHEAD_INLINE void dot_tile(const LaneRows<T>& lanes, const T* const (&rows)[kGranule],
+                              ptrdiff_t step, Vec<T> (&s)[kGranule][NV]) {
+  constexpr int kWidth = NV * kLanes<T>;
 #pragma GCC unroll 2
   for (int first = 0; first < kGranule; first += kKeyTile) {
     Vec<T> acc[kKeyTile][NV] = {};
     const T* row[kKeyTile];
 #pragma GCC unroll 8
-    for (int j = 0; j < kKeyTile; ++j) row[j] = granule.rows[first + j];
-    const T* query = tile.scratch.query;
+    for (int j = 0; j < kKeyTile; ++j) row[j] = rows[first + j];
+    const T* query = lanes.data;
     ptrdiff_t at = 0;
-    for (size_t d = tile.in.head_dim; d > 0; --d, at += step, query += kWidth) {
+    for (size_t d = lanes.dims; d > 0; --d, at += step, query += kWidth) {
       Vec<T> q[NV];
 #pragma GCC unroll 3
       for (int i = 0; i < NV; ++i) q[i] = load(query + i * kLanes<T>);
@@ -100,7 +108,7 @@ POLYHEAD_INLINE void mask_scores(const Hiding<T, NV>& hiding, Vec<T> (&s)[kGranu
 template <class T, int NV>
 __attribute__((noinline)) void raise_maximum(Tile<T, NV>& tile, const Vec<T> (&highest)[NV]) {
   constexpr int kWidth = Tile<T, NV>::kWidth;
-  drain_pending(tile);
+  drain_pending<NV>(tile.chunk);
   for (int i = 0; i < NV; ++i) {
     const Vec<T> one = splat(T{1}), old = tile.maximum[i];
     const auto rises = highest[i] > tile.limit[i];
@@ -111,8 +119,8 @@ __attribute__((noinline)) void raise_maximum(Tile<T, NV>& tile, const Vec<T> (&h
     tile.limit[i] = rises ? next + splat(kLag<T>) : tile.limit[i];
     if (!any_greater(one, factor)) continue;
     tile.sum[i] *= factor;
-    for (size_t d = 0; d < tile.in.v_head_dim; ++d) {
-      T* out = tile.scratch.out + d * kWidth + i * kLanes<T>;
+    for (size_t d = 0; d < tile.chunk.dims; ++d) {
+      T* out = tile.chunk.out + d * kWidth + i * kLanes<T>;
       store(out, load(out) * factor);
     }
   }
@@ -143,7 +151,7 @@ template <bool kHides, class T, int NV>
 __attribute__((noinline)) void fold_granule(Tile<T, NV>& tile, const Granule<T>& granule,
                                             ptrdiff_t step) {
   Vec<T> s[kGranule][NV];  // [keys, lanes]
-  dot_tile(tile, granule, step, s);
+  dot_tile<T, NV>({tile.scratch.query, tile.in.head_dim}, granule.rows, step, s);
   const Hiding<T, NV> hiding(tile, granule);
   if (kHides) {
     mask_scores(hiding, s);

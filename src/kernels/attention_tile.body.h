@@ -36,7 +36,7 @@ struct TileScratch {
   T* left;        // [3, W] how the probs of the head before become weights: m, factor, offset; same
 };
 
-// Probabilities that have not met their values yet.
+// Numbers of a granule, by lanes, that have not met the rows they multiply yet.
 template <class T>
 struct Pending {
   const T* probs;  // [count, W]
@@ -44,22 +44,30 @@ struct Pending {
   size_t count;
 };
 
+// out[d][lanes] += sum over the pending keys of probs[key][lanes] * value[key][d].
+template <class T>
+struct ValueSum {
+  T* out = nullptr;  // [dims, W]
+  size_t dims = 0;
+  Strided<const T> value;  // of the pending rows: the keys', at last the appended ones'
+  Pending<T> pending[kMaxPending] = {};
+  int num_pending = 0;
+  bool guarded = false;  // a pending value row is not finite where a mask hides its key
+};
+
 template <class T, int NV>
 struct Tile {
   static constexpr int kWidth = NV * kLanes<T>;
   const AttentionTile<T>& in;
   TileScratch<T> scratch{};
-  Strided<const T> value = in.value;  // of the pending rows: the keys', at last the appended ones'
-  int pending_limit = 0;              // granules; so that all the arrays fit L1
-  Vec<T> maximum[NV] = {};            // m
-  Vec<T> limit[NV] = {};              // m + 16; -inf before the first visible score
-  Vec<T> sum[NV] = {};                // l
-  Vec<T> total_maximum[NV] = {};      // the same, of the chunks before
+  ValueSum<T> chunk = {};         // [Dv, W] of the running chunk
+  int pending_limit = 0;          // granules; so that all the arrays fit L1
+  Vec<T> maximum[NV] = {};        // m
+  Vec<T> limit[NV] = {};          // m + 16; -inf before the first visible score
+  Vec<T> sum[NV] = {};            // l
+  Vec<T> total_maximum[NV] = {};  // the same, of the chunks before
   Vec<T> total_sum[NV] = {};
-  Pending<T> pending[kMaxPending] = {};
-  int num_pending = 0;
   int next_slot = 0;
-  bool guarded = false;  // a pending value row is not finite where a mask hides its key
   bool has_total = false;
 };
 
@@ -70,6 +78,6 @@ POLYHEAD_INLINE void begin_chunk(Tile<T, NV>& tile) {
     tile.limit[i] = splat(kMasked<T>);
     tile.sum[i] = Vec<T>{};
   }
-  const size_t size = tile.in.v_head_dim * Tile<T, NV>::kWidth;
-  __builtin_memset(tile.scratch.out, 0, size * sizeof(T));
+  const size_t size = tile.chunk.dims * Tile<T, NV>::kWidth;
+  __builtin_memset(tile.chunk.out, 0, size * sizeof(T));
 }

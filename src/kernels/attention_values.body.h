@@ -9,25 +9,25 @@ POLYHEAD_INLINE auto is_hidden(V p) {
   return bit_cast<Bits>(p) == (Bits{} + bit_cast<Int>(T{-0.0}));
 }
 
-// out[d][lanes] += probs[key][lanes] * value[key][d] for kDims rows of out, over all pending keys.
+// kDims rows of out, over all pending keys.
 // A pair that a mask hides has prob -0.0 and, guarded, leaves out alone whatever its value is.
 // innermost kernel
-template <int kDims, bool kUnit, bool kGuarded, class T, int NV>
-POLYHEAD_INLINE void accumulate_dims(const Tile<T, NV>& tile, size_t first, size_t store_from) {
-  constexpr int kWidth = Tile<T, NV>::kWidth;
-  const ptrdiff_t row_stride = tile.value.row_stride;
-  const ptrdiff_t step = kUnit ? 1 : tile.value.column_stride;
-  T* out = tile.scratch.out + first * kWidth;
+template <int NV, int kDims, bool kUnit, bool kGuarded, class T>
+POLYHEAD_INLINE void accumulate_dims(const ValueSum<T>& sum, size_t first, size_t store_from) {
+  constexpr int kWidth = NV * kLanes<T>;
+  const ptrdiff_t row_stride = sum.value.row_stride;
+  const ptrdiff_t step = kUnit ? 1 : sum.value.column_stride;
+  T* out = sum.out + first * kWidth;
   Vec<T> acc[kDims][NV];
 #pragma GCC unroll 8
   for (int d = 0; d < kDims; ++d) {
 #pragma GCC unroll 3
     for (int i = 0; i < NV; ++i) acc[d][i] = load(out + d * kWidth + i * kLanes<T>);
   }
-  for (int n = 0; n < tile.num_pending; ++n) {
-    const T* probs = tile.pending[n].probs;
-    const T* value = tile.pending[n].value + static_cast<ptrdiff_t>(first) * step;
-    for (size_t key = tile.pending[n].count; key > 0; --key, probs += kWidth, value += row_stride) {
+  for (int n = 0; n < sum.num_pending; ++n) {
+    const T* probs = sum.pending[n].probs;
+    const T* value = sum.pending[n].value + static_cast<ptrdiff_t>(first) * step;
+    for (size_t key = sum.pending[n].count; key > 0; --key, probs += kWidth, value += row_stride) {
       Vec<T> p[NV];
 #pragma GCC unroll 3
       for (int i = 0; i < NV; ++i) p[i] = load(probs + i * kLanes<T>);
@@ -52,29 +52,28 @@ POLYHEAD_INLINE void accumulate_dims(const Tile<T, NV>& tile, size_t first, size
 
 // All of value's columns, kDims at a time; the last step overlaps the one before rather than read
 // past a row, and stores only what is new.
-template <int kDims, bool kUnit, bool kGuarded, class T, int NV>
-__attribute__((noinline)) void accumulate_all(const Tile<T, NV>& tile) {
-  const size_t dims = tile.in.v_head_dim;
-  for (size_t d = 0; d < dims; d += kDims) {
-    const size_t first = d + kDims <= dims ? d : dims - kDims;
-    accumulate_dims<kDims, kUnit, kGuarded>(tile, first, d);
+template <int NV, int kDims, bool kUnit, bool kGuarded, class T>
+__attribute__((noinline)) void accumulate_all(const ValueSum<T>& sum) {
+  for (size_t d = 0; d < sum.dims; d += kDims) {
+    const size_t first = d + kDims <= sum.dims ? d : sum.dims - kDims;
+    accumulate_dims<NV, kDims, kUnit, kGuarded>(sum, first, d);
   }
 }
 
-template <class T, int NV>
-POLYHEAD_INLINE void drain_pending(Tile<T, NV>& tile) {
-  if (tile.num_pending == 0) return;
-  if (tile.guarded) {
-    accumulate_all<1, false, true>(tile);
-  } else if (tile.in.v_head_dim < kKeyTile) {
-    accumulate_all<1, false, false>(tile);
-  } else if (tile.value.column_stride == 1) {
-    accumulate_all<kKeyTile, true, false>(tile);
+template <int NV, class T>
+POLYHEAD_INLINE void drain_pending(ValueSum<T>& sum) {
+  if (sum.num_pending == 0) return;
+  if (sum.guarded) {
+    accumulate_all<NV, 1, false, true>(sum);
+  } else if (sum.dims < kKeyTile) {
+    accumulate_all<NV, 1, false, false>(sum);
+  } else if (sum.value.column_stride == 1) {
+    accumulate_all<NV, kKeyTile, true, false>(sum);
   } else {
-    accumulate_all<kKeyTile, false, false>(tile);
+    accumulate_all<NV, kKeyTile, false, false>(sum);
   }
-  tile.num_pending = 0;
-  tile.guarded = false;
+  sum.num_pending = 0;
+  sum.guarded = false;
 }
 
 // Whether all of `count` value rows are finite: 0 * x is 0 then, and NaN otherwise.
@@ -120,7 +119,7 @@ POLYHEAD_INLINE void fold_chunk(Tile<T, NV>& tile) {
     tile.total_sum[i] = fma(tile.sum[i], add, tile.total_sum[i] * keep);
     for (size_t d = 0; d < tile.in.v_head_dim; ++d) {
       T* total = tile.scratch.total + d * kWidth + i * kLanes<T>;
-      const Vec<T> chunk = load(tile.scratch.out + d * kWidth + i * kLanes<T>);
+      const Vec<T> chunk = load(tile.chunk.out + d * kWidth + i * kLanes<T>);
       store(total, fma(chunk, add, load(total) * keep));
     }
   }
@@ -128,9 +127,9 @@ POLYHEAD_INLINE void fold_chunk(Tile<T, NV>& tile) {
 
 template <class T, int NV>
 POLYHEAD_INLINE void end_chunk(Tile<T, NV>& tile) {
-  drain_pending(tile);
+  drain_pending<NV>(tile.chunk);
   if (tile.has_total) return fold_chunk(tile);
-  std::swap(tile.scratch.out, tile.scratch.total);
+  std::swap(tile.chunk.out, tile.scratch.total);
   for (int i = 0; i < NV; ++i) {
     tile.total_maximum[i] = tile.maximum[i];
     tile.total_sum[i] = tile.sum[i];

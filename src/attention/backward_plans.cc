@@ -1,0 +1,201 @@
+#include "attention/backward_plans.h"
+
+#include <polyhead/runtime.h>
+#include "attention/backward_tiles.h"
+#include "attention/tiled_plans.h"
+
+namespace polyhead {
+namespace {
+
+// Parts of d_query of all chunks but the first.
+constexpr size_t kMostPartialBytes = size_t{32} << 20;
+
+int64_t chunks_of(const AttentionCall& call) {
+  constexpr auto kChunk = static_cast<int64_t>(kBackwardChunk);
+  return std::max<int64_t>((call.kv_len() + kChunk - 1) / kChunk, 1) + (call.num_extra() > 0);
+}
+
+size_t query_bytes(const AttentionCall& call) {
+  return static_cast<size_t>(call.batch() * call.num_heads() * call.q_len() * call.head_dim()) *
+         dtype_bytes(call.query.dtype());
+}
+
+bool wants_all(const BackwardCall& backward) {
+  return backward.d_query.defined() && backward.wants_keys();
+}
+
+bool keep_busy(int64_t tasks) { return num_threads() == 1 || tasks >= 2 * num_threads(); }
+
+// Each chunk's sums are added to what the chunks before left in d_query.
+template <class T>
+void by_head(const BackwardTiles<T>& tiles) {
+  const AttentionCall& call = tiles.call;
+  const auto run = [&](size_t task, std::byte* workspace) {
+    const auto n = static_cast<int64_t>(task);
+    for (int64_t c = 0; c < tiles.num_chunks(); ++c) {
+      tiles.run_keys(n / call.num_kv_heads(), n % call.num_kv_heads(), tiles.chunk(c), workspace,
+                     [&](const Place& at, TileGradients<T>* to) {
+                       to->query = tiles.d_query(at);
+                       to->adds_to_query = c > 0;
+                     });
+    }
+  };
+  parallel_tasks(static_cast<size_t>(call.batch() * call.num_kv_heads()), tiles.flops(),
+                 tiles.workspace_bytes(), run);
+}
+
+// Rows [B, H, L, D] of one chunk.
+template <class T>
+Strided<T> partial_at(const BackwardTiles<T>& tiles, int64_t chunk, const Place& at) {
+  const AttentionCall& call = tiles.call;
+  const int64_t d = call.head_dim();
+  const int64_t head = ((chunk - 1) * call.batch() + at.batch) * call.num_heads() + at.head;
+  return {reinterpret_cast<T*>(tiles.partials()) + (head * call.q_len() + at.row) * d, d, 1};
+}
+
+template <class T>
+void add_partials(const BackwardTiles<T>& tiles) {
+  const AttentionCall& call = tiles.call;
+  const int64_t count = tiles.tiling.tiles, heads = call.num_heads();
+  const auto run = [&](size_t task, std::byte*) {
+    const auto n = static_cast<int64_t>(task);
+    const Place at{n / count / heads, n / count % heads, n % count * tiles.tiling.rows};
+    const int64_t rows = std::min(tiles.tiling.rows, call.q_len() - at.row);
+    const Strided<T> to = tiles.d_query(at);
+    for (int64_t c = 1; c < tiles.num_chunks(); ++c) {
+      if (!tiles.sees(n % count, tiles.chunk(c))) continue;
+      const T* part = partial_at(tiles, c, at).data;
+      for (int64_t r = 0; r < rows; ++r) {
+        T* row = to.data + r * to.row_stride;
+        for (int64_t d = 0; d < call.head_dim(); ++d) row[d * to.column_stride] += *part++;
+      }
+    }
+  };
+  const double bytes =
+      static_cast<double>(query_bytes(call)) * static_cast<double>(chunks_of(call));
+  parallel_tasks(static_cast<size_t>(call.batch() * heads * count), bytes, 0, run);
+}
+
+template <class T>
+void by_chunk(const BackwardTiles<T>& tiles) {
+  const AttentionCall& call = tiles.call;
+  const int64_t kv_heads = call.batch() * call.num_kv_heads();
+  const auto run = [&](size_t task, std::byte* workspace) {
+    const auto n = static_cast<int64_t>(task);
+    const int64_t c = n / kv_heads, batch = n % kv_heads / call.num_kv_heads();
+    tiles.run_keys(batch, n % call.num_kv_heads(), tiles.chunk(c), workspace,
+                   [&](const Place& at, TileGradients<T>* to) {
+                     to->query = c == 0 ? tiles.d_query(at) : partial_at(tiles, c, at);
+                   });
+  };
+  parallel_tasks(static_cast<size_t>(kv_heads * tiles.num_chunks()), tiles.flops(),
+                 tiles.workspace_bytes(), run);
+  add_partials(tiles);
+}
+
+template <class T>
+void queries_alone(const BackwardTiles<T>& tiles) {
+  const AttentionCall& call = tiles.call;
+  const int64_t count = tiles.tiling.tiles, heads = call.num_heads();
+  const auto run = [&](size_t task, std::byte* workspace) {
+    const auto n = static_cast<int64_t>(task);
+    const int64_t tile = count - 1 - n % count;  // causal ones grow longer with the row
+    const Place at{n / count / heads, n / count % heads, tile * tiles.tiling.rows};
+    for (int64_t c = 0; c < tiles.num_chunks(); ++c) {
+      if (!tiles.sees(tile, tiles.chunk(c))) continue;
+      TileGradients<T> to;
+      to.query = tiles.d_query(at);
+      to.adds_to_query = c > 0;
+      tiles.run(at, tiles.chunk(c), to, workspace);
+    }
+  };
+  parallel_tasks(static_cast<size_t>(call.batch() * heads * count), tiles.flops(),
+                 tiles.workspace_bytes(), run);
+}
+
+// As many keys to a task as keep all threads busy: their sums do not feel it.
+template <class T>
+int64_t keys_per_task(const BackwardTiles<T>& tiles) {
+  auto keys = static_cast<int64_t>(kBackwardChunk);
+  const AttentionCall& call = tiles.call;
+  while (keys > 64 &&
+         !keep_busy(call.batch() * call.num_kv_heads() * ((call.kv_len() + keys - 1) / keys))) {
+    keys /= 2;
+  }
+  return keys;
+}
+
+template <class T>
+void keys_alone(const BackwardTiles<T>& tiles) {
+  const AttentionCall& call = tiles.call;
+  const int64_t keys = keys_per_task(tiles), ranges = (call.kv_len() + keys - 1) / keys;
+  const int64_t kv_heads = call.batch() * call.num_kv_heads();
+  const auto run = [&](size_t task, std::byte* workspace) {
+    const auto n = static_cast<int64_t>(task);
+    const int64_t begin = n / kv_heads * keys;
+    KeyRange range{begin, std::min(call.kv_len(), begin + keys), false};
+    if (n / kv_heads == ranges) range = {0, call.num_extra(), true};
+    tiles.run_keys(n % kv_heads / call.num_kv_heads(), n % call.num_kv_heads(), range, workspace,
+                   [](const Place&, TileGradients<T>*) {});
+  };
+  parallel_tasks(static_cast<size_t>(kv_heads * (ranges + (call.num_extra() > 0))), tiles.flops(),
+                 tiles.workspace_bytes(), run);
+}
+
+template <class T>
+void in_two_phases(const BackwardTiles<T>& tiles) {
+  if (tiles.backward.d_query.defined()) queries_alone(tiles);
+  if (tiles.backward.wants_keys()) keys_alone(tiles);
+}
+
+template <class T, class Body>
+void run_plan_as(const BackwardCall& backward, size_t partial_bytes, const Body& body) {
+  const BackwardTiles<T> tiles(backward, partial_bytes);
+  body(tiles);
+  tiles.sum_extra();
+  mask_gradients(tiles);
+}
+
+template <class Body>
+void run_plan(const BackwardCall& backward, size_t partial_bytes, const Body& body) {
+  if (backward.call.query.dtype() == DType::kFloat32) {
+    run_plan_as<float>(backward, partial_bytes, body);
+  } else {
+    run_plan_as<double>(backward, partial_bytes, body);
+  }
+}
+
+size_t partial_bytes(const AttentionCall& call) {
+  return static_cast<size_t>(chunks_of(call) - 1) * query_bytes(call);
+}
+
+}  // namespace
+
+bool head_tasks_fit(const BackwardCall& backward) {
+  const AttentionCall& call = backward.call;
+  return tiled_supports(call) && wants_all(backward) &&
+         keep_busy(call.batch() * call.num_kv_heads());
+}
+
+bool chunk_tasks_fit(const BackwardCall& backward) {
+  const AttentionCall& call = backward.call;
+  return tiled_supports(call) && wants_all(backward) &&
+         keep_busy(call.batch() * call.num_kv_heads() * chunks_of(call)) &&
+         partial_bytes(call) <= kMostPartialBytes;
+}
+
+bool two_phases_fit(const BackwardCall& backward) { return tiled_supports(backward.call); }
+
+void run_head_tasks(const BackwardCall& backward) {
+  run_plan(backward, 0, [](const auto& tiles) { by_head(tiles); });
+}
+
+void run_chunk_tasks(const BackwardCall& backward) {
+  run_plan(backward, partial_bytes(backward.call), [](const auto& tiles) { by_chunk(tiles); });
+}
+
+void run_two_phases(const BackwardCall& backward) {
+  run_plan(backward, 0, [](const auto& tiles) { in_two_phases(tiles); });
+}
+
+}  // namespace polyhead

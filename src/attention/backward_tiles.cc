@@ -1,0 +1,195 @@
+#include "attention/backward_tiles.h"
+
+namespace polyhead {
+namespace {
+
+// to[r][c] = sums[r][c] + 0: a sum may be -0.0.
+template <class T>
+void store_sums(const T* sums, size_t stride, int64_t rows, const TensorView& view,
+                const Strided<T>& to) {
+  if (!view.defined()) return;
+  const int64_t columns = view.size(view.rank() - 1);
+  for (int64_t r = 0; r < rows; ++r, sums += stride) {
+    T* row = to.data + r * to.row_stride;
+    for (int64_t c = 0; c < columns; ++c) row[c * to.column_stride] = sums[c] + T{0};
+  }
+}
+
+// d_extra[h][x][c] = sum over b of sums[b][h][x][c], in order.
+template <class T>
+void sum_batch(const T* sums, size_t stride, size_t item, int64_t batch, const TensorView& to) {
+  for (int64_t n = 0; n < (to.defined() ? to.numel() : 0); ++n) {
+    const int64_t c = n % to.size(2), x = n / to.size(2) % to.size(1);
+    const int64_t h = n / to.size(2) / to.size(1);
+    T sum = 0;
+    for (int64_t b = 0; b < batch; ++b) {
+      sum += sums[static_cast<size_t>(b * to.size(0) + h) * item + static_cast<size_t>(x) * stride +
+                  static_cast<size_t>(c)];
+    }
+    to.data_as<T>()[h * to.stride(0) + x * to.stride(1) + c * to.stride(2)] = sum;
+  }
+}
+
+}  // namespace
+
+template <class T>
+BackwardTiles<T>::BackwardTiles(const BackwardCall& of, size_t partial_bytes)
+    : backward(of),
+      call(of.call),
+      kernel(backward_kernel<T>(active_isa())),
+      tiling(of.call, kernel.max_rows) {
+  shape_.in = tile_of<T>(call);
+  const auto rows = static_cast<size_t>(call.batch() * call.num_heads() * call.q_len());
+  const auto kv_heads = static_cast<size_t>(call.batch() * call.num_kv_heads());
+  const size_t delta = round_up(rows * sizeof(T), kAlignment);
+  const size_t extra = call.num_extra() > 0 ? kv_heads * sums_bytes(8) : 0;
+  std::byte* memory = lease_.reserve(std::max<size_t>(delta + extra + partial_bytes, 1));
+  delta_ = reinterpret_cast<T*>(memory);
+  extra_sums_ = reinterpret_cast<T*>(memory + delta);
+  partials_ = memory + delta + extra;
+  compute_delta();
+}
+
+template <class T>
+int64_t BackwardTiles<T>::key_chunks() const {
+  constexpr auto kChunk = static_cast<int64_t>(kBackwardChunk);
+  return std::max<int64_t>((call.kv_len() + kChunk - 1) / kChunk, 1);
+}
+
+template <class T>
+KeyRange BackwardTiles<T>::chunk(int64_t index) const {
+  if (index == key_chunks()) return {0, call.num_extra(), true};
+  constexpr auto kChunk = static_cast<int64_t>(kBackwardChunk);
+  return {index * kChunk, std::min(call.kv_len(), (index + 1) * kChunk), false};
+}
+
+template <class T>
+bool BackwardTiles<T>::sees(int64_t tile, const KeyRange& keys) const {
+  if (keys.extra || keys.begin == 0) return true;
+  const int64_t last_row = std::min((tile + 1) * tiling.rows, call.q_len()) - 1;
+  for (const Mask& mask : call.masks) {
+    if (mask.kind() == Mask::Kind::kCausal &&
+        keys.begin > last_row + causal_offset(mask.align(), call.q_len(), call.kv_len())) {
+      return false;
+    }
+  }
+  return true;
+}
+
+template <class T>
+T* BackwardTiles<T>::extra_sums(int64_t batch, int64_t kv_head) const {
+  const auto n = static_cast<size_t>(batch * call.num_kv_heads() + kv_head);
+  return extra_sums_ + n * 8 * (key_stride() + value_stride());
+}
+
+template <class T>
+BackwardTile<T> BackwardTiles<T>::tile_at(const Place& at, TileMask* masks) const {
+  const auto [batch, head, row] = at;
+  BackwardTile<T> tile = shape_;
+  place_masks(call, at, masks, &tile.in);
+  tile.in.rows = static_cast<size_t>(std::min<int64_t>(call.q_len() - row, tiling.rows));
+  tile.in.query = matrix<T>(call.query, batch, head, row);
+  tile.in.key = matrix<T>(call.key, batch, call.kv_head(head), 0);
+  tile.in.value = matrix<T>(call.value, batch, call.kv_head(head), 0);
+  tile.d_out = matrix<T>(backward.inputs.d_out, batch, head, row);
+  tile.lse = offset<T>(backward.inputs.lse, batch, head, row);
+  tile.lse_stride = backward.inputs.lse.stride(2);
+  tile.delta = delta_ + (batch * call.num_heads() + head) * call.q_len() + row;
+  const ConstTensorView& d_weights = backward.inputs.d_weights;
+  if (!d_weights.defined()) return tile;
+  if (call.weights_mode == WeightsMode::kPerHead) {
+    tile.d_weights = matrix<T>(d_weights, batch, head, row);
+  } else {
+    tile.d_weights = {offset<T>(d_weights, batch, row, 0), d_weights.stride(1),
+                      d_weights.stride(2)};
+    tile.weights_share = T{1} / static_cast<T>(call.num_heads());
+  }
+  return tile;
+}
+
+template <class T>
+void BackwardTiles<T>::point_at(const KeyRange& keys, const Place& at,
+                                BackwardTile<T>* tile) const {
+  tile->key_begin = static_cast<size_t>(keys.begin);
+  tile->key_end = static_cast<size_t>(keys.end);
+  if (!keys.extra) return;
+  const auto &key = call.extra_key, &value = call.extra_value;
+  const int64_t kv_head = call.kv_head(at.head);
+  tile->in.key = {offset<T>(key, kv_head, 0, 0), key.stride(1), key.stride(2)};
+  tile->in.value = {offset<T>(value, kv_head, 0, 0), value.stride(1), value.stride(2)};
+  tile->in.kv_len = tile->key_end;
+  tile->in.num_masks = 0;
+  tile->in.causal_limit = kNotCausal;
+  if (tile->d_weights.data != nullptr) {
+    tile->d_weights.data += call.kv_len() * tile->d_weights.column_stride;
+  }
+}
+
+template <class T>
+void BackwardTiles<T>::run(const Place& at, const KeyRange& keys, const TileGradients<T>& to,
+                           std::byte* workspace) const {
+  TileMask masks[kMaxTileMasks];
+  BackwardTile<T> tile = tile_at(at, masks);
+  point_at(keys, at, &tile);
+  tile.d_query = to.query;
+  tile.adds_to_query = to.adds_to_query;
+  tile.d_key = to.key;
+  tile.d_value = to.value;
+  tile.d_bias = to.bias;
+  kernel.run(tile, workspace);
+}
+
+template <class T>
+Strided<T> BackwardTiles<T>::d_query(const Place& at) const {
+  if (!backward.d_query.defined()) return {};
+  return matrix_out<T>(backward.d_query, at.batch, at.head, at.row);
+}
+
+// Reads out and d_out once, unless weights have gradients.
+template <class T>
+void BackwardTiles<T>::compute_delta() {
+  const int64_t heads = call.num_heads(), tiles = tiling.tiles;
+  const bool weights = backward.inputs.d_weights.defined();
+  const double flops = weights ? attention_flops(call) : 0.1 * attention_flops(call);
+  const auto run = [&](size_t task, std::byte* workspace) {
+    const auto n = static_cast<int64_t>(task);
+    const Place at{n / tiles / heads, n / tiles % heads, n % tiles * tiling.rows};
+    TileMask masks[kMaxTileMasks];
+    BackwardTile<T> tile = tile_at(at, masks);
+    T* delta = delta_ + (at.batch * heads + at.head) * call.q_len() + at.row;
+    kernel.delta(tile, matrix<T>(backward.inputs.out, at.batch, at.head, at.row), delta, workspace);
+    if (!weights || call.num_extra() == 0) return;
+    point_at(chunk(key_chunks()), at, &tile);
+    kernel.delta(tile, {}, delta, workspace);
+  };
+  parallel_tasks(static_cast<size_t>(call.batch() * heads * tiles), flops,
+                 backward_workspace_bytes(shape_, tiling.lanes), run);
+}
+
+template <class T>
+void BackwardTiles<T>::store_keys(int64_t batch, int64_t kv_head, const KeyRange& keys,
+                                  const T* key, const T* value) const {
+  const int64_t rows = keys.end - keys.begin;
+  const TensorView &d_key = backward.d_key, &d_value = backward.d_value;
+  if (d_key.defined()) {
+    store_sums(key, key_stride(), rows, d_key, matrix_out<T>(d_key, batch, kv_head, keys.begin));
+  }
+  if (d_value.defined()) {
+    store_sums(value, value_stride(), rows, d_value,
+               matrix_out<T>(d_value, batch, kv_head, keys.begin));
+  }
+}
+
+template <class T>
+void BackwardTiles<T>::sum_extra() const {
+  if (call.num_extra() == 0) return;
+  const size_t item = 8 * (key_stride() + value_stride());
+  sum_batch(extra_sums_, key_stride(), item, call.batch(), backward.d_extra_key);
+  sum_batch(extra_sums_ + 8 * key_stride(), value_stride(), item, call.batch(),
+            backward.d_extra_value);
+}
+
+template class BackwardTiles<float>;
+template class BackwardTiles<double>;
+
+}  // namespace polyhead

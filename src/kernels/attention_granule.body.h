@@ -1,0 +1,45 @@
+// Eight keys on their way into the tile.
+
+template <class T>
+POLYHEAD_INLINE Granule<T> granule_at(const Strided<const T>& key, const Strided<const T>& value,
+                                      size_t first, size_t end) {
+  Granule<T> granule;
+  granule.count = at_most(end - first, kGranule);
+  for (size_t j = 0; j < kGranule; ++j) {
+    const size_t row = first + at_most(j, granule.count - 1);
+    granule.rows[j] = key.data + static_cast<ptrdiff_t>(row) * key.row_stride;
+  }
+  granule.value = value.data + static_cast<ptrdiff_t>(first) * value.row_stride;
+  granule.has_limit = granule.count < kGranule;
+  granule.limit = kGranule;
+  return granule;
+}
+
+// What the masks leave of a granule, with scratch.bias pointing at their sum.
+template <class T, int NV>
+POLYHEAD_INLINE Visibility meet_masks(Tile<T, NV>& tile, size_t first, size_t count) {
+  const HeadSequence& heads = tile.in.heads;
+  if (!heads.keep_masks) return prepare_bias(tile, first, count);
+  tile.scratch.bias = tile.scratch.kept_bias + first * Tile<T, NV>::kWidth;
+  uint8_t& seen = tile.scratch.seen[first / kGranule];
+  if (heads.first()) seen = static_cast<uint8_t>(prepare_bias(tile, first, count));
+  return static_cast<Visibility>(seen);
+}
+
+// The granule at key `first`, and what the causal limit and the masks leave of it. EMPTY granules
+// are skipped (false), FULL ones stay in registers, PARTIAL ones meet their masks.
+template <class T, int NV>
+POLYHEAD_INLINE bool see_granule(Tile<T, NV>& tile, size_t first, Granule<T>* granule) {
+  const AttentionTile<T>& in = tile.in;
+  *granule = granule_at(in.key, in.value, first, in.kv_len);
+  const ptrdiff_t limit = in.causal_limit - static_cast<ptrdiff_t>(first);  // of row 0
+  if (limit < kGranule - 1) {
+    granule->has_limit = true;
+    granule->limit = limit;
+  }
+  if (in.num_masks == 0) return true;
+  const Visibility seen = meet_masks(tile, first, granule->count);
+  granule->has_bias = seen != Visibility::kAll;
+  granule->has_hidden = seen == Visibility::kSome;
+  return seen != Visibility::kNone;
+}

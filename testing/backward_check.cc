@@ -1,0 +1,152 @@
+#include "testing/backward_check.h"
+
+#include <cstring>
+
+#include <gtest/gtest.h>
+#include "base/message.h"
+#include "testing/compare.h"
+#include "testing/elements.h"
+#include "testing/machine.h"
+
+namespace polyhead::oracle {
+namespace {
+
+GuardedTensor like(const ConstTensorView& view, DType dtype, Storage storage) {
+  return view.defined() ? GuardedTensor(dtype, view.shape(), storage) : GuardedTensor();
+}
+
+bool has_gradient(const Mask& mask) {
+  return mask.kind() == Mask::Kind::kAdditive &&
+         (mask.tensor().dtype() == DType::kFloat32 || mask.tensor().dtype() == DType::kFloat64);
+}
+
+void expect_gradient(const GuardedTensor& got, const Tensor& truth, const Tensor& budget,
+                     const CheckContext& context) {
+  if (!got.defined()) return;
+  expect_within_budget(got.view(), truth, budget, context);
+  EXPECT_TRUE(got.intact()) << "written outside " << context.suite << ": " << context.what;
+}
+
+void expect_gradients(const BackwardRun& run, const ReferenceGradients& truth,
+                      const ReferenceGradients& budget, const std::string& head,
+                      const std::string& what) {
+  const auto check = [&](const GuardedTensor& got, const Tensor& want, const Tensor& may_err,
+                         const char* name) {
+    expect_gradient(got, want, may_err, {head + name, what, Zeros::kPlausible});
+  };
+  check(run.d_query, truth.d_query, budget.d_query, ".d_query");
+  check(run.d_key, truth.d_key, budget.d_key, ".d_key");
+  check(run.d_value, truth.d_value, budget.d_value, ".d_value");
+  check(run.d_extra_key, truth.d_extra_key, budget.d_extra_key, ".d_extra_key");
+  check(run.d_extra_value, truth.d_extra_value, budget.d_extra_value, ".d_extra_value");
+  for (size_t n = 0; n < run.d_masks.size(); ++n) {
+    check(run.d_masks[n], truth.d_masks[n], budget.d_masks[n], ".d_mask");
+  }
+}
+
+void expect_same(const GuardedTensor& a, const GuardedTensor& b, const std::string& what) {
+  if (a.defined() && b.defined()) expect_same_bits(a.view(), b.view(), what);
+}
+
+}  // namespace
+
+BackwardProblem::BackwardProblem(const AttentionCase& spec, bool loss_sees_weights)
+    : problem(spec), forward(run_attention_case(problem.call(), "", spec.storage)) {
+  Random random(spec.seed + 1000);
+  const auto normal = [&](const Index&) { return random.normal(); };
+  d_out = like(forward.out.view(), spec.dtype, spec.storage);
+  fill_with(d_out.view(), normal);
+  if (!loss_sees_weights || !forward.weights.defined()) return;
+  d_weights = like(forward.weights.view(), spec.dtype, spec.storage);
+  fill_with(d_weights.view(), normal);
+}
+
+bool BackwardRun::intact() const {
+  bool intact = d_query.intact() && d_key.intact() && d_value.intact() && d_extra_key.intact() &&
+                d_extra_value.intact();
+  for (const GuardedTensor& mask : d_masks) intact = intact && mask.intact();
+  return intact;
+}
+
+BackwardRun run_backward_case(const BackwardProblem& problem, const std::string& plan,
+                              const Wanted& wanted) {
+  BackwardCall backward{.call = problem.problem.call()};
+  const DType dtype = backward.call.query.dtype();
+  const Storage storage = problem.problem.spec.storage;
+  BackwardRun run;
+  if (wanted.query) run.d_query = like(backward.call.query, dtype, storage);
+  if (wanted.keys) {
+    run.d_key = like(backward.call.key, dtype, storage);
+    run.d_value = like(backward.call.value, dtype, storage);
+    run.d_extra_key = like(backward.call.extra_key, dtype, storage);
+    run.d_extra_value = like(backward.call.extra_value, dtype, storage);
+  }
+  std::vector<TensorView> d_masks;
+  for (const Mask& mask : backward.call.masks) {
+    const bool has = wanted.masks && has_gradient(mask);
+    run.d_masks.push_back(has ? like(mask.tensor(), dtype, storage) : GuardedTensor());
+    d_masks.push_back(run.d_masks.back().view());
+  }
+  backward.inputs = problem.inputs();
+  backward.d_query = run.d_query.view();
+  backward.d_key = run.d_key.view();
+  backward.d_value = run.d_value.view();
+  backward.d_extra_key = run.d_extra_key.view();
+  backward.d_extra_value = run.d_extra_value.view();
+  backward.d_masks = d_masks;
+  if (!plan.empty()) backward.call.plan = plan.c_str();
+  validate(backward, "attention_backward");
+  run_attention_backward(backward);
+  return run;
+}
+
+void expect_same_gradients(const BackwardRun& a, const BackwardRun& b, const std::string& what) {
+  expect_same(a.d_query, b.d_query, "d_query: " + what);
+  expect_same(a.d_key, b.d_key, "d_key: " + what);
+  expect_same(a.d_value, b.d_value, "d_value: " + what);
+  expect_same(a.d_extra_key, b.d_extra_key, "d_extra_key: " + what);
+  expect_same(a.d_extra_value, b.d_extra_value, "d_extra_value: " + what);
+  for (size_t n = 0; n < a.d_masks.size(); ++n) {
+    expect_same(a.d_masks[n], b.d_masks[n], message("d_masks[", n, "]: ", what));
+  }
+}
+
+std::vector<std::string> backward_plans_for(const BackwardProblem& problem) {
+  BackwardCall backward{.call = problem.problem.call()};
+  Tensor any(backward.call.query.dtype(), {1});
+  backward.d_query = any;
+  backward.d_key = any;
+  std::vector<std::string> names;
+  for (const BackwardPlan& plan : backward_plans()) {
+    const bool reference = std::strcmp(plan.name, "backward_reference") == 0;
+    if (!reference && plan.fits(backward)) names.emplace_back(plan.name);
+  }
+  if (names.empty()) names.emplace_back("backward_reference");
+  return names;
+}
+
+void check_backward_case(const AttentionCase& spec, const std::string& suite) {
+  const BackwardProblem problem(spec);
+  const ReferenceGradients truth =
+      attention_backward_reference(problem.problem.call(), problem.cotangents());
+  const ReferenceGradients budget = backward_budget(problem);
+  const std::string head = suite + "." + dtype_name(spec.dtype);
+  BackwardRun first;
+  std::string first_name;
+  for_each_isa([&](const std::string& isa) {
+    for (const std::string& plan : backward_plans_for(problem)) {
+      const std::string what = spec.describe() + ", " + isa + ", plan " + plan;
+      BackwardRun run = run_backward_case(problem, plan);
+      expect_gradients(run, truth, budget, head, what);
+      if (isa == "baseline") continue;
+      if (first_name.empty()) {
+        first = std::move(run);
+        first_name = what;
+      } else {
+        expect_same_gradients(first, run, what + " against " + first_name);
+      }
+    }
+  });
+}
+
+}  // namespace polyhead::oracle

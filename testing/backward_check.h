@@ -1,0 +1,57 @@
+// The op's backward against its double reference, on every instruction set and plan.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "attention/attention_backward.h"
+#include "attention/attention_backward_reference.h"
+#include "testing/attention_case.h"
+
+namespace polyhead::oracle {
+
+// A problem, what the forward wrote for it, and random cotangents.
+struct BackwardProblem {
+  // `loss_sees_weights`: whether there are d_weights, where the case has weights at all.
+  explicit BackwardProblem(const AttentionCase& spec, bool loss_sees_weights = true);
+
+  AttentionBackwardInputs inputs() const {
+    return {forward.out.view(), forward.lse.view(), d_out.view(), d_weights.view()};
+  }
+  AttentionCotangents cotangents() const { return {d_out.view(), d_weights.view()}; }
+
+  AttentionProblem problem;
+  AttentionRun forward;
+  GuardedTensor d_out, d_weights;
+};
+
+struct BackwardRun {
+  GuardedTensor d_query, d_key, d_value, d_extra_key, d_extra_value;
+  std::vector<GuardedTensor> d_masks;  // undefined for masks without a gradient
+  bool intact() const;
+};
+
+// Which gradients to ask for.
+struct Wanted {
+  bool query = true, keys = true, masks = true;
+};
+
+// Validates and runs with gradients of its own, NaN before the call. Plan: "" is the op's choice.
+BackwardRun run_backward_case(const BackwardProblem& problem, const std::string& plan = "",
+                              const Wanted& wanted = {});
+
+// What a correct kernel in the query's dtype may differ by, element for element; the structure is
+// the reference's. Every rounding on the way from the inputs, the saved out and lse included.
+ReferenceGradients backward_budget(const BackwardProblem& problem);
+
+// All gradients have the same bits.
+void expect_same_gradients(const BackwardRun& a, const BackwardRun& b, const std::string& what);
+
+// Names of the plans that fit, without the reference.
+std::vector<std::string> backward_plans_for(const BackwardProblem& problem);
+
+// Draws the case and runs it on every ISA and every plan that fits: within budget, and the same
+// bits wherever they are promised.
+void check_backward_case(const AttentionCase& spec, const std::string& suite);
+
+}  // namespace polyhead::oracle
