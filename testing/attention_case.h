@@ -59,6 +59,7 @@ struct AttentionCase {
   std::vector<MaskSpec> masks = {};
   EmptyRow empty_rows = EmptyRow::kZero;
   WeightsMode weights = WeightsMode::kNone;
+  double dropout_p = 0;
   std::optional<double> scale = {};
   Storage storage = Storage::kContiguous;
   uint64_t seed = 1;

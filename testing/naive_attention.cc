@@ -48,6 +48,9 @@ Tensor naive_attention(const AttentionCall& call) {
       p = p == -kInf ? 0 : std::exp(p - max);
       sum += p;
     }
+    for (int64_t j = 0; j < columns; ++j) {
+      probs[static_cast<size_t>(j)] *= static_cast<float>(call.kept(b, h, i, j));
+    }
     for (int64_t d = 0; d < call.v_head_dim(); ++d) {
       float total = 0;
       for (int64_t j = 0; j < columns; ++j) {

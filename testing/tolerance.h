@@ -29,6 +29,10 @@ inline constexpr double kAdjointRoundings = 8;
 // Two float64 backward passes that sum in different orders: roundings of the largest gradient.
 inline constexpr double kGradientRoundings = 16;
 
+// How many standard deviations a count of random bits may lie from its expectation: of ideal bits
+// one in 1.7 million does.
+inline constexpr double kDeviations = 5;
+
 // A comparison of this many non-zero numbers or more, half of which would accept 0 too, proves
 // nothing and fails.
 inline constexpr long kDistrustFrom = 8;

@@ -11,7 +11,8 @@
 //
 // The bits of a row depend on nothing but that row's query, keys, values and masks: not on threads,
 // batch, trailing padding, chunking of the queries, on weights being asked for, nor on the ISA
-// (of those with fused multiply-add).
+// (of those with fused multiply-add). With dropout they depend on the row's place in the call too:
+// its batch item, head and query index.
 #pragma once
 
 #include <cstdint>
@@ -67,6 +68,12 @@ struct AttentionOptions {
   std::vector<Mask> masks = {};
   EmptyRow empty_rows = EmptyRow::kZero;
   WeightsMode weights = WeightsMode::kNone;
+  // A pair of query and key is dropped with this probability, rounded to a multiple of 2^-16 (so
+  // below 2^-17 none is), and the others count 1 / (1 - p) times; 1 drops all. Returned weights are
+  // what is left; lse does not feel it. Nothing of a dropped value reaches the row, be it NaN.
+  double dropout_p = 0;
+  uint64_t seed = 0;
+  uint32_t dropout_call = 0;  // another number, another choice of pairs: a step's, a layer's
   const char* plan =
       nullptr;  // force a plan by its name in `polyhead info`; null: the first that fits
 };
@@ -114,6 +121,11 @@ struct AttentionGradients {
 void attention_backward(const ConstTensorView& query, const ConstTensorView& key,
                         const ConstTensorView& value, const AttentionOptions& options,
                         const AttentionBackwardInputs& inputs, const AttentionGradients& gradients);
+
+// Which pairs the forward and the backward keep under dropout_p, seed and dropout_call, the only
+// options it looks at: true = kept. keep: bool [B, H, L, S], any strides. A pair's fate is a
+// function of these three, B * H's index, query and key alone: Philox4x32-10 (canonical_order.md).
+void attention_dropout_mask(const AttentionOptions& options, const TensorView& keep);
 
 }  // namespace polyhead
 #pragma GCC visibility pop

@@ -35,6 +35,7 @@ AttentionCall call_of(const ConstTensorView& query, const ConstTensorView& key,
   call.masks = options.masks;
   call.empty_rows = options.empty_rows;
   call.weights_mode = options.weights;
+  call.dropout = {options.dropout_p, options.seed, options.dropout_call};
   call.plan = options.plan;
   const double head_dim = query.rank() == 4 ? static_cast<double>(query.size(3)) : 1;
   call.scale = options.scale.value_or(head_dim > 0 ? 1 / std::sqrt(head_dim) : 1);

@@ -48,7 +48,7 @@ class Backward {
       : call_(call),
         cotangents_(cotangents),
         columns_(call.kv_len() + call.num_extra()),
-        probs_(attention_forward_reference(call, {.probs = true}).probs) {
+        probs_(attention_forward_reference(undropped(call), {.probs = true}).probs) {
     constexpr DType kType = DType::kFloat64;
     gradients_.d_query = Tensor(kType, call.query.shape());
     gradients_.d_key = Tensor(kType, call.key.shape());
@@ -74,6 +74,11 @@ class Backward {
   }
 
  private:
+  static AttentionCall undropped(AttentionCall call) {
+    call.dropout = {};
+    return call;
+  }
+
   void row(int64_t b, int64_t h, int64_t i) {
     const Rows key{call_.key, extra_key_,      gradients_.d_key, gradients_.d_extra_key,
                    b,         call_.kv_head(h)};
@@ -81,18 +86,19 @@ class Backward {
                      b,           call_.kv_head(h)};
     std::vector<double> d_probs(static_cast<size_t>(columns_));
     double delta = 0;
-    // forward: out_id = sum_j p_ij v_jd, weights_ij = p_ij (or its mean over heads)
+    // forward: weights_ij = kept_ij p_ij, out_id = sum_j weights_ij v_jd
     for (int64_t j = 0; j < columns_; ++j) {
-      if (masked(b, h, i, j)) continue;
+      const double kept = call_.kept(b, h, i, j);
+      if (masked(b, h, i, j) || kept == 0) continue;
       const double p = *at(probs_, b, h, i, j);
-      double d_p = d_weight(b, h, i, j);
+      double d_w = d_weight(b, h, i, j);
       for (int64_t d = 0; d < call_.v_head_dim(); ++d) {
         const double d_out = read(cotangents_.d_out, b, h, i, d);
-        d_p += d_out * value.get(j, d);
-        value.add_gradient(j, d, p * d_out);
+        d_w += d_out * value.get(j, d);
+        value.add_gradient(j, d, kept * p * d_out);
       }
-      d_probs[static_cast<size_t>(j)] = d_p;
-      delta += p * d_p;
+      d_probs[static_cast<size_t>(j)] = kept * d_w;
+      delta += p * kept * d_w;
     }
     // forward: p_ij = exp(s_ij) / sum_k exp(s_ik), s_ij = scale * q_i . k_j + bias_ij
     for (int64_t j = 0; j < columns_; ++j) {

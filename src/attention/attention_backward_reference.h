@@ -25,7 +25,8 @@ struct ReferenceGradients {
 };
 
 // call.outputs is not looked at. A masked pair, and a row without visible keys, has gradient 0
-// whatever its numbers are, under either EmptyRow.
+// whatever its numbers are, under either EmptyRow; neither does the value of a dropped pair, whose
+// score still has one.
 ReferenceGradients attention_backward_reference(const AttentionCall& call,
                                                 const AttentionCotangents& cotangents);
 

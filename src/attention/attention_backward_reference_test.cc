@@ -156,10 +156,15 @@ struct SumAndSize {
   }
 };
 
-// <cotangents, J x> by the product rule: dp = p (ds - sum p ds), d(out) = dp v + p dv.
+Tensor probs_before_dropout(AttentionCall call) {
+  call.dropout = {};
+  return attention_forward_reference(call, {.probs = true}).probs;
+}
+
+// <cotangents, J x> by the product rule: dp = kept p (ds - sum p ds), d(out) = dp v + kept p dv.
 SumAndSize forward_derivative(const Setting& setting, const Direction& x) {
   const AttentionCall call = setting.problem.call();
-  const Tensor probs = attention_forward_reference(call, {.probs = true}).probs;
+  const Tensor probs = probs_before_dropout(call);
   SumAndSize total;
   const int64_t rows[] = {call.batch(), call.num_heads(), call.q_len()};
   for_each_index(rows, [&](const Index& row) {
@@ -170,7 +175,8 @@ SumAndSize forward_derivative(const Setting& setting, const Direction& x) {
       mean += read(probs, {b, h, i, j}) * rates[static_cast<size_t>(j)];
     }
     for (int64_t j = 0; j < s + call.num_extra(); ++j) {
-      const double p = read(probs, {b, h, i, j}), dp = p * (rates[static_cast<size_t>(j)] - mean);
+      const double p = call.kept(b, h, i, j) * read(probs, {b, h, i, j});
+      const double dp = p * (rates[static_cast<size_t>(j)] - mean);
       for (int64_t d = 0; d < call.v_head_dim(); ++d) {
         const double d_out = read(setting.d_out, {b, h, i, d});
         total.add(d_out * dp *
@@ -264,7 +270,24 @@ INSTANTIATE_TEST_SUITE_P(
                       .kv_len = 4,
                       .dtype = DType::kFloat64,
                       .masks = {{.pattern = MaskPattern::kEmptyRows}, {.kind = kCausal}},
-                      .weights = WeightsMode::kAverage}));
+                      .weights = WeightsMode::kAverage},
+        AttentionCase{.batch = 2,
+                      .heads = 4,
+                      .q_len = 3,
+                      .kv_len = 9,
+                      .head_dim = 3,
+                      .v_head_dim = 2,
+                      .extra = 2,
+                      .dtype = DType::kFloat64,
+                      .masks = {{.kind = kAdditive, .dims = "hls", .dtype = DType::kFloat64}},
+                      .weights = WeightsMode::kPerHead,
+                      .dropout_p = 0.3},
+        AttentionCase{.q_len = 5,
+                      .kv_len = 6,
+                      .dtype = DType::kFloat64,
+                      .masks = {{.pattern = MaskPattern::kEmptyRows}, {.kind = kCausal}},
+                      .weights = WeightsMode::kAverage,
+                      .dropout_p = 0.6}));
 
 // The gradient of a full additive mask is that of the scores, whose rows sum to 0; and
 // sum_j d_value[j] == sum_i d_out[i].
@@ -324,6 +347,28 @@ TEST(BackwardReferenceRules, MaskedNumbersAndEmptyRowsHaveNoGradient) {
     EXPECT_TRUE(std::isfinite(dot(gradients.d_query, gradients.d_query)));
     EXPECT_GT(dot(gradients.d_query, gradients.d_query), 0);
   }
+}
+
+// A dropped value is not read, and its gradient feels nothing of that row.
+TEST(BackwardReferenceRules, DroppedValuesHaveNoGradient) {
+  const Setting setting({.q_len = 1, .kv_len = 12, .dtype = DType::kFloat64, .dropout_p = 0.5});
+  const ReferenceGradients clean = setting.gradients();
+  const AttentionCall call = setting.problem.call();
+  const int64_t pairs[] = {2, 12};
+  int64_t dropped = 0;
+  for_each_index(pairs, [&](const Index& at) {
+    const TensorView value = setting.problem.value.view().select(1, at[0]).narrow(1, at[1], 1);
+    if (call.kept(0, at[0], 0, at[1]) > 0) return;
+    ++dropped;
+    fill(value, std::numeric_limits<double>::quiet_NaN());
+    const Tensor gradient(clean.d_value.view().select(1, at[0]).narrow(1, at[1], 1));
+    expect_same_bits(gradient, Tensor(DType::kFloat64, gradient.shape()), "dropped value");
+  });
+  EXPECT_GT(dropped, 0);
+  const ReferenceGradients spoiled = setting.gradients();
+  expect_same_bits(spoiled.d_query, clean.d_query, "query");
+  expect_same_bits(spoiled.d_key, clean.d_key, "key");
+  expect_same_bits(spoiled.d_value, clean.d_value, "value");
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 
 #include <polyhead/attention.h>
 #include <polyhead/tensor_view.h>
+#include "attention/dropout.h"
 
 namespace polyhead {
 
@@ -21,6 +22,7 @@ struct AttentionCall {
   std::span<const Mask> masks = {};
   EmptyRow empty_rows = EmptyRow::kZero;
   WeightsMode weights_mode = WeightsMode::kNone;
+  Dropout dropout = {};
   AttentionOutputs outputs = {};  // weights [B, L, S + X] or [B, H, L, S + X]
   const char* plan = nullptr;
 
@@ -33,6 +35,11 @@ struct AttentionCall {
   int64_t v_head_dim() const { return value.size(3); }
   int64_t num_extra() const { return extra_key.defined() ? extra_key.size(1) : 0; }
   int64_t kv_head(int64_t head) const { return head / (num_heads() / num_kv_heads()); }
+  // What dropout multiplies the probability of query i and column j with: 0, or dropout.scale().
+  double kept(int64_t b, int64_t h, int64_t i, int64_t j) const {
+    const int64_t index = j < kv_len() ? j : kFirstAppendedKey + j - kv_len();
+    return dropout.keeps(b * num_heads() + h, i, index) ? dropout.scale() : 0;
+  }
 };
 
 // What the public options say, with their defaults; not validated, outputs undefined.

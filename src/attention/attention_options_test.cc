@@ -45,6 +45,7 @@ TEST(AttentionOptions, EachChangesTheAnswer) {
       {"factor",
        [](AttentionProblem& p) { p.masks[1] = Mask::additive(p.mask_tensors[1].view(), 2); }},
       {"empty rows", [](AttentionProblem& p) { p.spec.empty_rows = EmptyRow::kNan; }},
+      {"dropout", [](AttentionProblem& p) { p.spec.dropout_p = 0.1; }},
       {"extra columns",
        [](AttentionProblem& p) {
          p.extra_key = GuardedTensor(DType::kFloat32, {2, 1, 8});

@@ -54,6 +54,7 @@ AttentionCase any_case() {
   spec.empty_rows = one_of<EmptyRow>({EmptyRow::kZero, EmptyRow::kNan});
   spec.weights =
       one_of<WeightsMode>({WeightsMode::kNone, WeightsMode::kAverage, WeightsMode::kPerHead});
+  spec.dropout_p = one_of<double>({0, 0, 0.1, 0.5, 1});
   for (int64_t n = between(0, 3); n > 0; --n) spec.masks.push_back(any_mask());
   spec.seed = static_cast<uint64_t>(between(0, 1 << 20));
   return spec;

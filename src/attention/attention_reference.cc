@@ -48,6 +48,7 @@ class Row {
         columns_(call.kv_len() + call.num_extra()),
         scores_(static_cast<size_t>(columns_)),
         probs_(scores_),
+        kept_(scores_),
         error_(scores_),
         hidden_(scores_.size()) {}
 
@@ -62,7 +63,8 @@ class Row {
                  : at(call_.extra_value.unsqueezed(0), 0, kv_head, j - s, d);
   }
 
-  // scores = scale * q . k + bias; probs = exp(scores - lse); masked pairs have score -inf.
+  // scores = scale * q . k + bias; probs = exp(scores - lse); masked pairs have score -inf. Dropout
+  // leaves all of these alone.
   void softmax() {
     // 1 for query * scale, the rest for the chain over d.
     const double roundings = 1 + std::sqrt(static_cast<double>(call_.head_dim()));
@@ -94,6 +96,7 @@ class Row {
       probs_[n] = masked ? empty_value() : std::exp(scores_[n] - max_) / sum_;
       if (probs_[n] >= smallest_normal())
         worst_ = std::max(worst_, error_[n] + (max_ - scores_[n]));
+      kept_[n] = call_.kept(b_, h_, i_, static_cast<int64_t>(n));
     }
   }
 
@@ -103,23 +106,29 @@ class Row {
     return nan ? std::numeric_limits<double>::quiet_NaN() : 0;
   }
   double lse() const { return empty() ? -kInf : max_ + std::log(sum_); }
-  double prob(int64_t j) const { return probs_[static_cast<size_t>(j)]; }
+  // What the weights hold: dropout's factor included.
+  double prob(int64_t j) const { return probs_[static_cast<size_t>(j)] * kept(j); }
 
-  // sum_j p_ij v_jd, masked pairs skipped; and the same with |v|.
+  // sum_j p_ij v_jd, masked and dropped pairs skipped; and the same with |v|.
   // *budget = C * (r_i * sum_j p_ij |v_jd| + underflow), C = 1.
   void output(int64_t d, double* out, double* budget) const {
     *out = empty_value();
     double magnitude = 0, lost = 0;
     for (int64_t j = 0; j < columns_; ++j) {
       if (hidden_[static_cast<size_t>(j)]) continue;  // a visible -inf has p = 0, times its value
+      if (kept(j) == 0) {
+        *out += prob(j);  // 0, or the NaN of a row that is NaN throughout
+        continue;
+      }
       *out += prob(j) * value(j, d);
       magnitude += prob(j) * std::abs(value(j, d));
-      lost += flushed(prob(j)) * std::abs(value(j, d)) + 4 * smallest_subnormal();
+      lost += kept(j) * (flushed(j) * std::abs(value(j, d)) + 4 * smallest_subnormal());
     }
     *budget = relative_budget() * magnitude + lost + 16 * smallest_subnormal();
   }
   double prob_budget(int64_t j) const {
-    return relative_budget() * prob(j) + flushed(prob(j)) + 4 * smallest_subnormal();
+    const double lost = std::max(kept(j), 1.0) * 4 * smallest_subnormal();
+    return relative_budget() * prob(j) + kept(j) * flushed(j) + lost;
   }
   double lse_budget() const { return empty() ? 0 : relative_budget() + unit() * std::abs(lse()); }
 
@@ -129,16 +138,22 @@ class Row {
   double smallest_normal() const { return single() ? 0x1p-126 : 0x1p-1022; }
   double smallest_subnormal() const { return single() ? 0x1p-149 : 0x1p-1074; }
   // A streaming kernel may flush what is this small: its running maximum lags by up to 16, and the
-  // factor that brings a probability to the final one is flushed too. 4: to survive C = 1/4.
-  double flushed(double p) const { return 4 * std::min(p, 0x1p24 * 2 * smallest_normal()); }
-  // r_i: the budget's factor before sum_j p_ij |v_jd|.
+  // factor that brings a probability to the final one is flushed too. 4: to survive C = 1/4. The p
+  // here has lost a subnormal number itself, which is seen once dropout has taken all larger ones.
+  double flushed(int64_t j) const {
+    const double p = probs_[static_cast<size_t>(j)] + std::numeric_limits<double>::denorm_min();
+    return 4 * std::min(p, 0x1p24 * 2 * smallest_normal());
+  }
+  double kept(int64_t j) const { return kept_[static_cast<size_t>(j)]; }
+  // r_i: the budget's factor before sum_j p_ij |v_jd|. Dropout's 1 / (1 - p) is rounded, too.
   double relative_budget() const {
-    return unit() * (2 * worst_ + std::sqrt(static_cast<double>(columns_)) + 4);
+    const double roundings = call_.dropout.p > 0 ? 5 : 4;
+    return unit() * (2 * worst_ + std::sqrt(static_cast<double>(columns_)) + roundings);
   }
 
   const AttentionCall& call_;
   int64_t b_, h_, i_, columns_;
-  std::vector<double> scores_, probs_, error_;
+  std::vector<double> scores_, probs_, kept_, error_;
   std::vector<bool> hidden_;
   double max_ = -kInf, sum_ = 0, worst_ = 0;
   bool has_nan_ = false;

@@ -8,11 +8,12 @@
 namespace polyhead {
 
 struct AttentionReference {
-  Tensor out;    // float64 [B, H, L, Dv]
-  Tensor lse;    // float64 [B, H, L]
-  Tensor probs;  // float64 [B, H, L, S + X], before averaging; empty unless asked for
+  Tensor out;  // float64 [B, H, L, Dv]
+  Tensor lse;  // float64 [B, H, L]
+  Tensor
+      probs;  // float64 [B, H, L, S + X], after dropout, before averaging; empty unless asked for
   // What a correct kernel in the query's dtype may differ by, element for element: the error budget
-  // C * r_i * sum_j p_ij |v_jd| with C = 1, r_i = u * (2 E_i + sqrt(S) + 4) and
+  // C * r_i * sum_j p_ij |v_jd| with C = 1, p after dropout, r_i = u * (2 E_i + sqrt(S) + 4) and
   // E_i = max_j ((1 + sqrt(D)) * scale * sum|q||k| + |bias_ij| + (max_i - s_ij) + 2), over keys
   // whose p is a normal number of the dtype; plus what underflow takes: smaller p, and subnormal
   // products.

@@ -160,6 +160,12 @@ TEST(AttentionValidation, MasksAndOptions) {
        [](Arguments& a) { a.options.scale = -std::numeric_limits<double>::infinity(); }},
       {"attention_forward: scale: got 1e+39; must be a finite float32",
        [](Arguments& a) { a.options.scale = 1e39; }},
+      {"attention_forward: dropout_p: got 1.5; must be between 0 and 1",
+       [](Arguments& a) { a.options.dropout_p = 1.5; }},
+      {"attention_forward: dropout_p: got -0.1; must be between 0 and 1",
+       [](Arguments& a) { a.options.dropout_p = -0.1; }},
+      {"attention_forward: dropout_p: got nan; must be between 0 and 1",
+       [](Arguments& a) { a.options.dropout_p = std::nan(""); }},
       {"attention_forward: masks[0]: not given; must be [L, S], [H, L, S] or [B, H, L, S], each "
        "size also 1",
        [](Arguments& a) { a.options.masks = {Mask::additive({})}; }},

@@ -169,22 +169,27 @@ size_t partial_bytes(const AttentionCall& call) {
   return static_cast<size_t>(chunks_of(call) - 1) * query_bytes(call);
 }
 
+// The kernel does not drop pairs yet: the reference does.
+bool kernel_supports(const AttentionCall& call) {
+  return tiled_supports(call) && call.dropout.threshold() == 0;
+}
+
 }  // namespace
 
 bool head_tasks_fit(const BackwardCall& backward) {
   const AttentionCall& call = backward.call;
-  return tiled_supports(call) && wants_all(backward) &&
+  return kernel_supports(call) && wants_all(backward) &&
          keep_busy(call.batch() * call.num_kv_heads());
 }
 
 bool chunk_tasks_fit(const BackwardCall& backward) {
   const AttentionCall& call = backward.call;
-  return tiled_supports(call) && wants_all(backward) &&
+  return kernel_supports(call) && wants_all(backward) &&
          keep_busy(call.batch() * call.num_kv_heads() * chunks_of(call)) &&
          partial_bytes(call) <= kMostPartialBytes;
 }
 
-bool two_phases_fit(const BackwardCall& backward) { return tiled_supports(backward.call); }
+bool two_phases_fit(const BackwardCall& backward) { return kernel_supports(backward.call); }
 
 void run_head_tasks(const BackwardCall& backward) {
   run_plan(backward, 0, [](const auto& tiles) { by_head(tiles); });

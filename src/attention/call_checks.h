@@ -123,7 +123,7 @@ class CallChecks {
     }
   }
 
- private:
+ protected:
   const AttentionCall& call_;
   const char* function_;
 };

@@ -40,6 +40,9 @@ AttentionTile<T> tile_of(const AttentionCall& call) {
   tile.scale = static_cast<T>(call.scale);
   tile.empty_rows_nan = call.empty_rows == EmptyRow::kNan;
   tile.wants_weights = call.weights_mode != WeightsMode::kNone;
+  tile.dropout = {
+      .threshold = call.dropout.threshold(), .seed = call.dropout.seed, .call = call.dropout.call};
+  tile.kept_scale = static_cast<T>(call.dropout.scale());
   return tile;
 }
 

@@ -25,6 +25,8 @@ class Checker : private CallChecks {
     inputs();
     extras();
     number(call_.scale, "scale");
+    const int64_t shape[] = {call_.batch(), call_.num_heads(), call_.q_len(), call_.kv_len()};
+    validate_dropout(call_.dropout, shape, function_);
     for (size_t i = 0; i < call_.masks.size(); ++i) {
       mask(call_.masks[i], message("masks[", i, "]"));
     }

@@ -2,6 +2,7 @@
 // clang-format off: in this order
 #include "kernels/row.body.h"
 #include "kernels/attention_tile.body.h"
+#include "kernels/attention_dropout.body.h"
 #include "kernels/attention_load.body.h"
 #include "kernels/attention_values.body.h"
 #include "kernels/attention_scores.body.h"
@@ -30,18 +31,22 @@ POLYHEAD_INLINE void keep_maximum(Tile<T, NV>& tile, size_t granule_index) {
   for (int i = 0; i < NV; ++i) store(maxima + i * kLanes<T>, tile.maximum[i]);
 }
 
-// Scores, probabilities, and a place among the pending.
+// Scores, probabilities, dropout, and a place among the pending.
 template <class T, int NV>
 POLYHEAD_INLINE void take_granule(Tile<T, NV>& tile, const Granule<T>& granule,
-                                  const Strided<const T>& key) {
+                                  const Strided<const T>& key, uint32_t granule_index) {
+  const bool drops = tile.in.dropout.threshold > 0;
   if (granule.hides_keys()) {
     fold_granule<true>(tile, granule, key.column_stride);
-    tile.chunk.guarded |=
-        !rows_are_finite(tile.chunk.value, granule.value, granule.count, tile.chunk.dims);
   } else {
     fold_granule<false>(tile, granule, key.column_stride);
   }
-  tile.chunk.pending[tile.chunk.num_pending++] = {granule.probs, granule.value, granule.count};
+  if (drops) drop_pairs<T, NV>(tile.in.dropout, granule_index, granule.probs);
+  ValueSum<T>& sum = tile.chunk;
+  if (drops || granule.hides_keys()) {
+    sum.guarded |= !rows_are_finite(sum.value, granule.value, granule.count, sum.dims);
+  }
+  sum.pending[sum.num_pending++] = {granule.probs, granule.value, granule.count};
 }
 
 // The weights of a granule that no row sees.
@@ -63,7 +68,7 @@ POLYHEAD_INLINE void fold_key_granule(Tile<T, NV>& tile, size_t first) {
   }
   if (tile.chunk.num_pending == tile.pending_limit) drain_pending<NV>(tile.chunk);
   granule.probs = probs_of(tile, first / kGranule);
-  take_granule(tile, granule, in.key);
+  take_granule(tile, granule, in.key, static_cast<uint32_t>(first / kGranule));
   keep_maximum(tile, first / kGranule);
 }
 
@@ -93,7 +98,7 @@ POLYHEAD_INLINE void fold_extra(Tile<T, NV>& tile) {
   Granule<T> granule = granule_at(in.extra_key, in.extra_value, 0, in.num_extra);
   const size_t index = (in.kv_len + kGranule - 1) / kGranule;
   granule.probs = probs_of(tile, index);
-  take_granule(tile, granule, in.extra_key);
+  take_granule(tile, granule, in.extra_key, kAppendedGranule);
   keep_maximum(tile, index);
   end_chunk(tile);
 }

@@ -16,7 +16,8 @@
 //   - t = (s - m) * log2(e), p = 2^t; l and out are chains over keys in order;
 //   - chunks of 1024 keys have an m, l and out of their own, folded in order.
 // So a row's bits depend on nothing but its own query, keys, values and masks.
-// A masked pair has score -inf, is left out of the maximum, and its value is never multiplied.
+// A masked pair has score -inf, is left out of the maximum, and its value is never multiplied. A
+// dropped pair counts in m and l, and from there on is treated as a masked one.
 // Reference: attention/attention_reference.h. Derivation: docs/kernels/attention_forward.md.
 // The whole order, operation by operation: docs/canonical_order.md.
 #pragma once
@@ -24,6 +25,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/attention_dropout.h"
 #include "simd/isa.h"
 
 namespace polyhead {
@@ -85,6 +87,8 @@ struct AttentionTile {
   const TileMask* masks = nullptr;
   int num_masks = 0;
   bool empty_rows_nan = false;
+  TileDropout dropout;
+  T kept_scale = 1;  // of what dropout keeps
   T* lse = nullptr;  // null: not wanted
   ptrdiff_t lse_stride = 0;
   bool wants_weights = false;

@@ -34,8 +34,8 @@ POLYHEAD_INLINE void store_transposed(const Tile<T, NV>& tile, const Strided<T>&
   }
 }
 
-// What a row is multiplied with at the end, 1 / l, and what is added: +0.0, which turns -0.0 into
-// 0, or NaN on an empty row under EmptyRow::kNan.
+// What a row is multiplied with at the end, 1 / l (or more, for what dropout keeps), and what is
+// added: +0.0, which turns -0.0 into 0, or NaN on an empty row under EmptyRow::kNan.
 template <class T, int NV>
 struct Normaliser {
   Vec<T> factor[NV], offset[NV];
@@ -45,7 +45,7 @@ struct Normaliser {
     const Vec<T> for_empty = splat(nan ? std::numeric_limits<T>::quiet_NaN() : T{0});
     for (int i = 0; i < NV; ++i) {
       const auto empty = tile.total_sum[i] == Vec<T>{};
-      factor[i] = empty ? Vec<T>{} : splat(T{1}) / tile.total_sum[i];
+      factor[i] = empty ? Vec<T>{} : splat(tile.in.kept_scale) / tile.total_sum[i];
       offset[i] = empty ? for_empty : Vec<T>{};
     }
   }

@@ -52,7 +52,7 @@ struct ValueSum {
   Strided<const T> value;  // of the pending rows: the keys', at last the appended ones'
   Pending<T> pending[kMaxPending] = {};
   int num_pending = 0;
-  bool guarded = false;  // a pending value row is not finite where a mask hides its key
+  bool guarded = false;  // a pending value row is not finite where a mask or dropout hides its key
 };
 
 template <class T, int NV>

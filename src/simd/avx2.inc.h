@@ -27,6 +27,12 @@ inline __attribute__((always_inline)) bool any_greater(Vec<float> a, Vec<float> 
 inline __attribute__((always_inline)) bool any_greater(Vec<double> a, Vec<double> b) {
   return _mm256_movemask_pd(_mm256_cmp_pd(a, b, _CMP_GT_OQ)) != 0;
 }
+// The product of each element's low half and b.
+inline __attribute__((always_inline)) Vec<uint64_t> multiply_low_halves(Vec<uint64_t> a,
+                                                                        uint32_t b) {
+  return reinterpret_cast<Vec<uint64_t>>(
+      _mm256_mul_epu32(reinterpret_cast<__m256i>(a), _mm256_set1_epi64x(b)));
+}
 inline constexpr bool kHasScalef = false;
 inline __attribute__((always_inline)) Vec<float> floor_of(Vec<float> t) {
   return _mm256_floor_ps(t);

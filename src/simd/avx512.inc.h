@@ -31,6 +31,12 @@ inline __attribute__((always_inline)) bool any_greater(Vec<float> a, Vec<float> 
 inline __attribute__((always_inline)) bool any_greater(Vec<double> a, Vec<double> b) {
   return _mm512_cmp_pd_mask(a, b, _CMP_GT_OQ) != 0;
 }
+// The product of each element's low half and b. Masked, for the reason given below.
+inline __attribute__((always_inline)) Vec<uint64_t> multiply_low_halves(Vec<uint64_t> a,
+                                                                        uint32_t b) {
+  return reinterpret_cast<Vec<uint64_t>>(
+      _mm512_maskz_mul_epu32(__mmask8(-1), reinterpret_cast<__m512i>(a), _mm512_set1_epi64(b)));
+}
 inline constexpr bool kHasScalef = true;
 // t minus its floor, the subtraction rounded down. The masked forms, because GCC 12 warns falsely
 // of an uninitialised value in the plain ones.

@@ -25,6 +25,11 @@ inline __attribute__((always_inline)) bool any_greater(V a, V b) {
   for (size_t i = 0; i < sizeof(V) / sizeof(a[0]); ++i) any |= a[i] > b[i];
   return any;
 }
+// The product of each element's low half and b.
+inline __attribute__((always_inline)) Vec<uint64_t> multiply_low_halves(Vec<uint64_t> a,
+                                                                        uint32_t b) {
+  return (a & uint64_t{0xffffffff}) * uint64_t{b};
+}
 inline constexpr bool kHasScalef = false;
 // SSE2 has no rounding instruction: round to nearest by a large addend, then step down. |t| < 2^20
 // or the result is flushed anyway.

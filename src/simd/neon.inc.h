@@ -27,6 +27,11 @@ inline __attribute__((always_inline)) bool any_greater(Vec<float> a, Vec<float> 
 inline __attribute__((always_inline)) bool any_greater(Vec<double> a, Vec<double> b) {
   return vmaxvq_u32(vreinterpretq_u32_u64(vcgtq_f64(a, b))) != 0;
 }
+// The product of each element's low half and b.
+inline __attribute__((always_inline)) Vec<uint64_t> multiply_low_halves(Vec<uint64_t> a,
+                                                                        uint32_t b) {
+  return vmull_n_u32(vmovn_u64(a), b);
+}
 inline constexpr bool kHasScalef = false;
 inline __attribute__((always_inline)) Vec<float> floor_of(Vec<float> t) { return vrndmq_f32(t); }
 inline __attribute__((always_inline)) Vec<double> floor_of(Vec<double> t) { return vrndmq_f64(t); }

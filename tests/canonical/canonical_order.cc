@@ -88,6 +88,7 @@ struct Keys {
   std::vector<T> bias;       // [count], or empty
   std::vector<char> hidden;  // [count]
   size_t count;
+  std::vector<char> dropped = {};  // [count]
 };
 
 // One row's probabilities, and the m under which each was made.
@@ -143,10 +144,11 @@ void take_granule(const Keys<T>& keys, size_t first, size_t column, Row<T>* row,
   for (size_t j = 0; j < 8 && first + j < keys.count; ++j) {
     const bool hidden = keys.hidden[first + j] != 0;
     const T p = hidden ? T{0} : exponential(s[j] - state->m);
-    row->probs[column + j] = p;
+    const bool dropped = keys.dropped[first + j] != 0;
+    row->probs[column + j] = dropped ? T{0} : p;
     row->m_at[column + j] = state->m;
     state->l += p;
-    if (hidden) continue;
+    if (hidden || dropped) continue;
     const T* value = keys.value + (first + j) * width;
     for (size_t d = 0; d < width; ++d) state->out[d] = std::fma(p, value[d], state->out[d]);
   }
@@ -192,13 +194,49 @@ State<T> run_row(const Keys<T>& keys, const Keys<T>& extra, size_t width, Row<T>
   return total;
 }
 
+// 12
+void philox(uint32_t (&x)[4], uint64_t seed) {
+  uint32_t key[] = {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)};
+  for (int round = 0; round < 10; ++round) {
+    const uint64_t a = uint64_t{0xD2511F53} * x[0], b = uint64_t{0xCD9E8D57} * x[2];
+    x[0] = static_cast<uint32_t>(b >> 32) ^ x[1] ^ key[0];
+    x[1] = static_cast<uint32_t>(b);
+    x[2] = static_cast<uint32_t>(a >> 32) ^ x[3] ^ key[1];
+    x[3] = static_cast<uint32_t>(a);
+    key[0] += 0x9E3779B9;
+    key[1] += 0xBB67AE85;
+  }
+}
+
+uint32_t threshold_of(const Vector& v) {
+  return static_cast<uint32_t>(std::floor(65536 * v.dropout_p() + 0.5));
+}
+
+template <class T>
+T dropout_factor(const Vector& v) {
+  return threshold_of(v) == 65536 ? T{0} : static_cast<T>(65536.0 / (65536 - threshold_of(v)));
+}
+
+// 12: of row n = (b H + h) L + i. `granule`: of the first key.
+std::vector<char> dropped_of(const Vector& v, size_t n, size_t count, uint32_t granule) {
+  std::vector<char> dropped;
+  for (size_t j = 0; j < count; ++j) {
+    uint32_t x[] = {kDropoutCall, static_cast<uint32_t>(n / v.q_len),
+                    static_cast<uint32_t>(n % v.q_len), granule + static_cast<uint32_t>(j / 8)};
+    philox(x, kDropoutSeed);
+    const uint32_t draw = (x[j % 8 / 2] >> (16 * (j % 2))) % 65536;
+    dropped.push_back(draw < threshold_of(v));
+  }
+  return dropped;
+}
+
 // 8, 9, 10
 template <class T>
 void finish_row(const Vector& v, const State<T>& total, const Row<T>& row, size_t n,
                 Outputs<T>* to) {
   const bool empty = total.l == 0, nan = v.empty == "nan" && !row.probs.empty();
   const T for_empty = nan ? std::numeric_limits<T>::quiet_NaN() : T{0};
-  const T inverse = 1 / total.l;
+  const T inverse = dropout_factor<T>(v) / total.l;
   for (const T o : total.out) to->out.push_back(empty ? for_empty : o * inverse + T{0});
   to->lse.push_back(empty ? -kInfinity<T>
                           : static_cast<T>(static_cast<double>(total.m) +
@@ -259,13 +297,15 @@ Outputs<T> run_attention(const Vector& v, const Inputs<T>& in) {
     Row<T> row{{}, std::vector<T>(columns), std::vector<T>(columns)};
     const T* query = in.query.data() + n * v.head_dim;
     for (size_t d = 0; d < v.head_dim; ++d) row.query.push_back(query[d] * scale);  // 1
-    const Keys<T> keys = keys_of_row(v, in, batch, kv_head, n % v.q_len);
+    Keys<T> keys = keys_of_row(v, in, batch, kv_head, n % v.q_len);
+    keys.dropped = dropped_of(v, n, v.kv_len, 0);
     const size_t at = kv_head * v.extra;
     const Keys<T> extra{in.extra_key.data() + at * v.head_dim,
                         in.extra_value.data() + at * v.v_head_dim,
                         {},
                         std::vector<char>(v.extra),
-                        v.extra};
+                        v.extra,
+                        dropped_of(v, n, v.extra, 0xffffffff)};
     finish_row(v, run_row(keys, extra, v.v_head_dim, &row), row, n, &to);
   }
   return to;
@@ -323,11 +363,11 @@ bool check(const char* name, const char* what, const std::string& got, const std
 }
 
 void print(const Vector& v, const Digests& got) {
-  std::printf("%s %s %s %zu %zu %zu %zu %zu %zu %zu %zu %s %s %s %s %s %s %s %s\n", v.op.c_str(),
+  std::printf("%s %s %s %zu %zu %zu %zu %zu %zu %zu %zu %s %s %s %s %s %s %s %s %s\n", v.op.c_str(),
               v.name.c_str(), v.dtype.c_str(), v.batch, v.heads, v.kv_heads, v.q_len, v.kv_len,
               v.extra, v.head_dim, v.v_head_dim, v.scale.c_str(), v.regime.c_str(), v.masks.c_str(),
-              v.empty.c_str(), v.weights.c_str(), got.out.c_str(), got.lse.c_str(),
-              got.weights.c_str());
+              v.empty.c_str(), v.weights.c_str(), v.dropout.c_str(), got.out.c_str(),
+              got.lse.c_str(), got.weights.c_str());
 }
 
 int run(const char* path, bool printing) {

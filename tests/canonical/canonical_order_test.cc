@@ -6,10 +6,10 @@
 #include <vector>
 
 #include <gtest/gtest.h>
+#include <polyhead/linear.h>
 #include <polyhead/runtime.h>
 #include "attention/attention_call.h"
 #include "inputs.h"
-#include <polyhead/linear.h>
 #include "testing/machine.h"
 
 namespace polyhead {
@@ -110,6 +110,7 @@ Digests run_attention_vector(const Vector& v, const Inputs<T>& in) {
   call.scale = v.scale_number();
   call.masks = masks.masks;
   call.empty_rows = v.empty == "nan" ? EmptyRow::kNan : EmptyRow::kZero;
+  call.dropout = {v.dropout_p(), canonical::kDropoutSeed, canonical::kDropoutCall};
   call.outputs = {.out = out, .lse = lse};
   if (v.weights != "-") {
     const bool mean = v.weights == "mean";

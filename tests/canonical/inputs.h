@@ -22,13 +22,17 @@ namespace canonical {
 struct Vector {
   std::string op, name, dtype;
   size_t batch, heads, kv_heads, q_len, kv_len, extra, head_dim, v_head_dim;
-  std::string scale, regime, masks, empty, weights;
+  std::string scale, regime, masks, empty, weights, dropout;
   std::string out_sha, lse_sha, weights_sha;
 
   double scale_number() const {
     return scale == "-" ? 1 / std::sqrt(static_cast<double>(head_dim)) : std::stod(scale);
   }
+  double dropout_p() const { return dropout == "-" ? 0 : std::stod(dropout); }
 };
+
+constexpr uint64_t kDropoutSeed = uint64_t{0x01234567} << 32 | 0x89abcdef;
+constexpr uint32_t kDropoutCall = 7;
 
 inline std::vector<Vector> read_vectors(const std::string& path) {
   std::ifstream file(path);
@@ -40,8 +44,8 @@ inline std::vector<Vector> read_vectors(const std::string& path) {
     Vector v;
     words >> v.op >> v.name >> v.dtype >> v.batch >> v.heads >> v.kv_heads >> v.q_len >> v.kv_len >>
         v.extra >> v.head_dim >> v.v_head_dim >> v.scale >> v.regime >> v.masks >> v.empty >>
-        v.weights >> v.out_sha >> v.lse_sha >> v.weights_sha;
-    if (!words) throw std::runtime_error(path + ": not 19 words: " + line);
+        v.weights >> v.dropout >> v.out_sha >> v.lse_sha >> v.weights_sha;
+    if (!words) throw std::runtime_error(path + ": not 20 words: " + line);
     table.push_back(v);
   }
   return table;

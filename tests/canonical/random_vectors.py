@@ -15,7 +15,7 @@ def some_masks(draw):
 
 def linear(draw, name, dtype):
     rows, k, n = draw.randint(1, 70), draw.randint(1, 300), draw.randint(1, 200)
-    return f'linear {name} {dtype} 1 1 1 {rows} 0 0 {k} {n} - plain - zero - ? ? ?'
+    return f'linear {name} {dtype} 1 1 1 {rows} 0 0 {k} {n} - plain - zero - - ? ? ?'
 
 
 def attention(draw, name, dtype):
@@ -25,7 +25,8 @@ def attention(draw, name, dtype):
     widths = f'{draw.randint(0, 8)} {draw.randint(1, 70)} {draw.randint(1, 70)}'
     scale = draw.choice(['-', '-', '0.37', '1'])
     regime = draw.choice(['plain', 'peaked', 'rising', 'falling', 'poisoned'])
-    words = [draw.choice(['zero', 'nan']), draw.choice(['heads', 'mean', '-'])]
+    words = [draw.choice(['zero', 'nan']), draw.choice(['heads', 'mean', '-']),
+             draw.choice(['-', '-', '0.1', '0.5', '1'])]
     return (f'attention {name} {dtype} {draw.randint(1, 2)} {heads} {kv_heads} {q_len} {kv_len} '
             f'{widths} {scale} {regime} {some_masks(draw)} {" ".join(words)} ? ? ?')
 
