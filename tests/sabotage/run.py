@@ -17,21 +17,22 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SCORES = 'src/kernels/attention_scores.body.h'
 VALUES = 'src/kernels/attention_values.body.h'
-PLANS = 'src/attention/tiled_plans.cc'
+CALL = 'src/attention/tile_of_call.h'
+BACKWARD_PLANS = 'src/attention/backward_plans.cc'
+BACKWARD_TILES = 'src/attention/backward_tiles.h'
 
 # name: (file, text that must stand there exactly once, what replaces it)
 DEFECTS = {
     'last_key_dropped': (
-        PLANS, 'tile.kv_len = static_cast<size_t>(call.kv_len());',
+        CALL, 'tile.kv_len = static_cast<size_t>(call.kv_len());',
         'tile.kv_len = static_cast<size_t>(call.kv_len() - (call.kv_len() > 1));'),
     'causal_off_by_one': (
-        PLANS, 'at.row + causal_offset(', '1 + at.row + causal_offset('),
+        CALL, 'at.row + causal_offset(', '1 + at.row + causal_offset('),
     'scale_wrong_by_a_thousandth': (
-        PLANS, 'tile.scale = static_cast<T>(call.scale);',
+        CALL, 'tile.scale = static_cast<T>(call.scale);',
         'tile.scale = static_cast<T>(call.scale * 1.001);'),
     'last_dimension_skipped': (
-        SCORES, 'for (size_t d = tile.in.head_dim; d > 0;',
-        'for (size_t d = tile.in.head_dim; d > 1;'),
+        SCORES, 'for (size_t d = lanes.dims; d > 0;', 'for (size_t d = lanes.dims; d > 1;'),
     'rescale_forgotten': (
         SCORES, 'store(out, load(out) * factor);', 'store(out, load(out));'),
     'exp_wrong_by_1e-4': (
@@ -47,7 +48,7 @@ DEFECTS = {
     'chunk_folded_unscaled': (
         VALUES, 'fma(chunk, add, load(total) * keep)', 'fma(chunk, add, load(total))'),
     'mask_of_another_head': (
-        PLANS, 'at.head * s.head', '0 * s.head'),
+        CALL, 'at.head * s.head', '0 * s.head'),
     'average_not_divided': (
         'src/kernels/attention_store.body.h',
         'splat(static_cast<T>(heads.count))', 'splat(T{1})'),
@@ -55,16 +56,32 @@ DEFECTS = {
         'src/kernels/attention_average.body.h', 'heads.index == 1 ? weight',
         'heads.index == 0 ? weight'),
     'kept_masks_of_the_tile_before': (
-        'src/kernels/attention_forward.body.h', 'if (heads.first()) seen =',
+        'src/kernels/attention_granule.body.h', 'if (heads.first()) seen =',
         'if (tile.in.causal_limit == kNotCausal && heads.first()) seen ='),
     'projection_without_bias': (
         'src/kernels/gemm.body.h', 'acc[j][i] + load(block.bias',
         'acc[j][i] + 0 * load(block.bias'),
     'columns_of_the_neighbouring_head': (
         'src/kernels/gemm.h', 'c / group) * group_stride', 'c / group / 2 * 2) * group_stride'),
+    'backward_delta_dropped': (
+        'src/kernels/attention_backward_scores.body.h', '(s[j][i] - b.delta[i])', 's[j][i]'),
+    'backward_chunks_summed_in_another_order': (
+        BACKWARD_PLANS, 'for (int64_t c = 1; c < tiles.num_chunks(); ++c)',
+        'for (int64_t c = tiles.num_chunks() - 1; c > 0; --c)'),
+    'backward_head_of_the_group_skipped': (
+        BACKWARD_TILES, 'head < (kv_head + 1) * group;',
+        'head + (group > 1) < (kv_head + 1) * group;'),
+    'backward_hidden_rows_multiplied': (
+        'src/kernels/attention_backward_rows.body.h', '(is_hidden(f) ? acc[j][i] : next)', 'next'),
 }
 PROGRAMS = {'projection_without_bias': 'linear_test',
-            'columns_of_the_neighbouring_head': 'linear_test'}  # the others: attention_test
+            'columns_of_the_neighbouring_head': 'linear_test'}
+
+
+def program_of(defect):
+    """The test program that must notice it."""
+    default = 'attention_backward_test' if defect.startswith('backward_') else 'attention_test'
+    return PROGRAMS.get(defect, default)
 
 
 def planted(defect):
@@ -106,18 +123,18 @@ def main():
                     copy_function=shutil.copyfile)
     subprocess.run(['cmake', '-S', tree, '-B', build, '-G', 'Ninja', '-DPOLYHEAD_COMMAND=OFF'],
                    check=True, stdout=subprocess.DEVNULL)
-    if any(tests_fail(tree, build, name) for name in ('attention_test', 'linear_test')):
+    if any(tests_fail(tree, build, name) for name in {program_of(name) for name in DEFECTS}):
         sys.exit('sabotage: the tests fail without any defect')
     missed = []
     for name in names:
         start = time.monotonic()
         path, text = planted(name)
         (tree / path).write_text(text)
-        noticed = tests_fail(tree, build, PROGRAMS.get(name, 'attention_test'))
+        noticed = tests_fail(tree, build, program_of(name))
         shutil.copyfile(ROOT / path, tree / path)  # its new date has it built again
         missed += [] if noticed else [name]
         verdict = 'noticed' if noticed else 'MISSED'
-        print(f'{name:30} {verdict:8} {time.monotonic() - start:5.0f} s', flush=True)
+        print(f'{name:40} {verdict:8} {time.monotonic() - start:5.0f} s', flush=True)
     print(f'{len(names) - len(missed)} of {len(names)} defects noticed')
     return bool(missed)
 
