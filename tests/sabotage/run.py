@@ -59,10 +59,10 @@ DEFECTS = {
         'src/kernels/attention_granule.body.h', 'if (heads.first()) seen =',
         'if (tile.in.causal_limit == kNotCausal && heads.first()) seen ='),
     'projection_without_bias': (
-        'src/kernels/gemm.body.h', 'acc[j][i] + load(block.bias',
-        'acc[j][i] + 0 * load(block.bias'),
+        'src/kernels/gemm.body.h', 'acc[j][i] += load(block.bias',
+        'acc[j][i] += 0 * load(block.bias'),
     'columns_of_the_neighbouring_head': (
-        'src/kernels/gemm.h', 'c / group) * group_stride', 'c / group / 2 * 2) * group_stride'),
+        'src/kernels/gemm.h', '(i / inner) * outer', '(i / inner / 2 * 2) * outer'),
     'backward_delta_dropped': (
         'src/kernels/attention_backward_scores.body.h', '(s[j][i] - b.delta[i])', 's[j][i]'),
     'backward_chunks_summed_in_another_order': (
