@@ -62,8 +62,8 @@ class PackedLinear {
 
 // d_weight [out_features, in_features] = d_y^T . x and d_bias [out_features] = the sum of d_y over
 // its rows, in order; undefined: not wanted. With `accumulate` the finished sum is added to what is
-// there, otherwise it is overwritten. Scratch memory, kept per thread: 512 rows of x and d_y, and a
-// weight's worth if there are more rows.
+// there, otherwise it is overwritten. Scratch memory, kept per thread: 1024 rows of x and d_y, and
+// a weight's worth if there are more rows.
 void linear_weight_gradient(const ConstTensorView& x, const ConstTensorView& d_y,
                             const TensorView& d_weight, const TensorView& d_bias = {},
                             bool accumulate = false);

@@ -89,6 +89,19 @@ POLYHEAD_INLINE void store_chains(const GemmBlock<T>& block, size_t row, size_t 
   if (!places.whole) scatter_tile(block, tile[0], row, rows, column, kVectors * kLanes<T>);
 }
 
+// Asks for the memory that the chains will be stored to while they run: with `add`, or lines of out
+// in no cache, the stores would wait for it.
+template <int kRows, int kVectors, class T>
+POLYHEAD_INLINE void prefetch_out(const GemmBlock<T>& block, size_t row,
+                                  const ColumnPlaces<T, kVectors>& places) {
+#pragma GCC unroll 8
+  for (int j = 0; j < kRows; ++j) {
+    const T* out = block.out.row(at_most(row + static_cast<size_t>(j), block.row_end - 1));
+#pragma GCC unroll 12
+    for (int i = 0; i < kVectors; ++i) __builtin_prefetch(out + places.offset[i], 1);
+  }
+}
+
 // kRows rows, kVectors vectors of columns. Rows past the last repeat it, and are not stored.
 // innermost kernel
 template <int kRows, int kVectors, class T>
@@ -105,6 +118,7 @@ POLYHEAD_INLINE void gemm_rows(const GemmBlock<T>& block, size_t row, size_t col
     for (int i = 0; i < kVectors; ++i) acc[j][i] = Vec<T>{};
   }
   if (!block.begins) resume_chains(block, row, column, acc);
+  if (block.ends && places.whole) prefetch_out<kRows>(block, row, places);
   const Axis& columns = block.a.columns;
   ptrdiff_t begin = 0;
   for (size_t left = block.k; left > 0; begin += columns.outer) {
@@ -128,16 +142,18 @@ POLYHEAD_INLINE void gemm_rows(const GemmBlock<T>& block, size_t row, size_t col
 }
 
 // The rows of the block against a panel: kKeyTile at a time, the rest by a smaller tile; a single
-// row takes the whole panel at once, for its chains are too few to hide their latency.
+// row takes the whole panel at once, for its chains are too few to hide their latency. Columns past
+// the last one wanted are left out vector by vector.
 template <class T>
 POLYHEAD_INLINE void gemm_panel(const GemmBlock<T>& block, size_t panel) {
   constexpr int kAll = static_cast<int>(kPanel<T> / kLanes<T>);
+  const size_t begin = panel * kPanel<T>, end = at_most(begin + kPanel<T>, block.last);
   if (block.row_end - block.row_begin == 1) {
-    const ColumnPlaces<T, kAll> places(block, panel * kPanel<T>);
-    return gemm_rows<1>(block, block.row_begin, panel * kPanel<T>, places);
+    const ColumnPlaces<T, kAll> places(block, begin);
+    return gemm_rows<1>(block, block.row_begin, begin, places);
   }
-  for (size_t part = 0; part < kPanel<T>; part += 3 * kLanes<T>) {
-    const size_t column = panel * kPanel<T> + part;
+  size_t column = begin;
+  for (; column + 2 * kLanes<T> < end; column += 3 * kLanes<T>) {
     const ColumnPlaces<T, 3> places(block, column);
     for (size_t row = block.row_begin; row < block.row_end; row += kKeyTile) {
       if (kKeyTile > 4 && block.row_end - row <= 4) {
@@ -145,6 +161,12 @@ POLYHEAD_INLINE void gemm_panel(const GemmBlock<T>& block, size_t panel) {
       } else {
         gemm_rows<kKeyTile>(block, row, column, places);
       }
+    }
+  }
+  for (; column < end; column += kLanes<T>) {
+    const ColumnPlaces<T, 1> places(block, column);
+    for (size_t row = block.row_begin; row < block.row_end; row += 8) {
+      gemm_rows<8>(block, row, column, places);
     }
   }
 }
@@ -199,23 +221,68 @@ POLYHEAD_INLINE void pack_copies(const PackBlock<T>& block, size_t row, size_t k
   }
 }
 
-// Side by side in memory, a few columns at a time: their lines are used by the next vector too.
+// How many panels from `panel` on lie side by side as a whole.
 template <class T>
-void pack_panels(const PackBlock<T>& block) noexcept {
-  constexpr size_t kCopied = 32;
-  const Axis &rows = block.weight.rows, &columns = block.weight.columns;
-  const bool copies = rows.step == 1 && columns.step != 1;
-  for (size_t k = 0, count; k < block.k; k += count) {
-    count = at_most(block.k - k, columns.inner - (block.first_k + k) % columns.inner);
-    if (copies) count = at_most(count, kCopied);
-    for (size_t row = block.panel_begin * kPanel<T>; row < block.panel_end * kPanel<T>;
-         row += kLanes<T>) {
-      copies ? pack_copies(block, row, k, count) : pack_squares(block, row, k, count);
+POLYHEAD_INLINE size_t whole_panels(const PackBlock<T>& block, size_t panel) {
+  const size_t row = panel * kPanel<T>, inner = block.weight.rows.inner;
+  const size_t rows = row < block.n ? at_most(block.n - row, inner - row % inner) : 0;
+  return at_most(rows / kPanel<T>, block.panel_end - panel);
+}
+
+// The same for `count` such panels: column by column over all of them.
+template <class T>
+POLYHEAD_INLINE void pack_whole_panels(const PackBlock<T>& block, size_t panel, size_t count,
+                                       size_t k, size_t k_count) {
+  constexpr size_t kN = kLanes<T>;
+  const Axis& columns = block.weight.columns;
+  const T* from = block.weight.row(panel * kPanel<T>) + columns(block.first_k + k);
+  T* to = block.packed + (panel * block.packed_rows + k) * kPanel<T>;
+  for (; k_count > 0; --k_count, from += columns.step, to += kPanel<T>) {
+    const T* row = from;
+    for (size_t p = 0; p < count; ++p, row += kPanel<T>) {
+      T* panel_row = to + p * block.packed_rows * kPanel<T>;
+#pragma GCC unroll 12
+      for (size_t i = 0; i < kPanel<T>; i += kN) store(panel_row + i, load(row + i));
     }
   }
 }
 
 template <class T>
+void pack_panels(const PackBlock<T>& block) noexcept {
+  const Axis &rows = block.weight.rows, &columns = block.weight.columns;
+  const bool copies = rows.step == 1 && columns.step != 1;
+  for (size_t k = 0, count; k < block.k; k += count) {
+    count = at_most(block.k - k, columns.inner - (block.first_k + k) % columns.inner);
+    for (size_t panel = block.panel_begin; panel < block.panel_end;) {
+      const size_t whole = copies ? whole_panels(block, panel) : 0;
+      if (whole > 0) {
+        pack_whole_panels(block, panel, whole, k, count);
+        panel += whole;
+        continue;
+      }
+      for (size_t row = panel * kPanel<T>; row < (panel + 1) * kPanel<T>; row += kLanes<T>) {
+        copies ? pack_copies(block, row, k, count) : pack_squares(block, row, k, count);
+      }
+      ++panel;
+    }
+  }
+}
+
+template <class T>
+void add_panel_rows(const T* panel, size_t rows, T* sums) noexcept {
+  constexpr size_t kAll = kPanel<T> / kLanes<T>;
+  Vec<T> acc[kAll];
+#pragma GCC unroll 12
+  for (size_t i = 0; i < kAll; ++i) acc[i] = load(sums + i * kLanes<T>);
+  for (; rows > 0; --rows, panel += kPanel<T>) {
+#pragma GCC unroll 12
+    for (size_t i = 0; i < kAll; ++i) acc[i] += load(panel + i * kLanes<T>);
+  }
+#pragma GCC unroll 12
+  for (size_t i = 0; i < kAll; ++i) store(sums + i * kLanes<T>, acc[i]);
+}
+
+template <class T>
 GemmKernel<T> make_gemm_kernel() {
-  return {run_gemm_block<T>, pack_panels<T>};
+  return {run_gemm_block<T>, pack_panels<T>, add_panel_rows<T>};
 }

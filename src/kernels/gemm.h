@@ -75,6 +75,8 @@ template <class T>
 struct GemmKernel {
   void (*run)(const GemmBlock<T>& block) noexcept;
   void (*pack)(const PackBlock<T>& block) noexcept;
+  // sums [kPanel] += each row of panel [rows, kPanel], in order
+  void (*add_rows)(const T* panel, size_t rows, T* sums) noexcept;
 };
 
 template <class T>

@@ -11,9 +11,10 @@
 namespace polyhead {
 namespace {
 
-// A panel of x and one of d_y, 96 KiB each, stay in L2 for a pass.
-constexpr size_t kPassRows = 512;
-constexpr size_t kPackPanels = 4;  // of one task
+// A panel of x and one of d_y, 192 KiB each, stay in L2 for a pass; between passes all chains are
+// parked, which costs 8 bytes of memory traffic for 2048 flops.
+constexpr size_t kPassRows = 1024;
+constexpr size_t kPackPanels = 8;  // of one task
 
 // One side of the product: [rows, features], and the panels of a pass.
 template <class T>
@@ -22,7 +23,8 @@ struct Side {
   size_t features = 0;
   T* panels = nullptr;  // [panels, pass_rows, kPanel]
 
-  size_t num_tasks() const { return num_panels(num_panels(features, kPanel<T>), kPackPanels); }
+  size_t num_panels() const { return polyhead::num_panels(features, kPanel<T>); }
+  size_t num_tasks() const { return (num_panels() + kPackPanels - 1) / kPackPanels; }
 };
 
 template <class T>
@@ -61,32 +63,24 @@ class WeightGradient {
   void pack_pass(size_t first, size_t count) {
     const size_t d_y_tasks = d_y_.num_tasks();
     const auto elements = static_cast<double>(count * (x_.features + d_y_.features));
+    const double flops = elements * sizeof(T) * kPackFlopsPerByte;
     const GemmKernel<T> kernel = gemm_kernel<T>(active_isa());
-    parallel_tasks(d_y_tasks + x_.num_tasks(), elements * sizeof(T) * kPackFlopsPerByte, 0,
-                   [&](size_t task, std::byte*) {
-                     const bool of_d_y = task < d_y_tasks;
-                     const Side<T>& side = of_d_y ? d_y_ : x_;
-                     PackBlock<T> block{.weight = side.matrix.transposed(), .n = side.features};
-                     block.first_k = first;
-                     block.k = count;
-                     block.packed = side.panels;
-                     block.packed_rows = pass_rows_;
-                     block.panel_begin = (of_d_y ? task : task - d_y_tasks) * kPackPanels;
-                     block.panel_end = std::min(block.panel_begin + kPackPanels,
-                                                num_panels(side.features, kPanel<T>));
-                     kernel.pack(block);
-                     if (of_d_y) add_rows(block);
-                   });
-  }
-
-  void add_rows(const PackBlock<T>& block) {
-    for (size_t panel = block.panel_begin; panel < block.panel_end; ++panel) {
-      const T* row = block.packed + panel * block.packed_rows * kPanel<T>;
-      T* sums = sums_ + panel * kPanel<T>;
-      for (size_t m = 0; m < block.k; ++m, row += kPanel<T>) {
-        for (size_t c = 0; c < kPanel<T>; ++c) sums[c] += row[c];
+    parallel_tasks(d_y_tasks + x_.num_tasks(), flops, 0, [&](size_t task, std::byte*) {
+      const bool of_d_y = task < d_y_tasks;
+      const Side<T>& side = of_d_y ? d_y_ : x_;
+      PackBlock<T> block{.weight = side.matrix.transposed(), .n = side.features};
+      block.first_k = first;
+      block.k = count;
+      block.packed = side.panels;
+      block.packed_rows = pass_rows_;
+      block.panel_begin = (of_d_y ? task : task - d_y_tasks) * kPackPanels;
+      block.panel_end = std::min(block.panel_begin + kPackPanels, side.num_panels());
+      kernel.pack(block);
+      for (size_t panel = block.panel_begin; of_d_y && panel < block.panel_end; ++panel) {
+        const size_t at = panel * kPanel<T>;
+        kernel.add_rows(side.panels + at * pass_rows_, count, sums_ + at);
       }
-    }
+    });
   }
 
   void multiply_pass(size_t first, size_t count, const Matrix<T>& d_weight, bool accumulate) {

@@ -180,7 +180,7 @@ void expect_same_by_heads(const GuardedTensor& got, const Tensor& rows, const st
 
 TEST_P(OnEveryIsa, OperandsLieAnywhere) {
   const DType dtype = DType::kFloat32;
-  const int64_t batch = 3, len = 190, heads = 3, d = 24, k = 40;
+  const int64_t batch = 3, len = 190, heads = 3, d = 24, k = 120;
   const Tensor x = random_tensor(dtype, {batch, len, heads * k}, 1);
   const Tensor d_y = random_tensor(dtype, {batch, len, heads * d}, 2);
   const Tensor weight = random_tensor(dtype, {heads * d, heads * k}, 3);

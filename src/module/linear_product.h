@@ -66,26 +66,38 @@ Matrix<T> matrix_of(const View& view) {
           joined_axis(view, rank == 4 ? 1 : -1, rank - 1)};
 }
 
-// Rows that one task takes through its panels: its part of a stays in L2 meanwhile.
-inline constexpr size_t kTaskRows = 96;
-inline constexpr size_t kTaskPanels = 4;
+// What one task takes: rows whose part of a stays in L2, panels that follow each other through it.
+// Less where there would be too few tasks for the threads to share out evenly.
+struct TaskSize {
+  size_t rows = 96, panels = 4;
+
+  TaskSize(size_t all_rows, size_t all_panels) {
+    const auto threads = static_cast<size_t>(num_threads());
+    const auto enough = [&] {
+      return num_panels(all_rows, rows) * num_panels(all_panels, panels) >= 4 * threads;
+    };
+    while (threads > 1 && rows > 24 && !enough()) rows /= 2;
+    while (threads > 1 && panels > 1 && !enough()) panels /= 2;
+  }
+};
 
 // Of the block nothing is missing but its rows and panels.
 template <class T>
 void run_product(const GemmBlock<T>& whole, size_t rows) {
   const size_t panel = whole.first / kPanel<T>;
   const size_t panels = num_panels(whole.last, kPanel<T>) - panel;
-  const size_t row_tasks = num_panels(rows, kTaskRows);
-  const size_t panel_tasks = num_panels(panels, kTaskPanels);
+  const TaskSize size(rows, panels);
+  const size_t row_tasks = num_panels(rows, size.rows);
+  const size_t panel_tasks = num_panels(panels, size.panels);
   const double flops = 2.0 * static_cast<double>(rows) *
                        static_cast<double>(whole.last - whole.first) * static_cast<double>(whole.k);
   const GemmKernel<T> kernel = gemm_kernel<T>(active_isa());
   parallel_tasks(row_tasks * panel_tasks, flops, 0, [&](size_t task, std::byte*) {
     GemmBlock<T> block = whole;
-    block.row_begin = task / panel_tasks * kTaskRows;
-    block.row_end = std::min(rows, block.row_begin + kTaskRows);
-    block.panel_begin = panel + task % panel_tasks * kTaskPanels;
-    block.panel_end = std::min(panel + panels, block.panel_begin + kTaskPanels);
+    block.row_begin = task / panel_tasks * size.rows;
+    block.row_end = std::min(rows, block.row_begin + size.rows);
+    block.panel_begin = panel + task % panel_tasks * size.panels;
+    block.panel_end = std::min(panel + panels, block.panel_begin + size.panels);
     kernel.run(block);
   });
 }
