@@ -62,7 +62,8 @@ DEFECTS = {
         'src/kernels/gemm.body.h', 'acc[j][i] += load(block.bias',
         'acc[j][i] += 0 * load(block.bias'),
     'columns_of_the_neighbouring_head': (
-        'src/kernels/gemm.h', '(i / inner) * outer', '(i / inner / 2 * 2) * outer'),
+        'src/kernels/gemm.h', '<ptrdiff_t>(i / inner) * outer',
+        '<ptrdiff_t>(i / inner / 2 * 2) * outer'),
     'backward_delta_dropped': (
         'src/kernels/attention_backward_scores.body.h', '(s[j][i] - b.delta[i])', 's[j][i]'),
     'backward_chunks_summed_in_another_order': (
