@@ -68,36 +68,39 @@ bool BackwardRun::intact() const {
   return intact;
 }
 
-BackwardRun run_backward_case(const BackwardProblem& problem, const std::string& plan,
-                              const Wanted& wanted) {
-  BackwardCall backward{.call = problem.problem.call()};
-  const DType dtype = backward.call.query.dtype();
-  const Storage storage = problem.problem.spec.storage;
+BackwardRun run_backward(const AttentionCall& call, const AttentionBackwardInputs& inputs,
+                         const Wanted& wanted, Storage storage) {
+  BackwardCall backward{.call = call};
+  backward.inputs = inputs;
+  const DType dtype = call.query.dtype();
   BackwardRun run;
-  if (wanted.query) run.d_query = like(backward.call.query, dtype, storage);
-  if (wanted.keys) {
-    run.d_key = like(backward.call.key, dtype, storage);
-    run.d_value = like(backward.call.value, dtype, storage);
-    run.d_extra_key = like(backward.call.extra_key, dtype, storage);
-    run.d_extra_value = like(backward.call.extra_value, dtype, storage);
-  }
+  if (wanted.query) run.d_query = like(call.query, dtype, storage);
+  if (wanted.key) run.d_key = like(call.key, dtype, storage);
+  if (wanted.value) run.d_value = like(call.value, dtype, storage);
+  if (wanted.extra) run.d_extra_key = like(call.extra_key, dtype, storage);
+  if (wanted.extra) run.d_extra_value = like(call.extra_value, dtype, storage);
   std::vector<TensorView> d_masks;
-  for (const Mask& mask : backward.call.masks) {
+  for (const Mask& mask : call.masks) {
     const bool has = wanted.masks && has_gradient(mask);
     run.d_masks.push_back(has ? like(mask.tensor(), dtype, storage) : GuardedTensor());
     d_masks.push_back(run.d_masks.back().view());
   }
-  backward.inputs = problem.inputs();
   backward.d_query = run.d_query.view();
   backward.d_key = run.d_key.view();
   backward.d_value = run.d_value.view();
   backward.d_extra_key = run.d_extra_key.view();
   backward.d_extra_value = run.d_extra_value.view();
   backward.d_masks = d_masks;
-  if (!plan.empty()) backward.call.plan = plan.c_str();
   validate(backward, "attention_backward");
   run_attention_backward(backward);
   return run;
+}
+
+BackwardRun run_backward_case(const BackwardProblem& problem, const std::string& plan,
+                              const Wanted& wanted) {
+  AttentionCall call = problem.problem.call();
+  if (!plan.empty()) call.plan = plan.c_str();
+  return run_backward(call, problem.inputs(), wanted, problem.problem.spec.storage);
 }
 
 void expect_same_gradients(const BackwardRun& a, const BackwardRun& b, const std::string& what) {
@@ -119,6 +122,7 @@ std::vector<std::string> backward_plans_for(const BackwardProblem& problem) {
   std::vector<std::string> names;
   for (const BackwardPlan& plan : backward_plans()) {
     const bool reference = std::strcmp(plan.name, "backward_reference") == 0;
+    backward.call.plan = plan.name;
     if (!reference && plan.fits(backward)) names.emplace_back(plan.name);
   }
   if (names.empty()) names.emplace_back("backward_reference");

@@ -33,10 +33,13 @@ struct BackwardRun {
 
 // Which gradients to ask for.
 struct Wanted {
-  bool query = true, keys = true, masks = true;
+  bool query = true, key = true, value = true, extra = true, masks = true;
 };
 
-// Validates and runs with gradients of its own, NaN before the call. Plan: "" is the op's choice.
+// Validates and runs with gradients of its own, NaN before the call, in `storage`.
+BackwardRun run_backward(const AttentionCall& call, const AttentionBackwardInputs& inputs,
+                         const Wanted& wanted = {}, Storage storage = Storage::kContiguous);
+// Plan: "" is the op's choice.
 BackwardRun run_backward_case(const BackwardProblem& problem, const std::string& plan = "",
                               const Wanted& wanted = {});
 

@@ -1,6 +1,6 @@
 // Gradients of additive masks. A mask [1|B, 1|H, 1|L, 1|S] receives the gradient of the masks' sum,
-// summed over what it broadcasts over: over heads and batch first, in order, then over keys, then
-// over rows.
+// summed over what it broadcasts over: over batch items and their heads first, in order, then over
+// rows, then over keys.
 #include "attention/backward_tiles.h"
 
 namespace polyhead {
@@ -51,10 +51,12 @@ void store_row(const MaskGradient<T>& mask, const Place& at, const T* numbers, s
   T* to = mask.to.template data_as<T>() + at.batch * s.batch + at.head * s.head + at.row * s.query;
   const int64_t kv_len = mask.tiles.call.kv_len();
   if (mask.size(3) == 1) {
-    *to = mask.factor * sum_of(numbers, kv_len, step);
+    *to = mask.factor * sum_of(numbers, kv_len, step) + T{0};  // a product may be -0.0
     return;
   }
-  for (int64_t j = 0; j < kv_len; ++j, numbers += step) to[j * s.key] = mask.factor * *numbers;
+  for (int64_t j = 0; j < kv_len; ++j, numbers += step) {
+    to[j * s.key] = mask.factor * *numbers + T{0};
+  }
 }
 
 // A mask with rows of its own.
@@ -89,35 +91,64 @@ void over_rows(const MaskGradient<T>& mask, const Place& first, T* bias, std::by
   store_row(mask, first, sums, 1);
 }
 
+// How one mask's gradient is divided.
+template <class T>
+struct MaskTasks {
+  bool own_rows;
+  int64_t heads, tiles;  // of each batch item of the mask
+  size_t count, bytes;
+
+  explicit MaskTasks(const MaskGradient<T>& mask) {
+    const AttentionCall& call = mask.tiles.call;
+    own_rows = mask.size(2) != 1 || call.q_len() == 1;
+    heads = mask.size(1);
+    tiles = own_rows ? mask.tiles.tiling.tiles : 1;
+    count = static_cast<size_t>(mask.size(0) * heads * tiles);
+    const size_t keys = round_up(static_cast<size_t>(call.kv_len()), 8);
+    bytes = mask.tiles.tile_bytes() + keys * (mask.tiles.lanes() + 1) * sizeof(T);
+  }
+};
+
 template <class T>
 void mask_gradient(const MaskGradient<T>& mask) {
-  const AttentionCall& call = mask.tiles.call;
-  const Tiling& tiling = mask.tiles.tiling;
-  const bool own_rows = mask.size(2) != 1 || call.q_len() == 1;
-  const int64_t heads = mask.size(1), tiles = own_rows ? tiling.tiles : 1;
-  const size_t tile_bytes = mask.tiles.tile_bytes();
-  const size_t keys = round_up(static_cast<size_t>(call.kv_len()), 8);
+  const MaskTasks<T> tasks(mask);
   const auto run = [&](size_t task, std::byte* workspace) {
     const auto n = static_cast<int64_t>(task);
-    const Place at{n / tiles / heads, n / tiles % heads, n % tiles * tiling.rows};
-    T* bias = reinterpret_cast<T*>(workspace + tile_bytes);
-    own_rows ? by_rows(mask, at, bias, workspace) : over_rows(mask, at, bias, workspace);
+    const Place at{n / tasks.tiles / tasks.heads, n / tasks.tiles % tasks.heads,
+                   n % tasks.tiles * mask.tiles.tiling.rows};
+    T* bias = reinterpret_cast<T*>(workspace + mask.tiles.tile_bytes());
+    tasks.own_rows ? by_rows(mask, at, bias, workspace) : over_rows(mask, at, bias, workspace);
   };
-  parallel_tasks(static_cast<size_t>(mask.size(0) * heads * tiles), mask.tiles.flops(),
-                 tile_bytes + keys * (mask.tiles.lanes() + 1) * sizeof(T), run);
+  parallel_tasks(tasks.count, mask.tiles.flops(), tasks.bytes, run);
+}
+
+// use(mask) for those that are wanted.
+template <class T, class Use>
+void for_each_mask(const BackwardTiles<T>& tiles, const Use& use) {
+  const auto& masks = tiles.backward.d_masks;
+  for (size_t n = 0; n < masks.size(); ++n) {
+    if (!masks[n].defined() || masks[n].numel() == 0) continue;
+    use(MaskGradient<T>{tiles, masks[n], static_cast<T>(tiles.call.masks[n].factor())});
+  }
 }
 
 }  // namespace
 
 template <class T>
-void mask_gradients(const BackwardTiles<T>& tiles) {
-  const auto& masks = tiles.backward.d_masks;
-  for (size_t n = 0; n < masks.size(); ++n) {
-    if (!masks[n].defined() || masks[n].numel() == 0) continue;
-    mask_gradient(MaskGradient<T>{tiles, masks[n], static_cast<T>(tiles.call.masks[n].factor())});
-  }
+void reserve_mask_memory(const BackwardTiles<T>& tiles) {
+  for_each_mask(tiles, [](const MaskGradient<T>& mask) {
+    const MaskTasks<T> tasks(mask);
+    reserve_task_memory(tasks.count, mask.tiles.flops(), tasks.bytes);
+  });
 }
 
+template <class T>
+void mask_gradients(const BackwardTiles<T>& tiles) {
+  for_each_mask(tiles, [](const MaskGradient<T>& mask) { mask_gradient(mask); });
+}
+
+template void reserve_mask_memory(const BackwardTiles<float>&);
+template void reserve_mask_memory(const BackwardTiles<double>&);
 template void mask_gradients(const BackwardTiles<float>&);
 template void mask_gradients(const BackwardTiles<double>&);
 

@@ -126,9 +126,22 @@ int64_t keys_per_task(const BackwardTiles<T>& tiles) {
 }
 
 template <class T>
+int64_t ranges_of_keys(const BackwardTiles<T>& tiles) {
+  const int64_t keys = keys_per_task(tiles);
+  return (tiles.call.kv_len() + keys - 1) / keys;
+}
+
+template <class T>
+size_t num_key_tasks(const BackwardTiles<T>& tiles) {
+  const AttentionCall& call = tiles.call;
+  return static_cast<size_t>(call.batch() * call.num_kv_heads() *
+                             (ranges_of_keys(tiles) + (call.num_extra() > 0)));
+}
+
+template <class T>
 void keys_alone(const BackwardTiles<T>& tiles) {
   const AttentionCall& call = tiles.call;
-  const int64_t keys = keys_per_task(tiles), ranges = (call.kv_len() + keys - 1) / keys;
+  const int64_t keys = keys_per_task(tiles), ranges = ranges_of_keys(tiles);
   const int64_t kv_heads = call.batch() * call.num_kv_heads();
   const auto run = [&](size_t task, std::byte* workspace) {
     const auto n = static_cast<int64_t>(task);
@@ -138,19 +151,22 @@ void keys_alone(const BackwardTiles<T>& tiles) {
     tiles.run_keys(n % kv_heads / call.num_kv_heads(), n % call.num_kv_heads(), range, workspace,
                    [](const Place&, TileGradients<T>*) {});
   };
-  parallel_tasks(static_cast<size_t>(kv_heads * (ranges + (call.num_extra() > 0))), tiles.flops(),
-                 tiles.workspace_bytes(), run);
+  parallel_tasks(num_key_tasks(tiles), tiles.flops(), tiles.workspace_bytes(), run);
 }
 
 template <class T>
 void in_two_phases(const BackwardTiles<T>& tiles) {
+  const bool keys = tiles.backward.wants_keys();
+  if (keys) reserve_task_memory(num_key_tasks(tiles), tiles.flops(), tiles.workspace_bytes());
   if (tiles.backward.d_query.defined()) queries_alone(tiles);
-  if (tiles.backward.wants_keys()) keys_alone(tiles);
+  if (keys) keys_alone(tiles);
 }
 
+// All memory is there before anything of a gradient is.
 template <class T, class Body>
 void run_plan_as(const BackwardCall& backward, size_t partial_bytes, const Body& body) {
   const BackwardTiles<T> tiles(backward, partial_bytes);
+  reserve_mask_memory(tiles);
   body(tiles);
   tiles.sum_extra();
   mask_gradients(tiles);
@@ -169,6 +185,17 @@ size_t partial_bytes(const AttentionCall& call) {
   return static_cast<size_t>(chunks_of(call) - 1) * query_bytes(call);
 }
 
+// Keys of stride 0 may be any number: the product could wrap.
+bool partials_are_small(const AttentionCall& call) {
+  const auto parts = static_cast<size_t>(chunks_of(call) - 1);
+  return parts == 0 || query_bytes(call) <= kMostPartialBytes / parts;
+}
+
+// So many tasks are enough, or the plan was asked for by its name.
+bool tasks_suffice(const AttentionCall& call, int64_t tasks) {
+  return call.plan != nullptr || keep_busy(tasks);
+}
+
 // The kernel does not drop pairs yet: the reference does.
 bool kernel_supports(const AttentionCall& call) {
   return tiled_supports(call) && call.dropout.threshold() == 0;
@@ -179,14 +206,14 @@ bool kernel_supports(const AttentionCall& call) {
 bool head_tasks_fit(const BackwardCall& backward) {
   const AttentionCall& call = backward.call;
   return kernel_supports(call) && wants_all(backward) &&
-         keep_busy(call.batch() * call.num_kv_heads());
+         tasks_suffice(call, call.batch() * call.num_kv_heads());
 }
 
 bool chunk_tasks_fit(const BackwardCall& backward) {
   const AttentionCall& call = backward.call;
   return kernel_supports(call) && wants_all(backward) &&
-         keep_busy(call.batch() * call.num_kv_heads() * chunks_of(call)) &&
-         partial_bytes(call) <= kMostPartialBytes;
+         tasks_suffice(call, call.batch() * call.num_kv_heads() * chunks_of(call)) &&
+         partials_are_small(call);
 }
 
 bool two_phases_fit(const BackwardCall& backward) { return kernel_supports(backward.call); }

@@ -99,28 +99,28 @@ void BackwardTiles<T>::run_keys(int64_t batch, int64_t kv_head, const KeyRange& 
                                 std::byte* workspace, const Query& query) const {
   T* key = keys.extra ? extra_sums(batch, kv_head) : reinterpret_cast<T*>(workspace + tile_bytes());
   T* value = key + keys.padded() * key_stride();
-  const bool wanted = backward.wants_keys();
-  if (wanted) std::fill_n(key, keys.padded() * (key_stride() + value_stride()), T{0});
+  std::fill_n(key, keys.padded() * (key_stride() + value_stride()), T{0});
   const int64_t group = call.num_heads() / call.num_kv_heads();
   for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
     for (int64_t tile = 0; tile < tiling.tiles; ++tile) {
       if (!sees(tile, keys)) continue;
       const Place at{batch, head, tile * tiling.rows};
       TileGradients<T> to;
-      if (wanted) {
-        to.key = key;
-        to.value = value;
-      }
+      to.key = key;
+      to.value = value;
       query(at, &to);
       run(at, keys, to, workspace);
     }
   }
-  if (wanted && !keys.extra) store_keys(batch, kv_head, keys, key, value);
+  if (!keys.extra) store_keys(batch, kv_head, keys, key, value);
 }
 
 extern template class BackwardTiles<float>;
 extern template class BackwardTiles<double>;
 
+// So that mask_gradients cannot fail.
+template <class T>
+void reserve_mask_memory(const BackwardTiles<T>& tiles);
 // d_masks of the call: what the tiles leave, summed over heads, batch, rows or keys.
 template <class T>
 void mask_gradients(const BackwardTiles<T>& tiles);

@@ -73,6 +73,7 @@ class Checker : private CallChecks {
                                      &backward_.d_extra_key, &backward_.d_extra_value};
     for (const TensorView* other : gradients) separate(view, name, {other});
     for (const TensorView& other : backward_.d_masks) separate(view, name, {&other});
+    for (const Mask& mask : call_.masks) separate(view, name, {&mask.tensor()});
   }
 
   const BackwardCall& backward_;

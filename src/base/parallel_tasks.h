@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstddef>
 
+#include "base/checked_math.h"
 #include "base/thread_pool.h"
 #include "base/workspace.h"
 
@@ -13,15 +14,25 @@ namespace polyhead {
 // Below this many flops, waking a thread costs more than it saves: about 10 us of one core.
 inline constexpr double kInlineFlops = 2e5;
 
+inline size_t task_workers(size_t count, double flops) {
+  return std::min(flops < kInlineFlops ? 1 : static_cast<size_t>(num_threads()), count);
+}
+
+// Takes the memory that parallel_tasks will want, so that it cannot fail any more, provided that
+// the calling thread's leases are the same then. Throws std::bad_alloc.
+inline void reserve_task_memory(size_t count, double flops, size_t workspace_bytes) {
+  WorkspaceLease lease;
+  lease.reserve(round_up(workspace_bytes, kAlignment) * task_workers(count, flops));
+}
+
 // Calls body(task, workspace) for each task in [0, count), lowest first, each thread taking the
 // next one when it is free. body is noexcept. All memory is the calling thread's, allocated before
 // the first task runs and kept for the next call. Throws std::bad_alloc. body must not call this
 // again.
 template <class F>
 void parallel_tasks(size_t count, double flops, size_t workspace_bytes, const F& body) {
-  const size_t bytes = (workspace_bytes + kAlignment - 1) / kAlignment * kAlignment;
-  const size_t threads = flops < kInlineFlops ? 1 : static_cast<size_t>(num_threads());
-  const size_t workers = std::min(threads, count);
+  const size_t bytes = round_up(workspace_bytes, kAlignment);
+  const size_t workers = task_workers(count, flops);
   WorkspaceLease lease;
   std::byte* memory = lease.reserve(std::max<size_t>(bytes * workers, 1));
   std::atomic<size_t> next{0};
