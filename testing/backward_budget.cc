@@ -20,7 +20,8 @@ class Budget {
   explicit Budget(const BackwardProblem& problem)
       : problem_(problem),
         call_(problem.problem.call()),
-        forward_(attention_forward_reference(call_, {.probs = true, .budget = true})),
+        forward_(attention_forward_reference(call_, {.budget = true})),
+        probs_(attention_forward_reference(undropped(call_), {.probs = true}).probs),
         u_(unit_roundoff(call_.query.dtype())),
         v_roundings_(std::sqrt(static_cast<double>(call_.v_head_dim())) + 3),
         columns_(call_.kv_len() + call_.num_extra()) {
@@ -41,9 +42,14 @@ class Budget {
   }
 
  private:
-  // One pair's numbers and their errors.
+  static AttentionCall undropped(AttentionCall call) {
+    call.dropout = {};
+    return call;
+  }
+
+  // One pair's numbers and their errors; d_p is what dropout leaves of it.
   struct Pair {
-    double p = 0, p_error = 0, d_p = 0, d_p_error = 0, value = 0;
+    double p = 0, p_error = 0, kept = 0, d_p = 0, d_p_error = 0;
   };
 
   std::vector<Tensor*> tensors() {
@@ -81,7 +87,8 @@ class Budget {
 
   Pair pair(int64_t b, int64_t h, int64_t i, int64_t j) const {
     Pair pair;
-    pair.p = read(forward_.probs, {b, h, i, j});
+    pair.p = read(probs_, {b, h, i, j});
+    pair.kept = call_.kept(b, h, i, j);
     const double lse_budget = read(forward_.lse_budget, {b, h, i});
     const double below = pair.p > 0 ? -std::log(pair.p) : 0;
     pair.p_error = pair.p * (2 * lse_budget + u_ * (3 * std::abs(below) + 4)) +
@@ -94,7 +101,8 @@ class Budget {
     }
     const double weight = d_weight(b, h, i, j);
     pair.d_p += weight;
-    pair.d_p_error = u_ * (v_roundings_ * magnitude + 3 * std::abs(weight));
+    pair.d_p *= pair.kept;
+    pair.d_p_error = pair.kept * u_ * ((v_roundings_ + 2) * magnitude + 5 * std::abs(weight));
     return pair;
   }
 
@@ -116,7 +124,7 @@ class Budget {
     for (int64_t j = 0; j < columns_; ++j) {
       const Pair& pair = pairs[static_cast<size_t>(j)];
       const double weight = std::abs(d_weight(b, h, i, j));
-      error += weight * (pair.p_error + u_ * roundings * pair.p);
+      error += pair.kept * weight * (pair.p_error + u_ * roundings * pair.p);
     }
     return error;
   }
@@ -152,7 +160,7 @@ class Budget {
     for (int64_t d = 0; d < call_.v_head_dim(); ++d) {
       const double d_out = std::abs(read(problem_.d_out.view(), {b, h, i, d}));
       add(budget_.d_value, budget_.d_extra_value, {b, h, j, d},
-          d_out * (pair.p_error + of_rows * pair.p));
+          d_out * pair.kept * (pair.p_error + of_rows * pair.p));
     }
     for (int64_t d = 0; d < call_.head_dim(); ++d) {
       const double query = std::abs(read(call_.query, {b, h, i, d}));
@@ -190,6 +198,7 @@ class Budget {
   const BackwardProblem& problem_;
   AttentionCall call_;
   AttentionReference forward_;
+  Tensor probs_;  // [B, H, L, S + X] before dropout
   ReferenceGradients budget_;
   double u_, v_roundings_;
   int64_t columns_;

@@ -196,27 +196,22 @@ bool tasks_suffice(const AttentionCall& call, int64_t tasks) {
   return call.plan != nullptr || keep_busy(tasks);
 }
 
-// The kernel does not drop pairs yet: the reference does.
-bool kernel_supports(const AttentionCall& call) {
-  return tiled_supports(call) && call.dropout.threshold() == 0;
-}
-
 }  // namespace
 
 bool head_tasks_fit(const BackwardCall& backward) {
   const AttentionCall& call = backward.call;
-  return kernel_supports(call) && wants_all(backward) &&
+  return tiled_supports(call) && wants_all(backward) &&
          tasks_suffice(call, call.batch() * call.num_kv_heads());
 }
 
 bool chunk_tasks_fit(const BackwardCall& backward) {
   const AttentionCall& call = backward.call;
-  return kernel_supports(call) && wants_all(backward) &&
+  return tiled_supports(call) && wants_all(backward) &&
          tasks_suffice(call, call.batch() * call.num_kv_heads() * chunks_of(call)) &&
          partials_are_small(call);
 }
 
-bool two_phases_fit(const BackwardCall& backward) { return kernel_supports(backward.call); }
+bool two_phases_fit(const BackwardCall& backward) { return tiled_supports(backward.call); }
 
 void run_head_tasks(const BackwardCall& backward) {
   run_plan(backward, 0, [](const auto& tiles) { by_head(tiles); });

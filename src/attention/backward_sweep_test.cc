@@ -116,6 +116,28 @@ TEST(BackwardSweep, Masks) {
   }
 }
 
+TEST(BackwardSweep, Dropout) {
+  for (double p : {0.1, 0.5, 1.0}) {
+    for (WeightsMode weights : {WeightsMode::kNone, WeightsMode::kAverage, WeightsMode::kPerHead}) {
+      for (DType dtype : kDTypes) {
+        check_backward_case({.batch = 2,
+                             .heads = 4,
+                             .kv_heads = 2,
+                             .q_len = 51,
+                             .kv_len = 45,
+                             .extra = 2,
+                             .dtype = dtype,
+                             .masks = {{.kind = kAdditive, .dims = "ls"}, {.kind = kCausal}},
+                             .weights = weights,
+                             .dropout_p = p},
+                            kSuite);
+      }
+    }
+  }
+  check_backward_case({.heads = 1, .kv_heads = 1, .q_len = 20, .kv_len = 600, .dropout_p = 0.2},
+                      kSuite);
+}
+
 TEST(BackwardSweep, RegimesAndStorage) {
   for (Regime regime : kRegimes) {
     for (Storage storage : kStorages) {

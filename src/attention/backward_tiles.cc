@@ -88,6 +88,8 @@ BackwardTile<T> BackwardTiles<T>::tile_at(const Place& at, TileMask* masks) cons
   BackwardTile<T> tile = shape_;
   place_masks(call, at, masks, &tile.in);
   tile.in.rows = static_cast<size_t>(std::min<int64_t>(call.q_len() - row, tiling.rows));
+  tile.in.dropout.head = static_cast<uint32_t>(batch * call.num_heads() + head);
+  tile.in.dropout.first_query = static_cast<uint32_t>(row);
   tile.in.query = matrix<T>(call.query, batch, head, row);
   tile.in.key = matrix<T>(call.key, batch, call.kv_head(head), 0);
   tile.in.value = matrix<T>(call.value, batch, call.kv_head(head), 0);
@@ -112,6 +114,7 @@ void BackwardTiles<T>::point_at(const KeyRange& keys, const Place& at,
                                 BackwardTile<T>* tile) const {
   tile->key_begin = static_cast<size_t>(keys.begin);
   tile->key_end = static_cast<size_t>(keys.end);
+  tile->appended = keys.extra;
   if (!keys.extra) return;
   const auto &key = call.extra_key, &value = call.extra_value;
   const int64_t kv_head = call.kv_head(at.head);

@@ -2,6 +2,7 @@
 // clang-format off: in this order
 #include "kernels/row.body.h"
 #include "kernels/attention_tile.body.h"
+#include "kernels/attention_dropout.body.h"
 #include "kernels/attention_load.body.h"
 #include "kernels/attention_values.body.h"
 #include "kernels/attention_scores.body.h"
@@ -25,7 +26,7 @@ POLYHEAD_INLINE void drain_gradients(Backward<T, NV>& b) {
       const PendingKeys& keys = b.pending[n];
       add_rows<T>({factors + static_cast<size_t>(n) * kSize, kSize / kGranule, rows,
                    sums + keys.key * stride, stride, keys.first_row, in.in.rows},
-                  keys.hides && !b.rows_finite);
+                  keys.marks && !b.rows_finite);
     }
   };
   if (in.d_key != nullptr) {
@@ -50,13 +51,14 @@ POLYHEAD_INLINE void take_gradients(Backward<T, NV>& b, size_t key) {
   if (in.d_weights.data != nullptr) load_d_weights(b, key, granule.count);
   const bool hides = granule.hides_keys();
   if (hides) {
-    differentiate<true>(b, granule, d_scores, d_bias);
+    differentiate<true>(b, granule, {granule_index(in, key), d_scores, d_bias});
   } else {
-    differentiate<false>(b, granule, d_scores, d_bias);
+    differentiate<false>(b, granule, {granule_index(in, key), d_scores, d_bias});
   }
   const ptrdiff_t first_row = static_cast<ptrdiff_t>(key) - in.in.causal_limit;
   b.pending[b.num_pending++] = {key - in.key_begin,
-                                first_row > 0 ? static_cast<size_t>(first_row) : 0, hides};
+                                first_row > 0 ? static_cast<size_t>(first_row) : 0,
+                                hides || in.in.dropout.threshold > 0};
   if (in.d_query.data == nullptr) return;
   ValueSum<T>& sum = b.d_query;
   sum.pending[sum.num_pending++] = {d_scores, granule.rows[0], granule.count};

@@ -5,6 +5,7 @@
 
 #include "base/checked_math.h"
 #include "base/natural_log.h"
+#include "base/philox.h"
 #include "simd/regions.h"
 
 #define POLYHEAD_KERNEL_BODY "kernels/attention_backward.body.h"

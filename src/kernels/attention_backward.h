@@ -1,10 +1,10 @@
 // One tile of query rows against one chunk of keys: the backward kernel of attention.
 //
 //   p_rj = exp(scale * query[r] . key[j] + bias_rj - lse_r)        made again, never kept
-//   d_value[j] += sum_r p_rj d_out[r]
-//   d_p_rj = d_out[r] . value[j] + d_weights_rj,    d_score_rj = p_rj (d_p_rj - delta_r)
+//   d_value[j] += sum_r k_rj p_rj d_out[r],    k_rj = 1, or 0 or 1 / (1 - p) under dropout
+//   d_p_rj = k_rj (d_out[r] . value[j] + d_weights_rj),    d_score_rj = p_rj (d_p_rj - delta_r)
 //   d_query[r] += scale sum_j d_score_rj key[j],    d_key[j] += scale sum_r d_score_rj query[r]
-//   delta_r = d_out[r] . out[r] + sum_j p_rj d_weights_rj
+//   delta_r = d_out[r] . out[r] + sum_j k_rj p_rj d_weights_rj
 //
 // Shapes as in attention_forward.h. Five products where the forward has two; the lanes are query
 // rows in the first three (scores, d_p, d_query), as there, and columns of the gradient in the
@@ -45,6 +45,7 @@ struct BackwardTile {
   const T* delta = nullptr;           // [rows]
   Strided<const T> d_weights;         // [rows, S]; no data: none
   T weights_share = 1;                // what d_weights is multiplied with: 1 / heads of an average
+  bool appended = false;              // the keys are appended columns
   size_t key_begin = 0, key_end = 0;  // the chunk; key_begin a multiple of 8
   Strided<T> d_query;                 // [rows, D]; no data: not wanted
   bool adds_to_query = false;         // to what the chunks before left there

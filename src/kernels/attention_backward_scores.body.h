@@ -50,46 +50,81 @@ POLYHEAD_INLINE void d_probs(const Backward<T, NV>& b, const Granule<T>& granule
   if (b.in.d_weights.data != nullptr) add_bias(b.scratch.d_weights, d_p);
 }
 
-// Probs and d_scores of a granule into their places; hidden pairs get -0.0 in both, and no other
-// pair does.
+template <class T>
+POLYHEAD_INLINE uint32_t granule_index(const BackwardTile<T>& in, size_t key) {
+  return in.appended ? kAppendedGranule : static_cast<uint32_t>(key / kGranule);
+}
+
+// What dropout leaves of probs [8, W]: times 1 / (1 - p), or -0.0.
+template <class T, int NV>
+__attribute__((noinline)) void keep_pairs(const AttentionTile<T>& in, uint32_t index,
+                                          const T* probs, T* kept) {
+  const Vec<T> scale = splat(in.kept_scale);
+  for_each_drawn<T, NV>(in.dropout, index, [&](int key, int i, auto dropped) {
+    const int at = (key * NV + i) * kLanes<T>;
+    store(kept + at, dropped ? splat(T{-0.0}) : load(probs + at) * scale);
+  });
+}
+
+// Where a granule's numbers go besides probs, and which one it is for dropout.
+template <class T>
+struct GranuleGradients {
+  uint32_t index;
+  T* d_scores;  // [8, W]
+  T* d_bias;    // [8, W] added to; null: not wanted
+};
+
+// Probs (what dropout leaves of them) and d_scores of a granule into their places; hidden pairs get
+// -0.0 in both, dropped ones in probs, and no other pair does.
 template <bool kHides, class T, int NV>
 __attribute__((noinline)) void differentiate(const Backward<T, NV>& b, const Granule<T>& granule,
-                                             T* d_scores, T* d_bias) {
+                                             const GranuleGradients<T>& to) {
+  const AttentionTile<T>& in = b.in.in;
   const Hiding<T, NV> hiding(b.tile, granule);
-  Vec<T> s[kGranule][NV];  // [keys, lanes]
+  const bool drops = in.dropout.threshold > 0;
+  T* probs = drops ? to.d_scores : granule.probs;  // in full
+  Vec<T> s[kGranule][NV];                          // [keys, lanes]
   probs_again<kHides>(b, granule, hiding, s);
 #pragma GCC unroll 24
-  for (int n = 0; n < kGranule * NV; ++n) store(granule.probs + n * kLanes<T>, s[n / NV][n % NV]);
+  for (int n = 0; n < kGranule * NV; ++n) store(probs + n * kLanes<T>, s[n / NV][n % NV]);
+  if (drops) keep_pairs<T, NV>(in, to.index, probs, granule.probs);
   d_probs(b, granule, s);
-  const Vec<T> scale = splat(b.in.in.scale);
+  const Vec<T> scale = splat(in.scale), kept_scale = splat(in.kept_scale);
 #pragma GCC unroll 8
   for (int j = 0; j < kGranule; ++j) {
 #pragma GCC unroll 3
     for (int i = 0; i < NV; ++i) {
       const int at = (j * NV + i) * kLanes<T>;
-      Vec<T> d_s = load(granule.probs + at) * (s[j][i] - b.delta[i]);
+      Vec<T> d_p = s[j][i];
+      if (drops) d_p = is_hidden(load(granule.probs + at)) ? Vec<T>{} : d_p * kept_scale;
+      Vec<T> d_s = load(probs + at) * (d_p - b.delta[i]);
       if (kHides) d_s = hiding(j, i) ? Vec<T>{} : d_s;
-      if (d_bias != nullptr) store(d_bias + at, load(d_bias + at) + d_s);
+      if (to.d_bias != nullptr) store(to.d_bias + at, load(to.d_bias + at) + d_s);
       d_s = fma(d_s, scale, Vec<T>{});  // + 0: a product may be -0.0
-      store(d_scores + at, kHides && hiding(j, i) ? splat(T{-0.0}) : d_s);
+      store(to.d_scores + at, kHides && hiding(j, i) ? splat(T{-0.0}) : d_s);
     }
   }
 }
 
-// delta of the rows so far, and the weights' part of it over the granules of [0, kv_len).
+// Adds the weights' part over the granules of [0, kv_len) to delta.
 template <class T, int NV>
 __attribute__((noinline)) void add_weights_to_delta(Backward<T, NV>& b) {
-  for (size_t key = 0; key < b.in.in.kv_len; key += kGranule) {
+  const AttentionTile<T>& in = b.in.in;
+  T* kept = b.scratch.probs;
+  for (size_t key = 0; key < in.kv_len; key += kGranule) {
     Granule<T> granule;
     if (!see_granule(b.tile, key, &granule)) continue;
     load_d_weights(b, key, granule.count);
     const Hiding<T, NV> hiding(b.tile, granule);
     Vec<T> p[kGranule][NV];  // [keys, lanes]
     probs_again<true>(b, granule, hiding, p);
+    for (int n = 0; n < kGranule * NV; ++n) store(kept + n * kLanes<T>, p[n / NV][n % NV]);
+    if (in.dropout.threshold > 0) keep_pairs<T, NV>(in, granule_index(b.in, key), kept, kept);
     for (int j = 0; j < kGranule; ++j) {
       for (int i = 0; i < NV; ++i) {
-        const Vec<T> d_w = load(b.scratch.d_weights + (j * NV + i) * kLanes<T>);
-        b.delta[i] = hiding(j, i) ? b.delta[i] : fma(p[j][i], d_w, b.delta[i]);
+        const int at = (j * NV + i) * kLanes<T>;
+        const Vec<T> weight = load(kept + at), d_w = load(b.scratch.d_weights + at);
+        b.delta[i] = is_hidden(weight) ? b.delta[i] : fma(weight, d_w, b.delta[i]);
       }
     }
   }

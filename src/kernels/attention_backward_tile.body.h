@@ -18,7 +18,7 @@ struct BackwardScratch {
 struct PendingKeys {
   size_t key;        // within the chunk
   size_t first_row;  // that sees any of it
-  bool hides;
+  bool marks;        // pairs that masks or dropout take out, by -0.0
 };
 
 template <class T, int NV>
