@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include <gtest/gtest.h>
+#include <polyhead/runtime.h>
 #include "base/message.h"
 #include "testing/compare.h"
 #include "testing/elements.h"
@@ -129,6 +130,14 @@ std::vector<std::string> backward_plans_for(const BackwardProblem& problem) {
   return names;
 }
 
+void for_each_backward(
+    const BackwardProblem& problem,
+    const std::function<void(const std::string& plan, const std::string& what)>& body) {
+  for_each_isa([&](const std::string& isa) {
+    for (const std::string& plan : backward_plans_for(problem)) body(plan, isa + ", plan " + plan);
+  });
+}
+
 void check_backward_case(const AttentionCase& spec, const std::string& suite) {
   const BackwardProblem problem(spec);
   const ReferenceGradients truth =
@@ -137,18 +146,16 @@ void check_backward_case(const AttentionCase& spec, const std::string& suite) {
   const std::string head = suite + "." + dtype_name(spec.dtype);
   BackwardRun first;
   std::string first_name;
-  for_each_isa([&](const std::string& isa) {
-    for (const std::string& plan : backward_plans_for(problem)) {
-      const std::string what = spec.describe() + ", " + isa + ", plan " + plan;
-      BackwardRun run = run_backward_case(problem, plan);
-      expect_gradients(run, truth, budget, head, what);
-      if (isa == "baseline") continue;
-      if (first_name.empty()) {
-        first = std::move(run);
-        first_name = what;
-      } else {
-        expect_same_gradients(first, run, what + " against " + first_name);
-      }
+  for_each_backward(problem, [&](const std::string& plan, const std::string& kernel) {
+    const std::string what = spec.describe() + ", " + kernel;
+    BackwardRun run = run_backward_case(problem, plan);
+    expect_gradients(run, truth, budget, head, what);
+    if (isa() == "baseline") return;
+    if (first_name.empty()) {
+      first = std::move(run);
+      first_name = what;
+    } else {
+      expect_same_gradients(first, run, what + " against " + first_name);
     }
   });
 }

@@ -1,6 +1,7 @@
 // The op's backward against its double reference, on every instruction set and plan.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -52,6 +53,11 @@ void expect_same_gradients(const BackwardRun& a, const BackwardRun& b, const std
 
 // Names of the plans that fit, without the reference.
 std::vector<std::string> backward_plans_for(const BackwardProblem& problem);
+
+// Runs body(plan, what) on every ISA with every plan that fits.
+void for_each_backward(
+    const BackwardProblem& problem,
+    const std::function<void(const std::string& plan, const std::string& what)>& body);
 
 // Draws the case and runs it on every ISA and every plan that fits: within budget, and the same
 // bits wherever they are promised.
