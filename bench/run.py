@@ -5,6 +5,7 @@
     ./dev bench --quick              does it all work? a few rounds, nothing to conclude from
     ./dev bench --publish            and put the results into docs/performance.md and README.md
     ./dev bench --only module --beside torch --threads 1 --isa best
+    ./dev bench --pass training      forward and backward alone
     ./dev bench --against main       beside another commit of ours in place of the peers
 
 docs/performance.md describes the method. Exit code: 1 if an answer is wrong or a loss is proved.
@@ -21,7 +22,7 @@ from pathlib import Path
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the referee's threads must not spin
 
 from duel import against, own, plan, publish  # noqa: E402
-from duel.cells import load_grid  # noqa: E402
+from duel.grid import load_grid  # noqa: E402
 from duel.engine import PEERS, EngineFailed  # noqa: E402
 from duel.judge import Judge  # noqa: E402
 from duel.machine import describe_machine  # noqa: E402
@@ -38,6 +39,8 @@ def parse_arguments():
                         help="undisturbed rounds per cell; long ones get fewer")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROUNDS} rounds per cell")
     parser.add_argument("--only", "--cells", default="", help="cells whose name contains this")
+    parser.add_argument("--pass", dest="passes", choices=("forward", "training"),
+                        help="cells of this kind alone")
     parser.add_argument("--beside", type=lambda text: text.split(","), metavar="PEER,PEER",
                         help=f"of {', '.join(PEERS)}")
     parser.add_argument("--against", metavar="REF", help="a commit of ours in place of the peers")
@@ -65,7 +68,8 @@ def measure(arguments):
         if not match.cells:
             sys.exit(f"bench: no cell's name contains \"{arguments.only}\"")
         print(plan.text(match), flush=True)
-        part = arguments.only or arguments.threads or arguments.isa or arguments.beside or rival
+        part = any((arguments.only, arguments.passes, arguments.threads, arguments.isa,
+                    arguments.beside, rival))
         report = {"machine": describe_machine(), "rounds_wanted": match.limits[0],
                   "complete": False, "against": arguments.against, "goals": grid.goals,
                   "results": match.results, "engines": match.engines, "own": []}

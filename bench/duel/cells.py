@@ -1,8 +1,6 @@
-"""The grid's cells: what is asked, in words that every worker understands, and the inputs."""
+"""Cells of the forward pass: what is asked, in words that every worker understands, and the inputs."""
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -39,6 +37,7 @@ class Attention:
     mask: str = "none"  # or causal
     kv_len: int = 0  # 0: L
     kind = "attention"
+    training = False
     weights = "none"
 
     @property
@@ -83,7 +82,7 @@ class Attention:
         b, h, n, d = self.shape
         return {"out": (b, n, h, d) if self.layout == "BLHD" else (b, h, n, d)}
 
-    def query_axis(self, _output):
+    def row_axis(self, _output):
         return 1 if self.layout == "BLHD" else 2
 
 
@@ -97,6 +96,7 @@ class Module:
     kdim: int = 0  # with vdim: key and value are tensors of their own
     vdim: int = 0
     kind = "module"
+    training = False
 
     @property
     def keys(self):
@@ -194,30 +194,5 @@ class Module:
                    "per_head": {"weights": (b, h, n, self.keys)}}
         return {"out": (b, n, e), **weights[self.weights]}
 
-    def query_axis(self, output):
+    def row_axis(self, output):
         return 2 if output == "weights" and self.weights == "per_head" else 1
-
-
-KINDS = {"attention": Attention, "module": Module}
-
-
-def make_cell(entry):
-    fields = {k: v for k, v in entry.items() if k != "kind"}
-    return KINDS[entry["kind"]](**fields | {"shape": tuple(fields["shape"])})
-
-
-@dataclass
-class Grid:
-    threads: list
-    peers: dict  # by instruction set
-    cells: list
-    own: dict  # ratios of our own times
-    goals: list
-
-
-def load_grid(path):
-    grid = json.loads(Path(path).read_text(encoding="utf-8"))
-    own = {name: [entry | {role: make_cell(entry[role]) for role in ("of", "over") & entry.keys()}
-                  for entry in entries] for name, entries in grid["own"].items()}
-    return Grid(grid["threads"], grid["peers"], [make_cell(e) for e in grid["cells"]], own,
-                grid["goals"])

@@ -72,6 +72,7 @@ PEERS = {  # name -> its worker and arguments
     "onnxruntime": ["onnxruntime_worker.py"],
     "openvino": ["openvino_worker.py"],
 }
+FORWARD_ONLY = {"onnxruntime", "openvino"}
 
 
 def our_command(build):

@@ -11,17 +11,17 @@ def measured(report, goal, threads):
             return None
         wrong = ask.our_error(found[0]) is not None
         return 0.0 if wrong else found[0]["run"]["engines"]["polyhead"]["of_peak"]
-    cells = ask.select(report, kind=goal["kind"], group=goal.get("group"), isa="best",
-                       threads=threads)
+    cells = [result for kind in goal["kinds"] for result in ask.select(
+        report, kind=kind, group=goal.get("group"), isa="best", threads=threads)]
     return ask.mean_ratio(cells, goal["beside"])[0]
 
 
 def name_of(goal):
     if "of_peak" in goal:
         return f"share of FMA peak, {goal['of_peak']}"
-    which = f"{goal['group']} " if "group" in goal else ""
-    cells = "attention alone" if goal["kind"] == "attention" else f"{which}modules"
-    return f"mean over {cells}, beside {goal['beside']}"
+    which = f", {goal['group']}" if "group" in goal else ""
+    cells = " and ".join(ask.KINDS[kind] for kind in goal["kinds"])
+    return f"mean over {cells}{which}, beside {goal['beside']}"
 
 
 def rows(report):

@@ -36,8 +36,7 @@ class Match:
         self.rival = rival
         self.rng = random.Random(time.time_ns())
         self.most_flops = QUICK_FLOPS if arguments.quick and not arguments.only else math.inf
-        self.cells = [cell for cell in grid.cells
-                      if arguments.only in cell.name and cell.flops <= self.most_flops]
+        self.cells = [cell for cell in grid.cells if self.is_asked_for(cell, arguments)]
         self.settings = [(isa, threads) for isa in arguments.isa or grid.peers
                          for threads in arguments.threads or grid.threads]
         self.peers = {isa: [name for name in names if name in (arguments.beside or PEERS)]
@@ -48,6 +47,11 @@ class Match:
         self.best_probe = {}  # by setting
         self.engines = {}
         self.results = []  # so far: an interruption does not lose them
+
+    def is_asked_for(self, cell, arguments):
+        passes = "training" if cell.training else "forward"
+        return (arguments.only in cell.name and arguments.passes in (None, passes)
+                and cell.flops <= self.most_flops)
 
     def commands(self, isa):
         rivals = ({name: peer_command(name) for name in self.peers[isa]} if self.rival is None

@@ -28,12 +28,17 @@ def run_of(verdicts, wrong=()):
             "engines": dict.fromkeys(names, {"ms": 1.0, "of_peak": 0.5})}
 
 
+def cell(name, training=False, flops=1.0):
+    return SimpleNamespace(name=name, kind="module", group="small", flops=flops, training=training)
+
+
 class Rehearsed(match.Match):
     """Plays what it is given: the runs of its cells in order, the second ones last."""
 
-    def __init__(self, cells, runs):
-        arguments = SimpleNamespace(build="", quick=False, only="", isa=["best"], threads=[1],
-                                    beside=None, rounds=30)
+    def __init__(self, cells, runs, **options):
+        arguments = SimpleNamespace(**{"build": "", "quick": False, "only": "", "passes": None,
+                                       "isa": ["best"], "threads": [1], "beside": None,
+                                       "rounds": 30} | options)
         peers = {"best": ["torch", "onnxruntime"]}
         super().__init__(arguments, SimpleNamespace(cells=cells, peers=peers), judge=None)
         self.runs = iter(runs)
@@ -47,9 +52,7 @@ class Rehearsed(match.Match):
 
 def results_of(*runs, cells=1, error=None):
     """The report after these runs; `error`: what they end with."""
-    names = [SimpleNamespace(name=f"cell {n}", kind="module", group="small", flops=1.0)
-             for n in range(cells)]
-    played = Rehearsed(names, [*runs, error])
+    played = Rehearsed([cell(f"cell {n}") for n in range(cells)], [*runs, error])
     with (mock.patch.object(match, "Team", mock.MagicMock()),
           contextlib.redirect_stdout(io.StringIO()),
           contextlib.suppress(type(error)) if error else contextlib.nullcontext()):
@@ -81,6 +84,20 @@ class SecondRun(unittest.TestCase):
         self.assertEqual([verdict for verdict, *_ in ask.comparisons(report)], ["wrong"])
         self.assertTrue(ask.has_failed(report))
         self.assertIn("WRONG: cell 0, best, 1 thr, off by one", publish.summary_lines(report))
+
+
+class Choice(unittest.TestCase):
+    def names(self, **options):
+        cells = [cell("small"), cell("large", flops=1e12), cell("small, training", training=True)]
+        return [one.name for one in Rehearsed(cells, [], **options).cells]
+
+    def test_by_name_pass_and_size(self):
+        self.assertEqual(self.names(), ["small", "large", "small, training"])
+        self.assertEqual(self.names(only="small"), ["small", "small, training"])
+        self.assertEqual(self.names(passes="training"), ["small, training"])
+        self.assertEqual(self.names(passes="forward"), ["small", "large"])
+        self.assertEqual(self.names(quick=True), ["small", "small, training"])
+        self.assertEqual(self.names(quick=True, only="large"), ["large"])
 
 
 class Interruption(unittest.TestCase):

@@ -1,6 +1,6 @@
 """What will be measured, and about how long that takes."""
 
-from duel.engine import PAUSE_SECONDS
+from duel.engine import FORWARD_ONLY, PAUSE_SECONDS
 from duel.rounds import SLICE_SECONDS, rounds_wanted
 
 # Guesses: what a call reaches on average over the engines, and the time besides the rounds, for
@@ -19,8 +19,12 @@ def seconds_of(cell, isa, threads, engines, limits):
     return set_up + rounds * round_seconds
 
 
+def players(engines, cell):
+    return len(engines.keys() - FORWARD_ONLY) if cell.training else len(engines)
+
+
 def text(match):
-    total = sum(seconds_of(cell, isa, threads, len(match.commands(isa)), match.limits)
+    total = sum(seconds_of(cell, isa, threads, players(match.commands(isa), cell), match.limits)
                 for isa, threads in match.settings for cell in match.cells)
     lines = [f"{len(match.cells)} cells, each in {len(match.settings)} settings: "
              f"{', '.join(f'{isa} x {n} thr' for isa, n in match.settings)}"]

@@ -6,6 +6,8 @@ from duel.rules import geometric_mean
 WORST_FIRST = ("wrong", "loss", "slower, once", "undecided", "inconclusive", "parity", "faster")
 FAILED = ("wrong", "loss")
 BEST_PEER = "best peer"
+KINDS = {"module": "modules", "attention": "attention alone",  # in the order of the tables
+         "train-module": "training, modules", "train-attention": "training, attention alone"}
 
 
 def beside(result, peer):
@@ -69,11 +71,11 @@ def select(report, **wanted):
 
 
 def classes(report):
-    """(kind, group), modules first, group None: all of the kind."""
+    """(kind, group) in the order of KINDS, group None: all of the kind."""
     groups = {}
     for result in report["results"]:
         groups.setdefault(result["kind"], {})[result["group"]] = None
-    for kind in sorted(groups, reverse=True):
+    for kind in filter(groups.__contains__, KINDS):
         yield from ((kind, group) for group in (None, *groups[kind]))
 
 

@@ -19,8 +19,9 @@ def result(cell, ratios, *, group="long", threads=1, verdicts=(), not_offered=()
            "worst_error": dict.fromkeys(times, 1e-6), "variants": {name: "way" for name in times},
            "peers": peers, "engines": {name: {"ms": ms, "of_peak": 0.5 / ms}
                                        for name, ms in times.items()}}
-    return {"cell": cell, "kind": "module" if cell.startswith("module") else "attention",
-            "group": group, "isa": "best", "threads": threads, "run": run,
+    kind = "module" if cell.startswith("module") else "attention"
+    kind = f"train-{kind}" if cell.endswith("training") else kind
+    return {"cell": cell, "kind": kind, "group": group, "isa": "best", "threads": threads, "run": run,
             "verdicts": dict.fromkeys(ratios, "faster") | dict(verdicts)}
 
 
@@ -34,6 +35,9 @@ def report(*results, **more):
 FAST = result("module 1x2x3/1", {"torch": 2.0, "onnxruntime": 1.5})
 SLOW = result("1x2x3x4", {"torch": 0.9, "onnxruntime": 4.0}, verdicts={"torch": "loss"})
 PARTLY = result("2x2x3x4", {"torch": 1.3}, not_offered={"onnxruntime": "no such mask"})
+STEPS = [result("module 1x2x3/1, training", {"torch": 3.0},
+                not_offered={"onnxruntime": "it computes no gradients"}),
+         result("1x2x3x4, training", {"torch": 1.2})]
 WRONG = result("3x2x3x4", {}, wrong={"polyhead": "off by one"})
 
 
@@ -69,15 +73,23 @@ class Questions(unittest.TestCase):
 
 class Aims(unittest.TestCase):
     def rows(self, goal):
-        return [(text, held) for *_, text, held in goals.rows(report(FAST, SLOW, goals=[goal]))]
+        found = report(FAST, SLOW, *STEPS, goals=[goal])
+        return [(text, held) for *_, text, held in goals.rows(found)]
 
     def test_means_and_shares(self):
-        mean = {"kind": "module", "beside": "torch", "at_least": 1.6}
+        mean = {"kinds": ["module"], "beside": "torch", "at_least": 1.6}
         self.assertEqual(self.rows(mean), [("2.00", True)])
         self.assertEqual(self.rows(mean | {"at_least": 2.1}), [("2.00", False)])
         share = {"of_peak": "1x2x3x4", "at_least": 0.8}
         self.assertEqual(self.rows(share), [("0.50", False)])
         self.assertEqual(self.rows(share | {"of_peak": "not measured"}), [])
+
+    def test_training_counts_apart(self):
+        mean = {"beside": "torch", "at_least": 1.25}
+        kinds = "train-module", "train-attention"
+        self.assertEqual(self.rows(mean | {"kinds": kinds[1:]}), [("1.20", False)])
+        self.assertEqual(self.rows(mean | {"kinds": kinds}), [("1.90", True)])
+        self.assertEqual(self.rows(mean | {"kinds": kinds, "group": "short"}), [])
 
     def test_a_wrong_answer_has_no_share_of_the_peak(self):
         goal = {"of_peak": WRONG["cell"], "at_least": 0.1}
@@ -92,6 +104,16 @@ class Pages(unittest.TestCase):
         self.assertIn("does not offer it: no such mask", page)
         self.assertNotIn("No loss", page)
         self.assertIn("No loss", "\n".join(tables.performance_block(report(FAST))))
+
+    def test_training_has_means_of_its_own(self):
+        found = report(FAST, SLOW, *STEPS)
+        self.assertEqual([kind for kind, group in ask.classes(found) if group is None],
+                         ["module", "attention", "train-module", "train-attention"])
+        page = "\n".join(tables.performance_block(found))
+        self.assertIn("| training, attention alone, all | 1 | 1 | 1.20 |", page)
+        self.assertIn("ONNX Runtime, 1 times: does not offer it: it computes no gradients", page)
+        self.assertIn("training, modules, 1 cells** |  |  | 3.00 |",
+                      "\n".join(tables.readme_block(found)))
 
     def test_the_terminal_says_the_same(self):
         lines = "\n".join(publish.summary_lines(report(FAST, SLOW)))

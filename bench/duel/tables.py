@@ -6,7 +6,6 @@ from duel.engine import OURS
 
 NAMES = {"torch": "torch, its best", "torch-default": "torch, as written",
          "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", ask.BEST_PEER: "fastest peer"}
-KINDS = {"module": "modules", "attention": "attention alone"}
 MARKS = {"faster": "", "parity": " ≈", "undecided": " ?", "inconclusive": " …",
          "slower, once": " ↓?", "loss": " **↓**"}
 
@@ -66,7 +65,7 @@ def means(report):
         for kind, group in ask.classes(report):
             if isa != "best" and group is not None:
                 continue
-            name = KINDS[kind] + (f", {group}" if group else ", all")
+            name = ask.KINDS[kind] + (f", {group}" if group else ", all")
             name += "" if isa == "best" else f", {isa} forced"
             for threads in ask.threads_of(report):
                 cells = ask.select(report, kind=kind, group=group, isa=isa, threads=threads)
@@ -169,9 +168,9 @@ def readme_block(report):
         yield row(cell.removeprefix("module "), " / ".join(f"{one['ms']:.2f}" for one in ours),
                   " / ".join(f"{one['of_peak']:.0%}" for one in ours),
                   *(means_text([[one] for one in found], peer) for peer in peers))
-    for kind, title in KINDS.items():
+    for kind in (kind for kind, group in ask.classes(report) if group is None):
         by_threads = [ask.select(report, isa="best", kind=kind, threads=n) for n in threads]
-        yield row(f"**geometric mean of all {len(by_threads[0])} {title}**", "", "",
+        yield row(f"**geometric mean, {ask.KINDS[kind]}, {len(by_threads[0])} cells**", "", "",
                   *(means_text(by_threads, peer) for peer in peers))
     yield ""
     yield (f"{ask.counts(report)}. Every cell, AVX2 too, the losses first: "

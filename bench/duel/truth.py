@@ -40,22 +40,32 @@ def project(x, weight, bias, dtype, step):
     return y.reshape(*x.shape[:2], -1) + bias.astype(dtype)
 
 
+def hidden_of(hidden, b):
+    """[R|1, S] of one sequence, or None"""
+    return None if hidden is None else hidden[b % len(hidden)]
+
+
+def exp_scores(query, key, hidden, bias, step):
+    """[R, S], the largest of each row 1; query [R, D] scaled, key [S, D]"""
+    scores = product(query, key.T, step)
+    if bias is not None:
+        scores += bias
+    if hidden is not None:
+        scores[np.broadcast_to(hidden, scores.shape)] = -np.inf
+    scores -= scores.max(axis=-1, keepdims=True)
+    return np.exp(scores, out=scores)
+
+
 def attend(query, key, value, hidden, bias, step):
     """query [B, H, R, D] scaled, key and value [B, H, S, D], hidden and bias None or broadcast to
     [B, H, R, S] -> out [B, H, R, D], weights [B, H, R, S]"""
     out = np.empty(query.shape, query.dtype)
     weights = np.empty((*query.shape[:3], key.shape[2]), query.dtype)
     for b, h in np.ndindex(query.shape[:2]):
-        scores = product(query[b, h], key[b, h].T, step)  # [R, S]
-        if bias is not None:
-            scores += bias
-        if hidden is not None:
-            scores[np.broadcast_to(hidden[b % len(hidden)], scores.shape)] = -np.inf
-        scores -= scores.max(axis=-1, keepdims=True)
-        np.exp(scores, out=scores)
-        total = scores.sum(axis=-1, keepdims=True)
-        out[b, h] = product(scores, value[b, h], step) / total
-        weights[b, h] = scores / total
+        exps = exp_scores(query[b, h], key[b, h], hidden_of(hidden, b), bias, step)
+        total = exps.sum(axis=-1, keepdims=True)
+        out[b, h] = product(exps, value[b, h], step) / total
+        weights[b, h] = exps / total
     return out, weights
 
 
@@ -68,29 +78,50 @@ def hidden_pairs(cell, folder, rows, q_len):
     return pair_mask(cell.mask, q_len, cell.keys)[rows][None]
 
 
-def answer(cell, folder, dtype, step):
-    """{"out": .., "weights": ..} at the checked rows, axes in the cell's memory order."""
-    return {"attention": attention, "module": module}[cell.kind](cell, folder, dtype, step)
+def attention_operands(cell, folder, dtype, names=("query", "key", "value")):
+    """Each [B, H, n, D]; d_out is as long as the query."""
+    b, h, q_len, d = cell.shape
+    for name in names:
+        n = cell.keys if name in ("key", "value") else q_len
+        shape = (b, n, h, d) if cell.layout == "BLHD" else (b, h, n, d)
+        yield in_order(cell, read(folder, f"{name}.f32", shape).astype(dtype))
+
+
+def in_order(cell, x):
+    """From memory order to [B, H, n, D], or back."""
+    return x.swapaxes(1, 2) if cell.layout == "BLHD" else x
 
 
 def attention(cell, folder, dtype, step):
-    b, h, q_len, d = cell.shape
+    """{"out": ..} at the checked rows, axes in the cell's memory order, as below."""
+    _, _, q_len, d = cell.shape
     rows = checked_rows(q_len)
-    swap = cell.layout == "BLHD"
-    operands = []
-    for name, n in (("query", q_len), ("key", cell.keys), ("value", cell.keys)):
-        x = read(folder, f"{name}.f32", (b, n, h, d) if swap else (b, h, n, d)).astype(dtype)
-        operands.append(x.swapaxes(1, 2) if swap else x)
-    query, key, value = operands
+    query, key, value = attention_operands(cell, folder, dtype)
     out, _ = attend(query[:, :, rows] * dtype(d**-0.5), key, value,
                     hidden_pairs(cell, folder, rows, q_len), None, step)
-    return {"out": out.swapaxes(1, 2) if swap else out}
+    return {"out": in_order(cell, out)}
+
+
+def parameters(cell, folder):
+    return {name: read(folder, f"{name}.f32", shape) for name, shape in cell.parameter_shapes()}
+
+
+def split_heads(x, heads):
+    """[B, n, E] -> [B, H, n, D]"""
+    return x.reshape(*x.shape[:2], heads, -1).swapaxes(1, 2)
+
+
+def added_mask(cell, folder, rows, dtype):
+    """[R, S] or None"""
+    if cell.mask != "float":
+        return None
+    return read(folder, "mask.f32", (cell.shape[1], cell.keys))[rows].astype(dtype)
 
 
 def module(cell, folder, dtype, step):
     b, q_len, embed, heads = cell.shape
     rows = checked_rows(q_len)
-    state = {name: read(folder, f"{name}.f32", shape) for name, shape in cell.parameter_shapes()}
+    state = parameters(cell, folder)
     if cell.kdim:
         parts = [state[f"{part}_proj_weight"] for part in "qkv"]
     else:
@@ -100,14 +131,11 @@ def module(cell, folder, dtype, step):
     key, value = (read(folder, f"{name}.f32", (b, cell.keys, width))
                   for name, width in zip(names[cell.inputs], cell.widths[1:]))
     biases = np.split(state["in_proj_bias"], 3)
-    q, k, v = (project(x, weight, bias, dtype, step)
-               .reshape(b, -1, heads, embed // heads).swapaxes(1, 2)
+    q, k, v = (split_heads(project(x, weight, bias, dtype, step), heads)
                for x, weight, bias in zip((query[:, rows], key, value), parts, biases))
-    bias = None
-    if cell.mask == "float":
-        bias = read(folder, "mask.f32", (q_len, cell.keys))[rows].astype(dtype)
     out, weights = attend(q * dtype((embed // heads)**-0.5), k, v,
-                          hidden_pairs(cell, folder, rows, q_len), bias, step)
+                          hidden_pairs(cell, folder, rows, q_len),
+                          added_mask(cell, folder, rows, dtype), step)
     joined = out.swapaxes(1, 2).reshape(b, len(rows), embed)
     out_weight, out_bias = state["out_proj.weight"], state["out_proj.bias"]
     outputs = {"out": project(joined, out_weight, out_bias, dtype, step)}

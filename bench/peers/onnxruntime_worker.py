@@ -4,7 +4,7 @@ import onnxruntime as ort
 
 from cell_inputs import ModuleInputs
 from onnx_graphs import CONTRIB, Graph, ModuleGraph
-from serving import NotOffered, Server, Variant, wanted_threads, zeros
+from serving import NO_GRADIENTS, NotOffered, Server, Variant, wanted_threads, zeros
 
 
 def session_of(model):
@@ -113,10 +113,8 @@ def attention_variants(words):
     return offered(builders)
 
 
-def variants(kind, words):
-    return {"attention": attention_variants, "module": module_variants}[kind](words)
-
+MAKERS = {"attention": attention_variants, "module": module_variants}
 
 if __name__ == "__main__":
-    Server(f"onnxruntime {ort.__version__}", variants,
+    Server(f"onnxruntime {ort.__version__}", MAKERS, NO_GRADIENTS,
            {"isa": "its own choice", "threads": wanted_threads()}).serve()

@@ -7,7 +7,7 @@ import openvino as ov
 from openvino import opset13 as ops
 
 from cell_inputs import ModuleInputs
-from serving import NotOffered, Server, Variant, wanted_threads, zeros
+from serving import NO_GRADIENTS, NotOffered, Server, Variant, wanted_threads, zeros
 
 CORE = ov.Core()
 CONFIG = {
@@ -152,14 +152,18 @@ def attention_variants(words):
             for dynamic in (False, True)}
 
 
-def variants(kind, words):
-    try:
-        return {"attention": attention_variants, "module": module_variants}[kind](words)
-    except RuntimeError as error:
-        raise NotOffered(str(error).splitlines()[0]) from error
+def if_it_builds(maker):
+    def variants(words):
+        try:
+            return maker(words)
+        except RuntimeError as error:
+            raise NotOffered(str(error).splitlines()[0]) from error
+    return variants
 
+
+MAKERS = {"attention": if_it_builds(attention_variants), "module": if_it_builds(module_variants)}
 
 if __name__ == "__main__":
     version = ov.get_version().split("-")[0]
-    Server(f"openvino {version}", variants,
+    Server(f"openvino {version}", MAKERS, NO_GRADIENTS,
            {"isa": "its own choice", "threads": wanted_threads()}).serve()

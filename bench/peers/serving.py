@@ -1,8 +1,9 @@
 """What every peer's worker shares: commands as in bench/worker/worker.cc, and the choice among
 variants.
 
-A peer gives a function `variants(kind, words)` that returns {name: Variant}, all of which compute
-what the cell asks for, or raises NotOffered. The fastest of them is the one that is timed.
+For each kind of cell that it can do a peer gives a function of the cell's words, which returns
+{name: Variant}, all of which compute what the cell asks for, or raises NotOffered. The fastest of
+them is the one that is timed.
 """
 
 import json
@@ -17,6 +18,8 @@ import numpy as np
 
 from parking import wait_until_parked
 
+KINDS = "attention", "module", "train-attention", "train-module"
+NO_GRADIENTS = "it computes no gradients"
 TRIALS = 3
 HOPELESS = 1.5  # times the best after one trial: not tried again
 LONG_SECONDS = 0.05
@@ -87,17 +90,21 @@ def ranked(variants):
 
 
 class Server:
-    def __init__(self, name, variants, facts):
-        """`facts`: what `hello` answers besides the name and the threads."""
+    def __init__(self, name, makers, otherwise, facts):
+        """`makers`: of variants, by kind of cell; `otherwise`: why there are no others; `facts`:
+        what `hello` answers besides the name."""
         self.facts = {"engine": name} | facts
-        self.variants = variants
+        self.makers = makers
+        self.otherwise = otherwise
         self.offered = {}
         self.order = []
 
     def take(self, kind, words):
         self.offered, self.order = {}, []  # the last cell's memory goes first
+        if kind not in self.makers:
+            return {"not_offered": self.otherwise}
         try:
-            self.offered = self.variants(kind, Words(words))
+            self.offered = self.makers[kind](Words(words))
         except NotOffered as reason:
             return {"not_offered": str(reason)}
         self.order = ranked(self.offered) if len(self.offered) > 1 else list(self.offered)
@@ -120,7 +127,7 @@ class Server:
     def answer(self, command, words):
         if command == "hello":
             return self.facts
-        if command in ("attention", "module"):
+        if command in KINDS:
             return self.take(command, words)
         if command == "drop":
             return self.drop()

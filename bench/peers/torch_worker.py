@@ -1,152 +1,25 @@
-"""PyTorch's side: scaled_dot_product_attention and nn.MultiheadAttention.
+"""PyTorch's side: scaled_dot_product_attention and nn.MultiheadAttention, by themselves and with
+backward.
 
 torch_worker.py            the fastest of all the ways to get what the cell asks for
 torch_worker.py --default  modules only: `mha(x, x, x)` as its users write it, weights averaged
 """
 
 import sys
-from contextlib import contextmanager
 from functools import partial
 
 import torch
-from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import linear, scaled_dot_product_attention
 
-from serving import NotOffered, Server, Variant, wanted_threads
-
-
-def tensor(array):
-    """A copy in torch's own memory, which is aligned as torch likes it."""
-    return torch.from_numpy(array).clone()
-
-
-class Timed(Variant):
-    """Keeps the last answer: torch returns new tensors."""
-
-    def __init__(self, function, context, layout=lambda out: out):
-        self.function = function
-        self.answer = None
-        self.layout = layout
-        super().__init__(self.run_once, self.last_outputs, context)
-
-    def run_once(self):
-        self.answer = self.function()
-
-    def last_outputs(self):
-        out, weights = self.answer if isinstance(self.answer, tuple) else (self.answer, None)
-        named = {"out": self.layout(out).contiguous().numpy()}
-        return named if weights is None else named | {"weights": weights.numpy()}
-
-
-@contextmanager
-def way(fast_path=False, plain=False):
-    torch.backends.mha.set_fastpath_enabled(fast_path)
-    if not plain:
-        yield
-        return
-    with sdpa_kernel(SDPBackend.MATH):
-        yield
+from serving import NotOffered, Server, wanted_threads
+from torch_cells import AttentionCell, ModuleCell, Timed, way
+from torch_training import train_as_written, train_attention_variants, train_module_variants
 
 
 def attention_variants(words):
-    heads_inner = words.layout == "BLHD"
-
-    def read(name, n):  # [B, H, n, D]
-        shape = (words.batch, words.heads, n, words.head_dim)
-        if heads_inner:
-            shape = (shape[0], n, shape[1], shape[3])
-        x = tensor(words.read(f"{name}.f32", shape))
-        return x.transpose(1, 2) if heads_inner else x
-
-    function = partial(scaled_dot_product_attention, read("query", words.q_len),
-                       read("key", words.kv_len), read("value", words.kv_len),
-                       is_causal=words.mask == "causal")
-    layout = (lambda out: out.transpose(1, 2)) if heads_inner else (lambda out: out)
-    return {"SDPA": Timed(function, way, layout),
-            "SDPA, plain formula": Timed(function, partial(way, plain=True), layout)}
-
-
-class ModuleCell:
-    def __init__(self, words):
-        self.words = words
-        self.mha = nn.MultiheadAttention(words.embed_dim, words.num_heads, batch_first=True,
-                                         kdim=words.kdim, vdim=words.vdim).eval()
-        self.mha.load_state_dict({name: tensor(words.read(f"{name}.f32", tuple(old.shape)))
-                                  for name, old in self.mha.state_dict().items()})
-        self.operands = self.read_operands()
-        self.masks = self.read_masks()
-
-    def read_operands(self):
-        """The same object three times where the cell attends to itself, as the fast path wants."""
-        words = self.words
-        query = self.read("query", words.q_len, words.embed_dim)
-        if words.inputs == "self":
-            return query, query, query
-        key = self.read("key", words.kv_len, words.kdim)
-        return query, key, key if words.inputs == "memory" else self.read(
-            "value", words.kv_len, words.vdim)
-
-    def read(self, name, length, width):
-        return tensor(self.words.read(f"{name}.f32", (self.words.batch, length, width)))
-
-    def read_masks(self):
-        words, square = self.words, (self.words.q_len, self.words.kv_len)
-        if words.mask == "causal":
-            hidden = torch.ones(square, dtype=torch.bool).triu(1)
-            return {"attn_mask": hidden, "is_causal": True}
-        if words.mask == "float":
-            return {"attn_mask": tensor(words.read("mask.f32", square))}
-        if words.mask == "bool":
-            return {"attn_mask": tensor(words.read("mask.u8", square, bool))}
-        if words.mask == "padding":
-            shape = (words.batch, words.kv_len)
-            return {"key_padding_mask": tensor(words.read("mask.u8", shape, bool))}
-        return {}
-
-    def as_written(self):
-        masks = {k: v for k, v in self.masks.items() if k != "is_causal"}
-
-        def call():
-            out, weights = self.mha(*self.operands, **masks)
-            return (out, weights) if self.words.weights == "average" else out
-        return call
-
-    def with_flags(self):
-        flags = {"need_weights": self.words.weights != "none",
-                 "average_attn_weights": self.words.weights != "per_head"}
-        return lambda: self.mha(*self.operands, **self.masks, **flags)
-
-    def projected(self):
-        """q [B, L, E], k and v [B, S, E]"""
-        mha, (query, key, value) = self.mha, self.operands
-        if self.words.inputs == "self":
-            return linear(query, mha.in_proj_weight, mha.in_proj_bias).chunk(3, dim=-1)
-        width = self.words.embed_dim
-        if self.words.inputs == "memory":
-            both = linear(key, mha.in_proj_weight[width:], mha.in_proj_bias[width:])
-            query = linear(query, mha.in_proj_weight[:width], mha.in_proj_bias[:width])
-            return query, *both.chunk(2, dim=-1)
-        weights = (mha.q_proj_weight, mha.k_proj_weight, mha.v_proj_weight)
-        return [linear(*three) for three in zip(self.operands, weights,
-                                                mha.in_proj_bias.chunk(3))]
-
-    def by_hand(self):
-        """The lines that people write in place of the module."""
-        masks = self.masks
-        flags = {"is_causal": True} if "is_causal" in masks else {}
-        if "key_padding_mask" in masks:
-            flags = {"attn_mask": ~masks["key_padding_mask"][:, None, None]}
-        elif "attn_mask" in masks and not flags:
-            mask = masks["attn_mask"]
-            flags = {"attn_mask": ~mask if mask.dtype == torch.bool else mask}
-
-        def call():
-            heads = [x.unflatten(-1, (self.words.num_heads, -1)).transpose(1, 2)
-                     for x in self.projected()]
-            joined = scaled_dot_product_attention(*heads, **flags).transpose(1, 2).flatten(2)
-            return linear(joined, self.mha.out_proj.weight, self.mha.out_proj.bias)
-        return call
+    cell = AttentionCell(words)
+    call = partial(cell.attend, *map(cell.heads_outer, cell.operands.values()))
+    return {"SDPA": Timed(call, way, cell.heads_outer),
+            "SDPA, plain formula": Timed(call, partial(way, plain=True), cell.heads_outer)}
 
 
 def module_variants(words):
@@ -163,22 +36,20 @@ def module_variants(words):
     return variants
 
 
-def best_variants(kind, words):
-    return {"attention": attention_variants, "module": module_variants}[kind](words)
-
-
-def default_variants(kind, words):
-    if kind == "attention":
-        raise NotOffered("a module's call")
+def as_written(words):
     if words.weights == "per_head":
         raise NotOffered("the default averages over heads")
     return {"mha(x, x, x)": Timed(ModuleCell(words).as_written(), partial(way, fast_path=True))}
 
 
+BEST = {"attention": attention_variants, "module": module_variants,
+        "train-attention": train_attention_variants, "train-module": train_module_variants}
+DEFAULT = {"module": as_written, "train-module": train_as_written}
+
 if __name__ == "__main__":
     torch.set_num_threads(wanted_threads())
-    defaults = "--default" in sys.argv[1:]
+    makers = DEFAULT if "--default" in sys.argv[1:] else BEST
     with torch.inference_mode():
-        Server(f"torch {torch.__version__}", default_variants if defaults else best_variants,
+        Server(f"torch {torch.__version__}", makers, "a module's call",
                {"isa": torch.backends.cpu.get_cpu_capability(),
                 "threads": torch.get_num_threads()}).serve()

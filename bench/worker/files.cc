@@ -6,7 +6,7 @@
 namespace polyhead::bench {
 namespace {
 
-std::streamsize bytes_of(const Tensor& tensor) {
+std::streamsize bytes_of(const ConstTensorView& tensor) {
   return static_cast<std::streamsize>(static_cast<size_t>(tensor.numel()) *
                                       dtype_bytes(tensor.dtype()));
 }
@@ -23,7 +23,7 @@ Tensor read_tensor(const std::string& path, DType dtype, Shape shape) {
   return tensor;
 }
 
-void write_tensor(const std::string& path, const Tensor& tensor) {
+void write_tensor(const std::string& path, const ConstTensorView& tensor) {
   std::ofstream file(path, std::ios::binary);
   file.write(static_cast<const char*>(tensor.data()), bytes_of(tensor));
   if (!file.flush()) throw std::runtime_error(path + ": cannot be written");

@@ -9,6 +9,7 @@ namespace polyhead::bench {
 
 // Throws unless the file holds exactly the tensor's bytes.
 Tensor read_tensor(const std::string& path, DType dtype, Shape shape);
-void write_tensor(const std::string& path, const Tensor& tensor);
+// A contiguous one.
+void write_tensor(const std::string& path, const ConstTensorView& tensor);
 
 }  // namespace polyhead::bench

@@ -17,7 +17,7 @@ class Problem {
   virtual ~Problem() = default;
 
   virtual void run() = 0;
-  // PREFIX.out.f32, and PREFIX.weights.f32 if there are any.
+  // PREFIX.out.f32, PREFIX.weights.f32 if there are any, PREFIX.d_NAME.f32 of gradients.
   virtual void write(const std::string& prefix) const = 0;
 };
 
@@ -38,7 +38,9 @@ std::unique_ptr<Problem> make_attention(const Words& words);
 // mask=none|causal|padding|float|bool folder; inputs=self: query is key and value, too; memory: key
 // is value, too; separate
 std::unique_ptr<Problem> make_module(const Words& words);
-// Takes the same words; what it costs to pack the module's weights: one line of JSON.
+// They take the same words, and find the gradients of the outputs in the folder, too.
+std::unique_ptr<Problem> make_train_attention(const Words& words);
+// A module's words; what it costs to pack the module's weights: one line of JSON.
 std::string time_packing(const Words& words);
 
 }  // namespace polyhead::bench

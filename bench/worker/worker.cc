@@ -4,8 +4,8 @@
 //   hello                  what runs here
 //   attention NAME=VALUE.. takes a cell and its inputs: raw float32 files in a folder (problem.h)
 //   module NAME=VALUE..    the same, for a whole module
-//   call PREFIX            one call, its outputs to PREFIX.out.f32, PREFIX.weights.f32:
-//                          {"seconds", "cpu_seconds"}
+//   train-attention NAME=VALUE.., train-module NAME=VALUE..  forward and backward
+//   call PREFIX            one call, its outputs to PREFIX.NAME.f32: {"seconds", "cpu_seconds"}
 //   slice N                N calls after one that does not count, if N > 1: same
 //   pack NAME=VALUE..      what packing a module's weights costs, beside copying them
 //   probe                  {"gflops": ...}, the FMA rate of its threads
@@ -59,6 +59,12 @@ std::string hello() {
          "\", \"threads\": " + std::to_string(num_threads()) + "}";
 }
 
+// By command.
+using Maker = std::unique_ptr<Problem> (*)(const Words&);
+const std::map<std::string, Maker> kMakers = {{"attention", make_attention},
+                                              {"module", make_module},
+                                              {"train-attention", make_train_attention}};
+
 std::string answer(const std::string& line, std::unique_ptr<Problem>* problem) {
   std::istringstream words(line);
   std::string command;
@@ -68,9 +74,9 @@ std::string answer(const std::string& line, std::unique_ptr<Problem>* problem) {
     const double gflops = fma_peak_of_threads(active_isa(), num_threads());
     return "{\"gflops\": " + std::to_string(gflops) + "}";
   }
-  if (command == "attention" || command == "module") {
+  if (const auto make = kMakers.find(command); make != kMakers.end()) {
     problem->reset();
-    *problem = command == "module" ? make_module(Words(words)) : make_attention(Words(words));
+    *problem = make->second(Words(words));
     return "{}";
   }
   if (command == "pack") return time_packing(Words(words));
