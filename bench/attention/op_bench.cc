@@ -2,11 +2,11 @@
 //
 //   op_bench --benchmark_filter='1x12x512x64/causal' --benchmark_repetitions=9
 //
-// Names: B x H x L x D / mask / dtype / weights / ISA / threads. GFLOP/s counts useful flops: under
-// a causal mask those of the visible pairs. `of_peak` is their share of what the same threads reach
-// in plain float32 FMAs (half of that in float64), probed before and after each repetition. The
-// first repetition of a case is preceded by its proof against the double reference: a wrong answer
-// is an error, and gets no time.
+// Names: B x H x L x D / mask / dtype / weights [/ dropout] / ISA / threads. GFLOP/s counts useful
+// flops: under a causal mask those of the visible pairs. `of_peak` is their share of what the same
+// threads reach in plain float32 FMAs (half of that in float64), probed before and after each
+// repetition. The first repetition of a case is preceded by its proof against the double reference:
+// a wrong answer is an error, and gets no time.
 #include <benchmark/benchmark.h>
 
 #include <chrono>
@@ -33,8 +33,8 @@ std::string name_of(const Case& c) {
   const auto number = [](int64_t n) { return std::to_string(n); };
   return number(c.cell.batch) + "x" + number(c.cell.heads) + "x" + number(c.cell.len) + "x" +
          number(c.cell.head_dim) + "/" + kMasks[static_cast<int>(c.cell.mask)] + "/" +
-         dtype_name(c.cell.dtype) + "/" + kWeights[static_cast<int>(c.cell.weights)] + "/" + c.isa +
-         "/threads:" + number(c.threads);
+         dtype_name(c.cell.dtype) + "/" + kWeights[static_cast<int>(c.cell.weights)] + "/" +
+         (c.cell.dropout_p > 0 ? "dropout/" : "") + c.isa + "/threads:" + number(c.threads);
 }
 
 // Inputs are made once per case, and outputs proved once, however many repetitions follow.
@@ -112,6 +112,9 @@ void add_options() {
     for (const std::string& isa : available_isas()) {
       Cell cell = shape;
       cell.dtype = DType::kFloat64;
+      add({cell, isa, 1});
+      cell = shape;
+      cell.dropout_p = 0.1;
       add({cell, isa, 1});
     }
   }

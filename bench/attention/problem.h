@@ -17,6 +17,7 @@ struct Cell {
   MaskKind mask = MaskKind::kNone;
   DType dtype = DType::kFloat32;
   WeightsMode weights = WeightsMode::kNone;
+  double dropout_p = 0;
   bool heads_inner = false;  // memory [B, L, H, D] instead of [B, H, L, D]
 };
 

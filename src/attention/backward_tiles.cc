@@ -88,8 +88,7 @@ BackwardTile<T> BackwardTiles<T>::tile_at(const Place& at, TileMask* masks) cons
   BackwardTile<T> tile = shape_;
   place_masks(call, at, masks, &tile.in);
   tile.in.rows = static_cast<size_t>(std::min<int64_t>(call.q_len() - row, tiling.rows));
-  tile.in.dropout.head = static_cast<uint32_t>(batch * call.num_heads() + head);
-  tile.in.dropout.first_query = static_cast<uint32_t>(row);
+  place_dropout(call, at, &tile.in);
   tile.in.query = matrix<T>(call.query, batch, head, row);
   tile.in.key = matrix<T>(call.key, batch, call.kv_head(head), 0);
   tile.in.value = matrix<T>(call.value, batch, call.kv_head(head), 0);

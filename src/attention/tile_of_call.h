@@ -72,6 +72,13 @@ void place_masks(const AttentionCall& call, const Place& at, TileMask* masks,
   tile->masks = masks;
 }
 
+// Tells the tile which queries of which head draw.
+template <class T>
+void place_dropout(const AttentionCall& call, const Place& at, AttentionTile<T>* tile) {
+  tile->dropout.head = static_cast<uint32_t>(at.batch * call.num_heads() + at.head);
+  tile->dropout.first_query = static_cast<uint32_t>(at.row);
+}
+
 // The tiles of a call, all of one size but the last of each head.
 struct Tiling {
   int64_t rows, tiles;

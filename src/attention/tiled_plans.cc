@@ -19,10 +19,9 @@ void run_rows(const AttentionCall& call, const AttentionKernel<T>& kernel, const
   const int64_t kv_head = call.kv_head(head);
   TileMask masks[kMaxTileMasks];
   place_masks(call, at, masks, tile);
+  place_dropout(call, at, tile);
   tile->rows = static_cast<size_t>(
       std::min<int64_t>(call.q_len() - row, static_cast<int64_t>(kernel.max_rows)));
-  tile->dropout.head = static_cast<uint32_t>(batch * call.num_heads() + head);
-  tile->dropout.first_query = static_cast<uint32_t>(row);
   tile->query = matrix<T>(call.query, batch, head, row);
   tile->key = matrix<T>(call.key, batch, kv_head, 0);
   tile->value = matrix<T>(call.value, batch, kv_head, 0);

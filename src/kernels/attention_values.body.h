@@ -76,23 +76,35 @@ POLYHEAD_INLINE void drain_pending(ValueSum<T>& sum) {
   sum.guarded = false;
 }
 
-// Whether all of `count` value rows are finite: 0 * x is 0 then, and NaN otherwise.
+// Whether all of `count` rows are finite: 0 * x is 0 then, and NaN otherwise. Four rows at a time,
+// in chains of their own: one would wait for itself.
 template <class T>
-POLYHEAD_INLINE bool rows_are_finite(const Strided<const T>& value, const T* row, size_t count,
+POLYHEAD_INLINE bool rows_are_finite(const Strided<const T>& matrix, const T* row, size_t count,
                                      size_t dims) {
-  Vec<T> zeros[2] = {};  // two chains: one would wait for itself
-  T rest = 0;
-  for (size_t n = 0; n < count; ++n, row += value.row_stride) {
+  constexpr size_t kRows = 4;
+  Vec<T> zeros[kRows] = {};
+  T rest[kRows] = {};
+  for (size_t first = 0; first < count; first += kRows) {
+    const T* rows[kRows];
+    for (size_t n = 0; n < kRows; ++n) {
+      rows[n] = row + static_cast<ptrdiff_t>(at_most(first + n, count - 1)) * matrix.row_stride;
+    }
     size_t d = 0;
-    if (value.column_stride == 1) {
+    if (matrix.column_stride == 1) {
       for (; d + kLanes<T> <= dims; d += kLanes<T>) {
-        zeros[n % 2] = fma(load(row + d), Vec<T>{}, zeros[n % 2]);
+#pragma GCC unroll 4
+        for (size_t n = 0; n < kRows; ++n) zeros[n] = fma(load(rows[n] + d), Vec<T>{}, zeros[n]);
       }
     }
-    for (; d < dims; ++d) rest += T{0} * row[static_cast<ptrdiff_t>(d) * value.column_stride];
+    for (; d < dims; ++d) {
+      const ptrdiff_t at = static_cast<ptrdiff_t>(d) * matrix.column_stride;
+#pragma GCC unroll 4
+      for (size_t n = 0; n < kRows; ++n) rest[n] += T{0} * rows[n][at];
+    }
   }
-  const Vec<T> sum = zeros[0] + zeros[1], none{};
-  return rest == 0 && !any_greater(sum == none ? none : splat(T{1}), none);
+  const Vec<T> sum = (zeros[0] + zeros[1]) + (zeros[2] + zeros[3]), none{};
+  const bool rest_is_finite = (rest[0] + rest[1]) + (rest[2] + rest[3]) == 0;
+  return rest_is_finite && !any_greater(sum == none ? none : splat(T{1}), none);
 }
 
 // exp(from - to), 1 where the two are equal.

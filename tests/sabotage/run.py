@@ -58,6 +58,16 @@ DEFECTS = {
     'kept_masks_of_the_tile_before': (
         'src/kernels/attention_granule.body.h', 'if (heads.first()) seen =',
         'if (tile.in.causal_limit == kNotCausal && heads.first()) seen ='),
+    'dropout_not_made_up_for': (
+        'src/kernels/attention_store.body.h', 'splat(tile.in.kept_scale) /', 'splat(T{1}) /'),
+    'dropout_of_another_head': (
+        CALL, 'at.batch * call.num_heads() + at.head', 'at.batch * call.num_heads()'),
+    'dropout_moves_with_the_tile': (
+        CALL, 'tile->dropout.first_query = static_cast<uint32_t>(at.row);',
+        'tile->dropout.first_query = 0;'),
+    'dropped_values_multiplied': (
+        'src/kernels/attention_forward.body.h', 'if (drops || granule.hides_keys())',
+        'if (granule.hides_keys())'),
     'projection_without_bias': (
         'src/kernels/gemm.body.h', 'acc[j][i] += load(block.bias',
         'acc[j][i] += 0 * load(block.bias'),
