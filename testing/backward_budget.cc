@@ -27,8 +27,12 @@ class Budget {
         columns_(call_.kv_len() + call_.num_extra()) {
     // Its tensors have the shapes; its numbers are replaced.
     budget_ = attention_backward_reference(call_, problem.cotangents());
+    // Where numbers are subnormal every addition rounds by itself.
+    const auto longest_sum =
+        static_cast<double>(call_.batch() * call_.num_heads() * call_.q_len() + columns_);
+    const double least = (16 + std::sqrt(longest_sum)) * smallest_subnormal(call_.query.dtype());
     for (Tensor* tensor : tensors()) {
-      if (tensor->defined()) fill(*tensor, 16 * smallest_subnormal(call_.query.dtype()));
+      if (tensor->defined()) fill(*tensor, least);
     }
   }
 

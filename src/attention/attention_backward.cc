@@ -6,7 +6,7 @@
 
 #include <polyhead/error.h>
 #include "attention/attention_backward_reference.h"
-#include "attention/backward_plans.h"
+#include "attention/backward/backward_plans.h"
 #include "base/float_env.h"
 #include "base/message.h"
 

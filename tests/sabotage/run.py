@@ -18,8 +18,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 SCORES = 'src/kernels/attention_scores.body.h'
 VALUES = 'src/kernels/attention_values.body.h'
 CALL = 'src/attention/tile_of_call.h'
-BACKWARD_PLANS = 'src/attention/backward_plans.cc'
-BACKWARD_TILES = 'src/attention/backward_tiles.h'
+BACKWARD_PLANS = 'src/attention/backward/backward_plans.cc'
+BACKWARD_TILES = 'src/attention/backward/backward_tiles.h'
 
 # name: (file, text that must stand there exactly once, what replaces it)
 DEFECTS = {
@@ -75,7 +75,7 @@ DEFECTS = {
         'src/kernels/gemm.h', '<ptrdiff_t>(i / inner) * outer',
         '<ptrdiff_t>(i / inner / 2 * 2) * outer'),
     'backward_delta_dropped': (
-        'src/kernels/attention_backward_scores.body.h', '(s[j][i] - b.delta[i])', 's[j][i]'),
+        'src/kernels/attention_backward_scores.body.h', '(d_p - b.delta[i])', 'd_p'),
     'backward_chunks_summed_in_another_order': (
         BACKWARD_PLANS, 'for (int64_t c = 1; c < tiles.num_chunks(); ++c)',
         'for (int64_t c = tiles.num_chunks() - 1; c > 0; --c)'),

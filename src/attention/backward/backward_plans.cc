@@ -1,7 +1,7 @@
-#include "attention/backward_plans.h"
+#include "attention/backward/backward_plans.h"
 
 #include <polyhead/runtime.h>
-#include "attention/backward_tiles.h"
+#include "attention/backward/backward_tiles.h"
 #include "attention/tiled_plans.h"
 
 namespace polyhead {

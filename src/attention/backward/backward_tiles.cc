@@ -1,4 +1,4 @@
-#include "attention/backward_tiles.h"
+#include "attention/backward/backward_tiles.h"
 
 namespace polyhead {
 namespace {

@@ -1,7 +1,7 @@
 // Gradients of additive masks. A mask [1|B, 1|H, 1|L, 1|S] receives the gradient of the masks' sum,
 // summed over what it broadcasts over: over batch items and their heads first, in order, then over
 // rows, then over keys.
-#include "attention/backward_tiles.h"
+#include "attention/backward/backward_tiles.h"
 
 namespace polyhead {
 namespace {
