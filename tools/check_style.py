@@ -31,6 +31,7 @@ ALLOWED = {
     # Measures the library it shows against this CPU's peak.
     "demo": {"base", "simd", "kernels", "module", "report", "public", "cli"},
     "examples": {"public"},
+    "python": {"public"},
 }
 # In kernels: pure functions on one thread.
 KERNEL_HEADERS = {"thread", "mutex", "atomic", "future", "fstream", "iostream", "filesystem"}

@@ -3,6 +3,7 @@
 
 build_packages=(g++ cmake ninja-build libgtest-dev libgmock-dev librapidcheck-dev libbenchmark-dev
   nlohmann-json3-dev libcli11-dev libutf8proc-dev pkg-config python3 python3-venv)
+python_packages=(g++ cmake ninja-build nlohmann-json3-dev python3 python3-dev python3-venv)
 clang_packages=(clang-19 libclang-rt-19-dev llvm-19)
 aarch64_packages=(g++-12-aarch64-linux-gnu qemu-user googletest)
 
@@ -26,11 +27,13 @@ quietly() {
   "$@" >"$log" 2>&1 </dev/null || { cat "$log" >&2 && die "failed: $*"; }
 }
 
-# A Python that can make environments counts as python3-venv, wherever it comes from.
+# A Python that can make environments counts as python3-venv, one with headers as python3-dev,
+# wherever it comes from.
 is_installed() {
   case $1 in
     python3) command -v python3 >/dev/null ;;
     python3-venv) python3 -c 'import ensurepip, venv' 2>/dev/null ;;
+    python3-dev) [[ -e $(python3 -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h ]] ;;
     *) dpkg-query -W -f '${Status}' "$1" 2>/dev/null | grep -q 'ok installed' ;;
   esac
 }
@@ -67,9 +70,20 @@ venv() {
   cp "$requirements" "$folder/made-from.txt"
 }
 
+# module_into NAME: the Python module in build/venv-NAME, as the wheel that `pip install .` makes.
+module_into() {
+  need_packages "${python_packages[@]}"
+  venv python python/requirements.txt
+  rm -rf build/wheels
+  quietly build/wheel.log build/venv-python/bin/pip wheel --disable-pip-version-check \
+    --no-build-isolation --no-deps --wheel-dir build/wheels .
+  quietly build/wheel-install.log "build/venv-$1/bin/pip" install --disable-pip-version-check \
+    --no-deps --force-reinstall build/wheels/polyhead-*.whl
+}
+
 # Every C++ file of ours, zero-terminated.
 cpp_files() {
-  find include src testing tests cli bench examples -type f \
+  find include src testing tests cli bench examples python -type f \
     \( -name '*.h' -o -name '*.cc' -o -name '*.c' \) -print0
 }
 

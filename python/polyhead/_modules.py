@@ -1,0 +1,224 @@
+"""The two modules, with numpy parameters."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, Literal, Union
+
+import numpy as np
+import numpy.typing as npt
+
+from polyhead import _core
+from polyhead._typing import Array, CausalAlign, EmptyRows, FloatArray
+
+Path = Union[str, "os.PathLike[str]"]
+Names = Union[Mapping[str, str], Literal["bert", "vit", "llama"], None]
+
+
+class _Module:
+    """What both modules have: configuration, state dict, files, pickling."""
+
+    _module: Any
+    _config: dict[str, Any]
+
+    def _hold(self, module: Any) -> None:
+        self._module = module
+        self._config = module.config
+
+    def __getattr__(self, name: str) -> Any:
+        config = self.__dict__.get("_config", {})
+        if name in config:
+            return config[name]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __repr__(self) -> str:
+        options = ", ".join(f"{name}={value!r}" for name, value in self._config.items())
+        return f"{type(self).__name__}({options})"
+
+    def state_dict(self) -> dict[str, FloatArray]:
+        """The parameters by torch's names, in torch's order: read-only views of the module's memory,
+        which show what load_state_dict has changed."""
+        state: dict[str, FloatArray] = self._module.state_dict()
+        return state
+
+    def load_state_dict(self, state_dict: Mapping[str, Array], strict: bool = True) -> None:
+        """Copies the arrays of `state_dict` in, converted to the module's dtype. Raises ValueError,
+        and changes nothing, if a shape differs or, unless strict=False, names are missing or
+        unexpected."""
+        own = self.state_dict()
+        missing = [name for name in own if name not in state_dict]
+        unexpected = [name for name in state_dict if name not in own]
+        if strict and (missing or unexpected):
+            raise ValueError(f"load_state_dict: names: missing {missing}, unexpected {unexpected}; "
+                             f"need {list(own)}")
+        new = {name: _numbers(name, state_dict[name], like)
+               for name, like in own.items() if name in state_dict}
+        for name, value in new.items():
+            self._module.set_parameter(name, value)
+
+    def save_safetensors(self, path: Path, prefix: str = "") -> None:
+        """Writes the state dict under torch's names, each with `prefix` in front, and num_heads into
+        the file's metadata. The file appears whole or not at all. Raises OSError."""
+        self._module.save(path, prefix)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {name: np.array(value) for name, value in self.state_dict().items()}
+        return {"config": self._config, "state_dict": state}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state["config"])  # type: ignore[misc]
+        self.load_state_dict(state["state_dict"])
+
+
+class MultiheadAttention(_Module):
+    """torch.nn.MultiheadAttention on numpy arrays: its arguments, its state dict, its numbers.
+
+    embed_dim, num_heads  embed_dim is divided among the heads
+    dropout               stored; forward computes as torch's does after eval()
+    bias                  biases of the projections
+    add_bias_kv           one learned key and value more
+    add_zero_attn         one key and value of zeros more
+    kdim, vdim            widths of key and value; default embed_dim
+    batch_first           of 3-D inputs: [B, L, E] if True, [L, B, E] if not, torch's default
+    device                None or "cpu"
+    dtype                 "float32" (default) or "float64", or numpy's objects for them
+    seed                  of the initial parameters: torch's distributions, our own numbers
+
+    The configuration can be read under the names of these arguments. Raises ValueError for sizes
+    and options that do not fit. forward may run in several threads at once; load_state_dict not
+    beside it.
+    """
+
+    embed_dim: int
+    num_heads: int
+    dropout: float
+    bias: bool
+    add_bias_kv: bool
+    add_zero_attn: bool
+    kdim: int
+    vdim: int
+    batch_first: bool
+    dtype: str
+
+    def __init__(
+            self, embed_dim: int, num_heads: int, dropout: float = 0.0, bias: bool = True,
+            add_bias_kv: bool = False, add_zero_attn: bool = False, kdim: int | None = None,
+            vdim: int | None = None, batch_first: bool = False, device: str | None = None,
+            dtype: npt.DTypeLike | None = None, *, seed: int = 0) -> None:
+        if device not in (None, "cpu"):
+            raise ValueError(f"MultiheadAttention: device: got {device!r}; need None or 'cpu'")
+        self._hold(_core.MultiheadAttention(
+            embed_dim, num_heads, dropout, bias, add_bias_kv, add_zero_attn, kdim, vdim,
+            batch_first, _dtype_name(dtype), seed))
+
+    @classmethod
+    def from_safetensors(
+            cls, path: Path, prefix: str = "", *, num_heads: int | None = None,
+            batch_first: bool = False, add_zero_attn: bool = False, dropout: float = 0.0,
+            names: Names = None) -> MultiheadAttention:
+        """A module with the parameters that `path` holds under `prefix`; without one, of the only
+        module in the file. num_heads may be left out if the file's metadata says it. `names` maps
+        names of the file to torch's: a dict, or "bert", "vit", "llama". float16 and bfloat16 are
+        widened. Raises OSError for a file that is damaged or not there, ValueError for one that
+        holds no such module.
+        """
+        module = cls.__new__(cls)
+        module._hold(_core.MultiheadAttention.load(
+            path, prefix, num_heads, batch_first, add_zero_attn, dropout, names))
+        return module
+
+    @property
+    def head_dim(self) -> int:
+        """embed_dim // num_heads"""
+        return self.embed_dim // self.num_heads
+
+    def forward(
+            self, query: Array, key: Array, value: Array, key_padding_mask: Array | None = None,
+            need_weights: bool = True, attn_mask: Array | None = None,
+            average_attn_weights: bool = True, is_causal: bool = False, *,
+            causal_align: CausalAlign = "top_left", empty_rows: EmptyRows = "zero"
+    ) -> tuple[FloatArray, FloatArray | None]:
+        """(out, weights): new arrays of the module's dtype; weights None unless need_weights.
+
+        query             [L, B, E], with batch_first [B, L, E], unbatched [L, E]; the module's dtype
+        key, value        [S, B, kdim] and [S, B, vdim], or as query
+        key_padding_mask  [B, S], unbatched [S]. bool: True = hidden; float: added to the scores
+        attn_mask         [L, S], [B * H, L, S] (unbatched [H, L, S]), or 4-D, which broadcasts:
+                          [1|B, 1|H, 1|L, 1|S]. bool: True = hidden; float: added to the scores
+        average_attn_weights  weights [B, L, S'] averaged over the heads; if False [B, H, L, S'].
+                          S' = S + add_bias_kv + add_zero_attn
+        is_causal         in addition to the masks, with or without them; causal_align as in
+                          scaled_dot_product_attention
+        empty_rows        a row whose every key is masked: weights 0 and out the bias ("zero"), "nan"
+
+        out as query. Nothing of a masked key or value reaches a result, be it NaN. Raises ValueError
+        for shapes and dtypes that do not fit, TypeError for what is no array.
+        """
+        weights = None
+        if need_weights:
+            weights = "average" if average_attn_weights else "per_head"
+        result: tuple[FloatArray, FloatArray | None] = self._module.forward(
+            query, key, value, key_padding_mask, attn_mask, weights, is_causal, causal_align,
+            empty_rows)
+        return result
+
+    __call__ = forward
+
+
+class FromScratchMultiHeadAttention(_Module):
+    """The PyTorch class written from scratch that the README shows: q_linear, k_linear, v_linear and
+    fc_out; batch first; a soft mask.
+
+    head_width  "split": each head is embed_size / num_heads wide; "full": embed_size
+    dtype       "float32" (default) or "float64", or numpy's objects for them
+    seed        of the initial parameters: torch's distributions, our own numbers
+    """
+
+    embed_size: int
+    num_heads: int
+    head_width: str
+    dtype: str
+
+    def __init__(
+            self, embed_size: int, num_heads: int, head_width: Literal["split", "full"] = "split",
+            *, dtype: npt.DTypeLike | None = None, seed: int = 0) -> None:
+        self._hold(_core.FromScratchMultiHeadAttention(
+            embed_size, num_heads, head_width, _dtype_name(dtype), seed))
+
+    @classmethod
+    def from_safetensors(
+            cls, path: Path, prefix: str = "", *, num_heads: int | None = None,
+            names: Mapping[str, str] | None = None) -> FromScratchMultiHeadAttention:
+        """As MultiheadAttention.from_safetensors; the head width is read from the shapes."""
+        module = cls.__new__(cls)
+        module._hold(_core.FromScratchMultiHeadAttention.load(path, prefix, num_heads, names))
+        return module
+
+    def forward(self, q: Array, k: Array, v: Array, mask: Array | None = None) -> FloatArray:
+        """out [B, L, E], a new array of the module's dtype.
+
+        q     [B, L, E], of the module's dtype
+        k, v  [B, S, E]
+        mask  broadcasts onto [B, H, L, S]; numbers of float32, float64, int32, int64 or bool, times
+              -1e5 added to the scores: 1 hides, softly
+
+        Raises ValueError for shapes and dtypes that do not fit, TypeError for what is no array.
+        """
+        out: FloatArray = self._module.forward(q, k, v, mask)
+        return out
+
+    __call__ = forward
+
+
+def _dtype_name(dtype: npt.DTypeLike | None) -> str:
+    return "float32" if dtype is None else np.dtype(dtype).name
+
+
+def _numbers(name: str, value: Array, like: FloatArray) -> FloatArray:
+    """`value` as a new value of the parameter `like`."""
+    array = value if isinstance(value, np.ndarray) else np.from_dlpack(value)
+    if array.shape != like.shape:
+        raise ValueError(f"load_state_dict: {name}: shape is {list(array.shape)}; "
+                         f"need {list(like.shape)}")
+    return np.asarray(array, dtype=like.dtype)

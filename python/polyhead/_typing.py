@@ -1,0 +1,22 @@
+"""The types of the public signatures."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Protocol, Union
+
+import numpy as np
+import numpy.typing as npt
+
+
+class SupportsDLPack(Protocol):
+    """What numpy.from_dlpack takes, too."""
+
+    def __dlpack__(self, *, stream: None = None) -> Any: ...
+    def __dlpack_device__(self) -> tuple[Any, Any]: ...
+
+
+Array = Union[npt.NDArray[Any], SupportsDLPack]
+FloatArray = npt.NDArray[np.floating[Any]]
+CausalAlign = Literal["top_left", "bottom_right"]
+EmptyRows = Literal["zero", "nan"]
+Weights = Literal["average", "per_head"]

@@ -1,0 +1,176 @@
+#include "arrays.h"
+
+#include <nanobind/stl/string.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+
+namespace polyhead::python {
+namespace {
+
+using DTypeCode = nb::dlpack::dtype_code;
+
+std::optional<DType> dtype_of_array(nb::dlpack::dtype dtype) {
+  static constexpr std::pair<nb::dlpack::dtype, DType> kKnown[] = {
+      {{uint8_t(DTypeCode::Float), 32, 1}, DType::kFloat32},
+      {{uint8_t(DTypeCode::Float), 64, 1}, DType::kFloat64},
+      {{uint8_t(DTypeCode::Bool), 8, 1}, DType::kBool},
+      {{uint8_t(DTypeCode::Float), 16, 1}, DType::kFloat16},
+      {{uint8_t(DTypeCode::Bfloat), 16, 1}, DType::kBFloat16},
+      {{uint8_t(DTypeCode::Int), 32, 1}, DType::kInt32},
+      {{uint8_t(DTypeCode::Int), 64, 1}, DType::kInt64}};
+  for (const auto& [known, ours] : kKnown) {
+    if (known == dtype) return ours;
+  }
+  return std::nullopt;
+}
+
+// "ndarray of dtype complex64", or what is known of another object.
+std::string description(nb::handle object) {
+  std::string text = nb::cast<std::string>(object.type().attr("__name__"));
+  if (nb::hasattr(object, "dtype")) {
+    text += " of dtype " + std::string(nb::str(nb::object(object.attr("dtype"))).c_str());
+  }
+  return text;
+}
+
+[[noreturn]] void refuse(const char* argument, const std::string& got, const std::string& need) {
+  throw nb::type_error((std::string(argument) + ": " + got + "; need " + need).c_str());
+}
+
+constexpr const char* kNeed =
+    "a numpy array, or an object with __dlpack__, of float32, float64, bool, int32 or int64";
+
+// What is needed of numpy at each call, looked up once. Not freed: numpy stays loaded.
+struct Numpy {
+  PyObject* ndarray;
+  PyObject* empty;
+  PyObject* float32;
+  PyObject* float64;
+};
+
+const Numpy& numpy() {
+  static const Numpy found = [] {
+    const nb::object module = nb::module_::import_("numpy");
+    return Numpy{nb::object(module.attr("ndarray")).release().ptr(),
+                 nb::object(module.attr("empty")).release().ptr(),
+                 nb::object(module.attr("dtype")("float32")).release().ptr(),
+                 nb::object(module.attr("dtype")("float64")).release().ptr()};
+  }();
+  return found;
+}
+
+// What another library's own __dlpack__ gives. Not left to nanobind, which where that refuses (a
+// tensor that requires grad) finds other ways.
+nb::object capsule_of(nb::handle object, const char* argument) {
+  try {
+    try {
+      return object.attr("__dlpack__")(nb::arg("max_version") = nb::make_tuple(1, 0));
+    } catch (const nb::python_error& error) {
+      if (!error.matches(PyExc_TypeError)) throw;
+      return object.attr("__dlpack__")();  // older than the argument
+    }
+  } catch (const nb::python_error& error) {
+    const std::string reason = nb::str(error.value()).c_str();
+    refuse(argument, "got " + description(object) + " (" + reason + ")", kNeed);
+  }
+}
+
+template <class Array>
+Array import_array(nb::handle object, const char* argument, bool writable) {
+  const bool is_numpys = nb::isinstance(object, numpy().ndarray);
+  nb::object source = nb::borrow(object);
+  if (!is_numpys && nb::hasattr(object, "__dlpack__")) source = capsule_of(object, argument);
+  Array array;
+  if (!nb::try_cast<Array>(source, array, false)) {
+    refuse(argument, "got " + description(object), writable ? "a writable array" : kNeed);
+  }
+  if (array.device_type() != nb::device::cpu::value) {
+    refuse(argument, "got " + description(object) + " on another device", "memory of the CPU");
+  }
+  return array;
+}
+
+struct Geometry {
+  DType dtype;
+  size_t rank;
+  std::array<int64_t, kMaxRank> shape{}, strides{};
+};
+
+template <class Array>
+Geometry geometry_of(const Array& array, nb::handle object, const char* argument) {
+  const std::optional<DType> dtype = dtype_of_array(array.dtype());
+  if (!dtype) refuse(argument, "got " + description(object), kNeed);
+  if (array.ndim() > kMaxRank) {
+    throw nb::value_error((std::string(argument) + ": got " + std::to_string(array.ndim()) +
+                           " dimensions; need at most " + std::to_string(kMaxRank))
+                              .c_str());
+  }
+  if (reinterpret_cast<uintptr_t>(array.data()) % dtype_bytes(*dtype) != 0) {
+    throw nb::value_error((std::string(argument) +
+                           ": memory is not aligned to its elements; need a copy, as "
+                           "array.copy() makes one")
+                              .c_str());
+  }
+  Geometry geometry{*dtype, array.ndim()};
+  for (size_t i = 0; i < geometry.rank; ++i) {
+    geometry.shape[i] = static_cast<int64_t>(array.shape(i));
+    geometry.strides[i] = array.stride(i);
+  }
+  return geometry;
+}
+
+template <class Result, class View, class Array>
+Result import_view(nb::handle object, const char* argument, bool writable) {
+  Result result{import_array<Array>(object, argument, writable), {}};
+  const Geometry geometry = geometry_of(result.array, object, argument);
+  result.view =
+      View(result.array.data(), geometry.dtype, Shape(geometry.shape.data(), geometry.rank),
+           Shape(geometry.strides.data(), geometry.rank));
+  return result;
+}
+
+}  // namespace
+
+Input optional_input(nb::handle object, const char* argument) {
+  return object.is_none() ? Input() : input(object, argument);
+}
+
+Output optional_output(nb::handle object, const char* argument) {
+  return object.is_none() ? Output() : output(object, argument);
+}
+
+Input input(nb::handle object, const char* argument) {
+  return import_view<Input, ConstTensorView, nb::ndarray<nb::ro>>(object, argument, false);
+}
+
+Output output(nb::handle object, const char* argument) {
+  return import_view<Output, TensorView, nb::ndarray<>>(object, argument, true);
+}
+
+NewArray new_array(Shape shape, DType dtype) {
+  nb::object sizes = nb::steal(PyTuple_New(static_cast<Py_ssize_t>(shape.size())));
+  for (size_t i = 0; i < shape.size(); ++i) {
+    PyTuple_SetItem(sizes.ptr(), static_cast<Py_ssize_t>(i), PyLong_FromLongLong(shape[i]));
+  }
+  const bool is_float32 = dtype == DType::kFloat32;
+  nb::object array =
+      nb::handle(numpy().empty)(sizes, nb::handle(is_float32 ? numpy().float32 : numpy().float64));
+  void* const data = output(array, "numpy.empty").view.data();
+  return {std::move(array), TensorView(data, dtype, shape)};
+}
+
+nb::object read_only_array(const ConstTensorView& view, nb::handle owner) {
+  std::array<size_t, kMaxRank> shape{};
+  std::copy(view.shape().begin(), view.shape().end(), shape.begin());
+  const auto bits = static_cast<uint8_t>(8 * dtype_bytes(view.dtype()));
+  return nb::cast(nb::ndarray<nb::numpy, nb::ro>(
+      view.data(), static_cast<size_t>(view.rank()), shape.data(), owner, view.strides().data(),
+      nb::dlpack::dtype{uint8_t(DTypeCode::Float), bits, 1}));
+}
+
+}  // namespace polyhead::python

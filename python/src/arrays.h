@@ -1,0 +1,42 @@
+// Python's arrays as views, in place: nothing is copied in either direction.
+#pragma once
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <polyhead/tensor_view.h>
+
+namespace polyhead::python {
+
+namespace nb = nanobind;
+
+// A view, and what keeps its memory alive.
+struct Input {
+  nb::ndarray<nb::ro> array;
+  ConstTensorView view;
+};
+struct Output {
+  nb::ndarray<> array;
+  TensorView view;
+};
+
+// Of a numpy array, or of any object with __dlpack__ or the buffer protocol. Throws nb::type_error
+// for what is no such array, and for one of a dtype without a DType or on another device.
+// `argument` opens the message: "scaled_dot_product_attention: query".
+Input input(nb::handle object, const char* argument);
+// The same, of memory that may be written to.
+Output output(nb::handle object, const char* argument);
+// Of None, a view that is not defined.
+Input optional_input(nb::handle object, const char* argument);
+Output optional_output(nb::handle object, const char* argument);
+
+// numpy.empty(shape, dtype); dtype float32 or float64.
+struct NewArray {
+  nb::object array;
+  TensorView view;
+};
+NewArray new_array(Shape shape, DType dtype);
+
+// A read-only numpy array on the memory of `view`, which lives as long as `owner`.
+nb::object read_only_array(const ConstTensorView& view, nb::handle owner);
+
+}  // namespace polyhead::python

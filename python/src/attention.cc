@@ -1,0 +1,270 @@
+// The op: as Python calls it, and with the caller's memory for what is built on top.
+#include <nanobind/stl/array.h>
+#include <nanobind/stl/optional.h>
+#include <polyhead/attention.h>
+#include <polyhead/error.h>
+
+#include <algorithm>
+#include <array>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "arrays.h"
+#include "bind.h"
+#include "words.h"
+
+namespace polyhead::python {
+namespace {
+
+constexpr const char* kName = "scaled_dot_product_attention";
+
+[[noreturn]] void fail(const char* argument, const std::string& got, const std::string& need) {
+  throw InvalidArgument(std::string(kName) + ": " + argument + ": " + got + "; need " + need);
+}
+
+// What a call is asked for besides its operands; keeps the mask's memory.
+class Options {
+ public:
+  Options(nb::handle attn_mask, const AttentionOptions& base)
+      : mask_(optional_input(attn_mask, "scaled_dot_product_attention: attn_mask")), base_(base) {
+    // Integers would be taken as numbers, where 0 and 1 mean hidden and visible to most people.
+    const DType dtype = mask_.view.dtype();
+    if (dtype != DType::kBool && dtype != DType::kFloat32 && dtype != DType::kFloat64) {
+      fail("attn_mask", std::string("dtype is ") + dtype_name(dtype),
+           "bool (True = attend), float32 or float64");
+    }
+  }
+
+  const ConstTensorView& mask() const { return mask_.view; }
+  WeightsMode weights() const { return base_.weights; }
+
+  // For a part of the call: its part of the mask, and a number that makes its dropout its own.
+  AttentionOptions of_part(const ConstTensorView& mask, uint32_t part) const {
+    AttentionOptions options = base_;
+    options.dropout_call = part;
+    if (mask.defined() && mask.dtype() == DType::kBool) {
+      options.masks.push_back(Mask::boolean(mask, MaskSense::kIncluded));
+    } else if (mask.defined()) {
+      options.masks.push_back(Mask::additive(mask));
+    }
+    return options;
+  }
+
+ private:
+  Input mask_;
+  AttentionOptions base_;
+};
+
+// The operands of a call with any number of leading dimensions, at least [B, H, L, D].
+struct Operands {
+  ConstTensorView query, key, value, mask;
+  TensorView out, weights;
+};
+
+// `view` with sizes of 1 in front.
+template <class View>
+View of_rank(View view, int rank) {
+  while (view.rank() < rank) view = view.unsqueezed(0);
+  return view;
+}
+
+// Sizes of 1 repeat, by a stride of 0, to what `leading` says; the last two stay.
+ConstTensorView repeated(const ConstTensorView& view, Shape leading) {
+  std::vector<int64_t> shape(view.shape().begin(), view.shape().end());
+  std::vector<int64_t> strides(view.strides().begin(), view.strides().end());
+  for (size_t dim = 0; dim < leading.size(); ++dim) {
+    if (shape[dim] != leading[dim]) strides[dim] = 0;
+    shape[dim] = leading[dim];
+  }
+  return {view.data(), view.dtype(), shape, strides};
+}
+
+// The one size that query, key and value agree on, 1 agreeing with all.
+int64_t common_size(const Operands& all, int dim, bool is_heads) {
+  const int64_t sizes[] = {all.query.size(dim), all.key.size(dim), all.value.size(dim)};
+  const int64_t* const found =
+      std::find_if(sizes, std::end(sizes), [](int64_t size) { return size != 1; });
+  const int64_t common = found == std::end(sizes) ? 1 : *found;
+  static constexpr const char* kNames[] = {"query", "key", "value"};
+  for (int i = 0; i < 3; ++i) {
+    if (sizes[i] == 1 || sizes[i] == common) continue;
+    const std::string need = std::to_string(common) + " or 1";
+    fail(kNames[i],
+         std::string(is_heads ? "num_heads" : "batch") + " is " + std::to_string(sizes[i]),
+         is_heads ? need + ", or enable_gqa=True" : need);
+  }
+  return common;
+}
+
+// Ranks made equal, batch (and heads, unless they are grouped) made equal by repetition.
+void broadcast(Operands& all, bool enable_gqa) {
+  const int rank = std::max({4, all.query.rank(), all.key.rank(), all.value.rank()});
+  for (ConstTensorView* view : {&all.query, &all.key, &all.value}) *view = of_rank(*view, rank);
+  std::vector<int64_t> leading;  // batch dimensions, then heads
+  for (int dim = 0; dim < rank - 2; ++dim) {
+    const bool is_heads = dim == rank - 3;
+    if (is_heads && enable_gqa) break;
+    leading.push_back(common_size(all, dim, is_heads));
+  }
+  for (ConstTensorView* view : {&all.query, &all.key, &all.value}) *view = repeated(*view, leading);
+}
+
+// attention_forward for each index of the dimensions before [B, H, L, D]; `part` counts them.
+void run(const Operands& all, const Options& options, uint32_t part = 0) {
+  if (all.query.rank() == 4) {
+    attention_forward(all.query, all.key, all.value, options.of_part(all.mask, part),
+                      {.out = all.out, .weights = all.weights});
+    return;
+  }
+  const int64_t count = all.query.size(0);
+  const bool mask_has_dim = all.mask.rank() == all.query.rank();
+  if (mask_has_dim && all.mask.size(0) != 1 && all.mask.size(0) != count) {
+    fail("attn_mask", "shape is " + all.mask.shape_string(),
+         "a first size of 1 or " + std::to_string(count));
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    Operands one{all.query.select(0, i), all.key.select(0, i), all.value.select(0, i), all.mask,
+                 all.out.select(0, i),   all.weights};
+    if (mask_has_dim) one.mask = all.mask.select(0, all.mask.size(0) == 1 ? 0 : i);
+    if (all.weights.defined()) one.weights = all.weights.select(0, i);
+    run(one, options, part * static_cast<uint32_t>(count) + static_cast<uint32_t>(i));
+  }
+}
+
+// The sizes of query, without the dimensions that `rank` says the caller did not give.
+std::vector<int64_t> leading_sizes(const ConstTensorView& query, int rank) {
+  const Shape shape = query.shape();
+  return {shape.end() - rank, shape.end() - 2};
+}
+
+NewArray new_weights(const Operands& all, int rank, WeightsMode mode) {
+  std::vector<int64_t> shape = leading_sizes(all.query, rank);  // [.., H]
+  if (mode == WeightsMode::kAverage && rank > 2) shape.pop_back();
+  const int dim = all.query.rank() - 2;
+  shape.insert(shape.end(), {all.query.size(dim), all.key.size(dim)});
+  NewArray weights = new_array(shape, all.query.dtype());
+  weights.view = of_rank(weights.view, mode == WeightsMode::kAverage ? dim + 1 : dim + 2);
+  return weights;
+}
+
+NewArray new_out(const Operands& all, int rank) {
+  std::vector<int64_t> shape = leading_sizes(all.query, rank);
+  const int dim = all.query.rank() - 2;
+  shape.insert(shape.end(), {all.query.size(dim), all.value.size(dim + 1)});
+  NewArray out = new_array(shape, all.query.dtype());
+  out.view = of_rank(out.view, all.query.rank());
+  return out;
+}
+
+Input operand(nb::handle object, const char* argument, const char* name) {
+  Input operand = input(object, argument);
+  if (operand.view.rank() < 2) {
+    fail(name, "shape is " + operand.view.shape_string(), "[..., heads, length, head_dim]");
+  }
+  return operand;
+}
+
+nb::object attend(nb::handle query, nb::handle key, nb::handle value, const Options& options,
+                  bool enable_gqa) {
+  const Input q = operand(query, "scaled_dot_product_attention: query", "query");
+  const Input k = operand(key, "scaled_dot_product_attention: key", "key");
+  const Input v = operand(value, "scaled_dot_product_attention: value", "value");
+  const int rank = std::max({q.view.rank(), k.view.rank(), v.view.rank()});
+  Operands all{q.view, k.view, v.view, options.mask(), {}, {}};
+  if (all.mask.rank() > rank) {
+    fail("attn_mask", "shape is " + all.mask.shape_string(),
+         "at most " + std::to_string(rank) + " dimensions");
+  }
+  const DType dtype = all.query.dtype();
+  if (dtype != DType::kFloat32 && dtype != DType::kFloat64) {
+    fail("query", std::string("dtype is ") + dtype_name(dtype), "float32 or float64");
+  }
+  broadcast(all, enable_gqa);
+  const NewArray out = new_out(all, rank);
+  all.out = out.view;
+  NewArray weights;
+  if (options.weights() != WeightsMode::kNone) {
+    weights = new_weights(all, rank, options.weights());
+    all.weights = weights.view;
+  }
+  {
+    nb::gil_scoped_release others_may_run;
+    run(all, options);
+  }
+  if (!all.weights.defined()) return out.array;
+  return nb::make_tuple(out.array, weights.array);
+}
+
+// What follows takes [B, H, L, D] and nothing broader, and writes to the caller's memory: for a
+// framework that allocates and differentiates by itself. None: not given, not wanted.
+
+// outputs: (out, lse, weights)
+void forward(nb::handle query, nb::handle key, nb::handle value, const Options& options,
+             const std::array<nb::object, 3>& outputs) {
+  const Input q = input(query, "attention_forward: query");
+  const Input k = input(key, "attention_forward: key");
+  const Input v = input(value, "attention_forward: value");
+  const Output out = optional_output(outputs[0], "attention_forward: out");
+  const Output lse = optional_output(outputs[1], "attention_forward: lse");
+  const Output weights = optional_output(outputs[2], "attention_forward: weights");
+  nb::gil_scoped_release others_may_run;
+  attention_forward(q.view, k.view, v.view, options.of_part(options.mask(), 0),
+                    {.out = out.view, .lse = lse.view, .weights = weights.view});
+}
+
+// saved: (out, lse, d_out, d_weights); gradients: (d_query, d_key, d_value, d_attn_mask)
+void backward(nb::handle query, nb::handle key, nb::handle value, const Options& options,
+              const std::array<nb::object, 4>& saved, const std::array<nb::object, 4>& gradients) {
+  const Input q = input(query, "attention_backward: query");
+  const Input k = input(key, "attention_backward: key");
+  const Input v = input(value, "attention_backward: value");
+  const Input out = optional_input(saved[0], "attention_backward: out");
+  const Input lse = optional_input(saved[1], "attention_backward: lse");
+  const Input d_out = optional_input(saved[2], "attention_backward: d_out");
+  const Input d_weights = optional_input(saved[3], "attention_backward: d_weights");
+  const Output d_query = optional_output(gradients[0], "attention_backward: d_query");
+  const Output d_key = optional_output(gradients[1], "attention_backward: d_key");
+  const Output d_value = optional_output(gradients[2], "attention_backward: d_value");
+  const Output d_mask = optional_output(gradients[3], "attention_backward: d_attn_mask");
+  const AttentionOptions all = options.of_part(options.mask(), 0);
+  AttentionGradients wanted{d_query.view, d_key.view, d_value.view, {}};
+  if (d_mask.view.defined()) {
+    wanted.d_masks.resize(all.masks.size());
+    wanted.d_masks.back() = d_mask.view;  // the causal mask, if any, comes first
+  }
+  nb::gil_scoped_release others_may_run;
+  attention_backward(q.view, k.view, v.view, all, {out.view, lse.view, d_out.view, d_weights.view},
+                     wanted);
+}
+
+}  // namespace
+
+void bind_attention(nb::module_& module) {
+  nb::class_<Options>(module, "AttentionOptions")
+      .def(
+          "__init__",
+          [](Options* self, nb::handle attn_mask, double dropout_p, uint64_t seed, bool is_causal,
+             std::optional<double> scale, const char* causal_align_word,
+             std::optional<const char*> weights, const char* empty_rows_word) {
+            const Mask causal = Mask::causal(causal_align(causal_align_word));
+            AttentionOptions options{.scale = scale,
+                                     .empty_rows = empty_rows(empty_rows_word),
+                                     .weights = weights_mode(weights),
+                                     .dropout_p = dropout_p,
+                                     .seed = seed};
+            if (is_causal) options.masks = {causal};
+            new (self) Options(attn_mask, options);
+          },
+          nb::arg("attn_mask").none(), nb::arg("dropout_p"), nb::arg("seed"), nb::arg("is_causal"),
+          nb::arg("scale").none(), nb::arg("causal_align"), nb::arg("weights").none(),
+          nb::arg("empty_rows"));
+  module.def("attend", attend, nb::arg("query").none(), nb::arg("key").none(),
+             nb::arg("value").none(), nb::arg("options"), nb::arg("enable_gqa"));
+  module.def("attention_forward", forward, nb::arg("query"), nb::arg("key"), nb::arg("value"),
+             nb::arg("options"), nb::arg("outputs"));
+  module.def("attention_backward", backward, nb::arg("query"), nb::arg("key"), nb::arg("value"),
+             nb::arg("options"), nb::arg("saved"), nb::arg("gradients"));
+}
+
+}  // namespace polyhead::python

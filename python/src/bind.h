@@ -1,0 +1,11 @@
+// What each file of the extension adds to it.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+namespace polyhead::python {
+
+void bind_attention(nanobind::module_& module);
+void bind_modules(nanobind::module_& module);
+
+}  // namespace polyhead::python

@@ -1,0 +1,43 @@
+// polyhead._core: the library as Python's own files see it; no public names are made here.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+#include <polyhead/error.h>
+#include <polyhead/runtime.h>
+
+#include "bind.h"
+
+namespace polyhead::python {
+namespace {
+
+// The other exceptions pass as nanobind maps their bases: InvalidArgument to ValueError,
+// Unsupported to RuntimeError, bad_alloc to MemoryError.
+void translate_io_error(const std::exception_ptr& thrown, void*) {
+  try {
+    std::rethrow_exception(thrown);
+  } catch (const IoError& error) {
+    PyErr_SetString(PyExc_OSError, error.what());
+  }
+}
+
+}  // namespace
+}  // namespace polyhead::python
+
+NB_MODULE(_core, module) {
+  nanobind::register_exception_translator(polyhead::python::translate_io_error);
+  module.def("version", polyhead::version);
+  module.def("available_isas", polyhead::available_isas);
+  module.def(
+      "isa", polyhead::isa,
+      "The instruction set in use: 'avx512', 'avx2', 'neon' or 'baseline'. The best this CPU\n"
+      "has, unless the environment's POLYHEAD_ISA names one; ValueError if it has not that.");
+  module.def("set_num_threads", polyhead::set_num_threads, nanobind::arg("n"),
+             "Threads a call may use, the caller's included. Results do not depend on it.\n"
+             "ValueError unless 1 <= n <= 1024.");
+  module.def(
+      "get_num_threads", polyhead::num_threads,
+      "Threads a call may use: what set_num_threads said, else POLYHEAD_NUM_THREADS, else the\n"
+      "number of CPUs.");
+  polyhead::python::bind_attention(module);
+  polyhead::python::bind_modules(module);
+}

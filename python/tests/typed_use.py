@@ -1,0 +1,21 @@
+"""What a user writes, for the type checker (test_package.py); it is not run."""
+
+import numpy as np
+import polyhead
+
+x = np.zeros((2, 5, 64), np.float32)
+attention = polyhead.MultiheadAttention(64, 8, batch_first=True, dtype=np.float64)
+out, weights = attention(x, x, x, attn_mask=np.zeros((5, 5), bool), causal_align="bottom_right")
+rows: int = out.shape[0]
+if weights is not None:
+    total: float = float(weights.sum())
+heads: int = attention.num_heads
+attention.load_state_dict(attention.state_dict())
+alone: np.ndarray = polyhead.scaled_dot_product_attention(x, x, x, is_causal=True)
+both = polyhead.scaled_dot_product_attention(x, x, x, weights="average")
+pair: tuple[np.ndarray, np.ndarray] = both
+scratch: np.ndarray = polyhead.FromScratchMultiHeadAttention(64, 8, "full")(x, x, x)
+threads: int = polyhead.get_num_threads()
+instructions: str = polyhead.isa()
+polyhead.scaled_dot_product_attention(x, x, x, weights="all")  # type: ignore[call-overload]
+polyhead.MultiheadAttention("64", 8)  # type: ignore[arg-type]
