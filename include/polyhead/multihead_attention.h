@@ -13,6 +13,7 @@
 
 #include <polyhead/attention.h>
 #include <polyhead/tensor_view.h>
+#include <polyhead/training.h>
 
 #pragma GCC visibility push(default)
 namespace polyhead {
@@ -51,6 +52,11 @@ struct ForwardOptions {
   EmptyRow empty_rows = EmptyRow::kZero;
 };
 
+// The caller's memory for a forward's results; weights undefined unless asked for.
+struct ForwardOutputs {
+  TensorView out = {}, weights = {};
+};
+
 // What was moved from may only be destroyed or assigned to.
 class MultiheadAttention {
  public:
@@ -82,11 +88,31 @@ class MultiheadAttention {
                     const ConstTensorView& value, const ForwardOptions& options,
                     const TensorView& out, const TensorView& weights = {}) const;
 
+  // A forward of training: Config::dropout applies, and *context keeps what backward needs. The
+  // same bits as above where there is no dropout.
+  Result forward(const ConstTensorView& query, const ConstTensorView& key,
+                 const ConstTensorView& value, const ForwardOptions& options,
+                 TrainingContext* context) const;
+  void forward_into(const ConstTensorView& query, const ConstTensorView& key,
+                    const ConstTensorView& value, const ForwardOptions& options,
+                    const ForwardOutputs& outputs, TrainingContext* context) const;
+  // Of the last forward with this context, by this module with the parameters it still has. An
+  // empty list, or an undefined view in it: not wanted. `mode` is that of the parameters;
+  // kAccumulate adds the finished gradient. Safe from many threads; may be called again for other
+  // outputs.
+  void backward(const TrainingContext& context, const OutputGradients& outputs,
+                const InputGradients& inputs, const ParameterViews& parameters = {},
+                GradientMode mode = GradientMode::kOverwrite) const;
+
   const Config& config() const;
   // State dict in torch's order. Views stay valid as long as the module.
   std::vector<std::pair<std::string, ConstTensorView>> state_dict() const;
   // Copies new values in (shape and dtype must match), then repacks.
   void set_parameter(const std::string& name, const ConstTensorView& value);
+  // The same memory, for an optimiser to write to. What is written counts from the next repack()
+  // on, and until then must not meet another call.
+  ParameterViews parameters();
+  void repack();
 
   MultiheadAttention(MultiheadAttention&&) noexcept;
   MultiheadAttention& operator=(MultiheadAttention&&) noexcept;
@@ -122,12 +148,24 @@ class FromScratchMultiHeadAttention {
                     const ConstTensorView& mask, const TensorView& out,
                     const TensorView& weights = {}) const;
 
+  // Training, as of the class above; there is no dropout here.
+  Tensor forward(const ConstTensorView& q, const ConstTensorView& k, const ConstTensorView& v,
+                 const ConstTensorView& mask, TrainingContext* context) const;
+  void forward_into(const ConstTensorView& q, const ConstTensorView& k, const ConstTensorView& v,
+                    const ConstTensorView& mask, const ForwardOutputs& outputs,
+                    TrainingContext* context) const;
+  void backward(const TrainingContext& context, const OutputGradients& outputs,
+                const InputGradients& inputs, const ParameterViews& parameters = {},
+                GradientMode mode = GradientMode::kOverwrite) const;
+
   int64_t embed_size() const;
   int64_t num_heads() const;
   HeadWidth head_width() const;
   DType dtype() const;
   std::vector<std::pair<std::string, ConstTensorView>> state_dict() const;
   void set_parameter(const std::string& name, const ConstTensorView& value);
+  ParameterViews parameters();
+  void repack();
 
   FromScratchMultiHeadAttention(FromScratchMultiHeadAttention&&) noexcept;
   FromScratchMultiHeadAttention& operator=(FromScratchMultiHeadAttention&&) noexcept;

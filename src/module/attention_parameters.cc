@@ -47,8 +47,8 @@ AttentionParameters make_parameters(const AttentionSizes& sizes, bool bias) {
   return result;
 }
 
-NamedViews mha_state_dict(AttentionParameters& parameters) {
-  NamedViews views;
+ParameterViews mha_state_dict(AttentionParameters& parameters) {
+  ParameterViews views;
   const auto add = [&](const char* name, Tensor& tensor) {
     if (tensor.defined()) views.emplace_back(name, tensor.view());
   };
@@ -64,8 +64,8 @@ NamedViews mha_state_dict(AttentionParameters& parameters) {
   return views;
 }
 
-NamedViews mha_load_targets(AttentionParameters& parameters) {
-  NamedViews views = mha_state_dict(parameters);
+ParameterViews mha_load_targets(AttentionParameters& parameters) {
+  ParameterViews views = mha_state_dict(parameters);
   const char* const names[] = {"q_proj_", "k_proj_", "v_proj_"};
   const auto add_parts = [&](Tensor& packed, const char* suffix) {
     if (!packed.defined()) return;
@@ -79,8 +79,8 @@ NamedViews mha_load_targets(AttentionParameters& parameters) {
   return views;
 }
 
-NamedViews scratch_state_dict(AttentionParameters& parameters) {
-  NamedViews views;
+ParameterViews scratch_state_dict(AttentionParameters& parameters) {
+  ParameterViews views;
   const int64_t width = parameters.in_proj_weight.size(0) / 3;
   const char* const names[] = {"q_linear", "k_linear", "v_linear"};
   for (int64_t i = 0; i < 3; ++i) {
@@ -94,7 +94,47 @@ NamedViews scratch_state_dict(AttentionParameters& parameters) {
   return views;
 }
 
-std::vector<std::pair<std::string, ConstTensorView>> read_only(const NamedViews& views) {
+namespace {
+
+// The views of a packed parameter's three parts.
+std::array<TensorView, 3> parts_of(const TensorView& packed) {
+  if (!packed.defined()) return {};
+  const int64_t width = packed.size(0) / 3;
+  return {packed.narrow(0, 0, width), packed.narrow(0, width, width),
+          packed.narrow(0, 2 * width, width)};
+}
+
+}  // namespace
+
+ParameterTargets targets_of(const ParameterViews& state_dict) {
+  ParameterTargets to;
+  auto &w = to.weight, &b = to.bias;
+  const std::pair<const char*, TensorView*> places[] = {{"q_proj_weight", &w[0]},
+                                                        {"k_proj_weight", &w[1]},
+                                                        {"v_proj_weight", &w[2]},
+                                                        {"q_linear.weight", &w[0]},
+                                                        {"k_linear.weight", &w[1]},
+                                                        {"v_linear.weight", &w[2]},
+                                                        {"q_linear.bias", &b[0]},
+                                                        {"k_linear.bias", &b[1]},
+                                                        {"v_linear.bias", &b[2]},
+                                                        {"bias_k", &to.bias_k},
+                                                        {"bias_v", &to.bias_v},
+                                                        {"out_proj.weight", &to.out_weight},
+                                                        {"fc_out.weight", &to.out_weight},
+                                                        {"out_proj.bias", &to.out_bias},
+                                                        {"fc_out.bias", &to.out_bias}};
+  for (const auto& [name, view] : state_dict) {
+    if (name == "in_proj_weight") to.weight = parts_of(view);
+    if (name == "in_proj_bias") to.bias = parts_of(view);
+    for (const auto& [known, place] : places) {
+      if (name == known) *place = view;
+    }
+  }
+  return to;
+}
+
+std::vector<std::pair<std::string, ConstTensorView>> read_only(const ParameterViews& views) {
   return {views.begin(), views.end()};
 }
 
@@ -108,7 +148,7 @@ void swap_values(const TensorView& a, Tensor& b) {
 
 }  // namespace
 
-void assign_parameter(const NamedViews& state_dict, const std::string& name,
+void assign_parameter(const ParameterViews& state_dict, const std::string& name,
                       const ConstTensorView& value, const char* function,
                       const std::function<void()>& repack) {
   const Require require(function);

@@ -1,6 +1,7 @@
 // The sizes and the parameters of an attention module, of either class.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -8,6 +9,7 @@
 #include <vector>
 
 #include <polyhead/tensor_view.h>
+#include <polyhead/training.h>
 
 namespace polyhead {
 
@@ -39,25 +41,33 @@ struct AttentionParameters {
   ConstTensorView bias(Projection first, int count = 1) const;  // undefined without biases
 };
 
+// Views of parameters, or of their gradients, by role, whichever class they belong to; undefined:
+// not there.
+struct ParameterTargets {
+  std::array<TensorView, 3> weight;  // [width, in] of query, key, value
+  std::array<TensorView, 3> bias;    // [width]
+  TensorView bias_k, bias_v;         // [1, 1, width]
+  TensorView out_weight, out_bias;   // [embed_dim, width], [embed_dim]
+};
+// From the names of a state dict of either class.
+ParameterTargets targets_of(const ParameterViews& state_dict);
+
 // All zero. Throws InvalidArgument if a shape does not fit.
 AttentionParameters make_parameters(const AttentionSizes& sizes, bool bias);
 
-// A state dict whose values can be written.
-using NamedViews = std::vector<std::pair<std::string, TensorView>>;
-
 // torch's names, in torch's order.
-NamedViews mha_state_dict(AttentionParameters& parameters);
+ParameterViews mha_state_dict(AttentionParameters& parameters);
 // The same, and the parts of packed parameters: q_proj_weight, q_proj_bias, k_proj_weight, ...
-NamedViews mha_load_targets(AttentionParameters& parameters);
+ParameterViews mha_load_targets(AttentionParameters& parameters);
 // q_linear, k_linear, v_linear, fc_out: .weight, .bias.
-NamedViews scratch_state_dict(AttentionParameters& parameters);
+ParameterViews scratch_state_dict(AttentionParameters& parameters);
 
-std::vector<std::pair<std::string, ConstTensorView>> read_only(const NamedViews& views);
+std::vector<std::pair<std::string, ConstTensorView>> read_only(const ParameterViews& views);
 
 // Copies `value` into the parameter `name` and calls `repack`; if that fails, nothing has changed.
 // Throws InvalidArgument, `function` leading the message.
 void assign_parameter(
-    const NamedViews& state_dict, const std::string& name, const ConstTensorView& value,
+    const ParameterViews& state_dict, const std::string& name, const ConstTensorView& value,
     const char* function, const std::function<void()>& repack = [] {});
 
 }  // namespace polyhead

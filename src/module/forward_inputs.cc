@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include "module/mask_views.h"
 #include "module/require.h"
 
 namespace polyhead {
@@ -56,15 +57,14 @@ class Checker {
     const int64_t shape[] = {batch, kv_len};
     require_.shape(mask, "key_padding_mask", Shape(shape).last(inputs_.batched ? 2 : 1),
                    inputs_.batched ? "[B, S]" : "[S]");
-    const int last = mask.rank() - 1;
-    const int64_t sizes[] = {batch, 1, 1, kv_len};
-    const int64_t strides[] = {last > 0 ? mask.stride(0) : 0, 0, 0, mask.stride(last)};
-    inputs_.masks.add(hidden_or_added({mask.data(), mask.dtype(), sizes, strides}));
+    inputs_.key_padding_mask = mask;
+    inputs_.masks.add(hidden_or_added(padding_for_op(mask, batch)));
   }
 
   void attn_mask(const ConstTensorView& mask) {
     if (!mask.defined()) return;
     mask_dtype(mask, "attn_mask");
+    inputs_.attn_mask = mask;
     const int64_t batch = inputs_.batch(), heads = sizes_.num_heads;
     const int64_t q_len = inputs_.q_len(), kv_len = inputs_.kv_len();
     if (mask.rank() == 4) {
@@ -80,14 +80,7 @@ class Checker {
     const char* const letters = inputs_.batched ? "[B*H, L, S]" : "[H, L, S]";
     require_.shape(mask, "attn_mask", Shape(shape).last(static_cast<size_t>(mask.rank())),
                    mask.rank() == 2 ? "[L, S]" : letters);
-    if (mask.rank() == 2) {
-      inputs_.masks.add(hidden_or_added(mask));
-      return;
-    }
-    const int64_t sizes[] = {batch, heads, q_len, kv_len};  // slice b * heads + h
-    const int64_t strides[] = {heads * mask.stride(0), mask.stride(0), mask.stride(1),
-                               mask.stride(2)};
-    inputs_.masks.add(hidden_or_added({mask.data(), mask.dtype(), sizes, strides}));
+    inputs_.masks.add(hidden_or_added(attn_mask_for_op(mask, batch, heads)));
   }
 
   // The from-scratch class: numbers of any type, right-aligned, times -1e5.
@@ -100,8 +93,9 @@ class Checker {
     if (mask.rank() > 4) {
       require_.fail("mask", "shape is " + mask.shape_string(), "at most 4-D");
     }
-    ConstTensorView aligned = mask;
-    while (aligned.rank() < 4) aligned = aligned.unsqueezed(0);
+    inputs_.attn_mask = mask;
+    inputs_.aligns_mask = true;
+    const ConstTensorView aligned = scratch_mask_for_op(mask);
     broadcastable(aligned, "mask");
     inputs_.masks.add(Mask::additive(aligned, -1e5));
   }
@@ -122,8 +116,7 @@ class Checker {
       require_.fail(name, message("embed dim is ", size, " in ", view.shape_string()),
                     message(features, " (", why, ")"));
     }
-    if (rank == 2) return view.unsqueezed(0);
-    return inputs_.layout == Layout::kSequenceFirst ? view.transposed(0, 1) : view;
+    return batch_first(view, inputs_);
   }
 
   void same_size(const ConstTensorView& view, size_t name, int dim, const char* what,
@@ -157,11 +150,6 @@ class Checker {
   bool batched_only_;
   ForwardInputs inputs_;
 };
-
-// The result as batch-first 3-D (or 4-D) view.
-TensorView batched_view(const TensorView& view, const ForwardInputs& inputs) {
-  return inputs.batched ? view : view.unsqueezed(0);
-}
 
 }  // namespace
 
@@ -209,11 +197,15 @@ AttentionSizes sizes_of(const FromScratchMultiHeadAttention& module) {
           .dtype = module.dtype()};
 }
 
+ShapeBuffer rows_shape(const ForwardInputs& inputs, int64_t len, int64_t features) {
+  const int64_t batch = inputs.batch();
+  if (!inputs.batched) return {{len, features}, 2};
+  if (inputs.layout == Layout::kSequenceFirst) return {{len, batch, features}, 3};
+  return {{batch, len, features}, 3};
+}
+
 ShapeBuffer out_shape(const ForwardInputs& inputs, const AttentionSizes& sizes) {
-  const int64_t batch = inputs.batch(), q_len = inputs.q_len();
-  if (!inputs.batched) return {{q_len, sizes.embed_dim}, 2};
-  if (inputs.layout == Layout::kSequenceFirst) return {{q_len, batch, sizes.embed_dim}, 3};
-  return {{batch, q_len, sizes.embed_dim}, 3};
+  return rows_shape(inputs, inputs.q_len(), sizes.embed_dim);
 }
 
 ShapeBuffer weights_shape(const ForwardInputs& inputs, const AttentionSizes& sizes,
@@ -237,9 +229,7 @@ ProjectedCall complete_call(const ForwardInputs& inputs, const AttentionSizes& s
   };
   ProjectedCall call{.query = inputs.query, .key = inputs.key, .value = inputs.value};
   output(out, "out", out_shape(inputs, sizes));
-  const bool sequence_first = inputs.batched && inputs.layout == Layout::kSequenceFirst;
-  call.out = batched_view(out, inputs);
-  if (sequence_first) call.out = call.out.transposed(0, 1);
+  call.out = batch_first(out, inputs);
   call.masks = inputs.masks.span();
   call.weights_mode = mode;
   if (mode == WeightsMode::kNone) {
@@ -247,7 +237,7 @@ ProjectedCall complete_call(const ForwardInputs& inputs, const AttentionSizes& s
     return call;
   }
   output(weights, "weights", weights_shape(inputs, sizes, mode));
-  call.weights = batched_view(weights, inputs);
+  call.weights = inputs.batched ? weights : weights.unsqueezed(0);
   return call;
 }
 

@@ -19,16 +19,19 @@ class MaskList {
   std::span<const Mask> span() const { return {masks_.data(), count_}; }
 
  private:
-  std::array<Mask, 3> masks_{Mask::causal(), Mask::causal(), Mask::causal()};
+  std::array<Mask, kMaxMasks> masks_{Mask::causal(), Mask::causal(), Mask::causal()};
   size_t count_ = 0;
 };
 
 struct ForwardInputs {
-  ConstTensorView query, key, value;  // [batch, len, features]
-  MaskList masks;
+  ConstTensorView query, key, value;            // [batch, len, features]
+  MaskList masks;                               // key_padding_mask's first, then attn_mask's
+  ConstTensorView attn_mask, key_padding_mask;  // as given; from scratch: its mask is attn_mask,
+  bool aligns_mask = false;                     // which broadcasts right-aligned
   bool batched = true;
   Layout layout = Layout::kBatchFirst;
-  int64_t columns = 0;  // of the weights: kv_len and the appended ones
+  int64_t columns = 0;                       // of the weights: kv_len and the appended ones
+  WeightsMode weights = WeightsMode::kNone;  // what is returned
 
   int64_t batch() const { return query.size(0); }
   int64_t q_len() const { return query.size(1); }
@@ -54,9 +57,18 @@ struct ShapeBuffer {
 
   operator Shape() const { return {sizes.data(), rank}; }  // NOLINT(google-explicit-constructor)
 };
+// Rows of a given length and number of features: the query's, the key's, the value's.
+ShapeBuffer rows_shape(const ForwardInputs& inputs, int64_t len, int64_t features);
 ShapeBuffer out_shape(const ForwardInputs& inputs, const AttentionSizes& sizes);
 ShapeBuffer weights_shape(const ForwardInputs& inputs, const AttentionSizes& sizes,
                           WeightsMode mode);
+
+// Such rows as [batch, len, features].
+template <class View>
+View batch_first(const View& rows, const ForwardInputs& inputs) {
+  if (!inputs.batched) return rows.unsqueezed(0);
+  return inputs.layout == Layout::kSequenceFirst ? rows.transposed(0, 1) : rows;
+}
 
 // Checks the caller's outputs and completes the call; `inputs` must outlive it.
 ProjectedCall complete_call(const ForwardInputs& inputs, const AttentionSizes& sizes,

@@ -6,6 +6,7 @@
 #include "module/initialise.h"
 #include "module/module_files.h"
 #include "module/require.h"
+#include "module/training/backward_inputs.h"
 
 namespace polyhead {
 namespace {
@@ -40,10 +41,27 @@ AttentionSizes checked_sizes(int64_t embed_size, int64_t num_heads, HeadWidth wi
 
 struct FromScratchMultiHeadAttention::Impl {
   Impl(const AttentionSizes& sizes, HeadWidth head_width)
-      : width(head_width), attention(sizes, make_parameters(sizes, /*bias=*/true)) {}
+      : width(head_width),
+        attention(sizes, make_parameters(sizes, /*bias=*/true)),
+        state_dict(scratch_state_dict(attention.parameters())) {}
+
+  ForwardInputs checked(const ConstTensorView& q, const ConstTensorView& k,
+                        const ConstTensorView& v, const ConstTensorView& mask) const {
+    return check_scratch_inputs(attention.sizes(), q, k, v, mask);
+  }
+
+  ProjectedCall call_of(const ForwardInputs& inputs, const ForwardOutputs& outputs) const {
+    WeightsMode mode = WeightsMode::kNone;
+    if (outputs.weights.defined()) {
+      mode = outputs.weights.rank() == 4 ? WeightsMode::kPerHead : WeightsMode::kAverage;
+    }
+    return complete_call(inputs, attention.sizes(), mode, outputs.out, outputs.weights,
+                         kScratchName);
+  }
 
   HeadWidth width;
   ProjectedAttention attention;
+  ParameterViews state_dict;  // of its parameters
 };
 
 using Scratch = FromScratchMultiHeadAttention;
@@ -65,7 +83,7 @@ Scratch Scratch::load(const std::string& path, const LoadOptions& options) {
   const AttentionSizes sizes =
       checked_sizes(file.embed_size, file.num_heads, file.width, file.dtype);
   auto impl = std::make_unique<Impl>(sizes, file.width);
-  fill_parameters(scratch_state_dict(impl->attention.parameters()), file.tensors, kScratchName);
+  fill_parameters(impl->state_dict, file.tensors, kScratchName);
   impl->attention.repack();
   return Scratch(std::move(impl));
 }
@@ -76,8 +94,7 @@ void Scratch::save(const std::string& path, const std::string& prefix) const {
 
 Tensor Scratch::forward(const ConstTensorView& q, const ConstTensorView& k,
                         const ConstTensorView& v, const ConstTensorView& mask) const {
-  const ForwardInputs inputs = check_scratch_inputs(impl_->attention.sizes(), q, k, v, mask);
-  Tensor out(dtype(), out_shape(inputs, impl_->attention.sizes()));
+  Tensor out(dtype(), out_shape(impl_->checked(q, k, v, mask), impl_->attention.sizes()));
   forward_into(q, k, v, mask, out);
   return out;
 }
@@ -85,13 +102,34 @@ Tensor Scratch::forward(const ConstTensorView& q, const ConstTensorView& k,
 void Scratch::forward_into(const ConstTensorView& q, const ConstTensorView& k,
                            const ConstTensorView& v, const ConstTensorView& mask,
                            const TensorView& out, const TensorView& weights) const {
-  const AttentionSizes& sizes = impl_->attention.sizes();
-  const ForwardInputs inputs = check_scratch_inputs(sizes, q, k, v, mask);
-  WeightsMode mode = WeightsMode::kNone;
-  if (weights.defined()) {
-    mode = weights.rank() == 4 ? WeightsMode::kPerHead : WeightsMode::kAverage;
-  }
-  impl_->attention.run(complete_call(inputs, sizes, mode, out, weights, kScratchName));
+  const ForwardInputs inputs = impl_->checked(q, k, v, mask);
+  impl_->attention.run(impl_->call_of(inputs, {out, weights}));
+}
+
+Tensor Scratch::forward(const ConstTensorView& q, const ConstTensorView& k,
+                        const ConstTensorView& v, const ConstTensorView& mask,
+                        TrainingContext* context) const {
+  Tensor out(dtype(), out_shape(impl_->checked(q, k, v, mask), impl_->attention.sizes()));
+  forward_into(q, k, v, mask, {.out = out}, context);
+  return out;
+}
+
+void Scratch::forward_into(const ConstTensorView& q, const ConstTensorView& k,
+                           const ConstTensorView& v, const ConstTensorView& mask,
+                           const ForwardOutputs& outputs, TrainingContext* context) const {
+  if (context == nullptr) Require(kScratchName).fail("context", "is null", "given");
+  const ForwardInputs inputs = impl_->checked(q, k, v, mask);
+  impl_->attention.run_training(inputs, impl_->call_of(inputs, outputs), /*dropout_p=*/0, context);
+}
+
+void Scratch::backward(const TrainingContext& context, const OutputGradients& outputs,
+                       const InputGradients& inputs, const ParameterViews& parameters,
+                       GradientMode mode) const {
+  ProjectedAttention& attention = impl_->attention;
+  attention.backward(
+      context,
+      check_backward(attention.sizes(), attention.trained_inputs(context, kScratchName),
+                     impl_->state_dict, {outputs, inputs, parameters, mode}, kScratchName));
 }
 
 int64_t Scratch::embed_size() const { return impl_->attention.sizes().embed_dim; }
@@ -100,12 +138,16 @@ HeadWidth Scratch::head_width() const { return impl_->width; }
 DType Scratch::dtype() const { return impl_->attention.sizes().dtype; }
 
 std::vector<std::pair<std::string, ConstTensorView>> Scratch::state_dict() const {
-  return read_only(scratch_state_dict(impl_->attention.parameters()));
+  return read_only(impl_->state_dict);
 }
 
 void Scratch::set_parameter(const std::string& name, const ConstTensorView& value) {
-  assign_parameter(scratch_state_dict(impl_->attention.parameters()), name, value, kScratchName,
+  assign_parameter(impl_->state_dict, name, value, kScratchName,
                    [this] { impl_->attention.repack(); });
 }
+
+ParameterViews Scratch::parameters() { return impl_->state_dict; }
+
+void Scratch::repack() { impl_->attention.repack(); }
 
 }  // namespace polyhead

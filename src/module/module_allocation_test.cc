@@ -1,4 +1,4 @@
-// forward_into allocates nothing after its first call of a shape: counted.
+// forward_into and backward allocate nothing after their first call of a shape: counted.
 #include <atomic>
 #include <cstdlib>
 #include <new>
@@ -79,6 +79,30 @@ TEST(ModuleAllocation, ForwardIntoAllocatesOnce) {
       EXPECT_EQ(count(x, x, mode), 0) << "one input";
       EXPECT_EQ(count(y, y, mode), 0) << "key is value";
       EXPECT_EQ(count(y, z, mode), 0) << "three inputs";
+    }
+  }
+}
+
+TEST(ModuleAllocation, TrainingAllocatesOnce) {
+  for (const int n : {1, 2}) {
+    const oracle::Threads threads(n);
+    const MultiheadAttention module = random_mha(
+        {.embed_dim = 64, .num_heads = 4, .layout = Layout::kBatchFirst, .add_bias_kv = true});
+    const Tensor x = random_tensor(DType::kFloat32, {3, 50, 64}, 1), y(x);
+    const Tensor mask = random_tensor(DType::kFloat32, {50, 50}, 2);
+    const ForwardOptions options{.attn_mask = mask.view(), .is_causal = true};
+    Tensor out = x, d_x = x, d_y = x, d_mask = mask;
+    ParameterGradients parameters(module.state_dict());
+    TrainingContext context;
+    for (const Tensor* key : {&x, &y}) {
+      EXPECT_EQ(allocations_after_the_first([&] {
+                  module.forward_into(x, *key, *key, options, {.out = out}, &context);
+                  module.backward(
+                      context, {.d_out = x},
+                      {.d_query = d_x, .d_key = d_y, .d_value = d_y, .d_attn_mask = d_mask},
+                      parameters.views());
+                }),
+                0);
     }
   }
 }

@@ -133,7 +133,7 @@ ScratchFile read_scratch(const std::string& path, const LoadOptions& options) {
   return result;
 }
 
-void fill_parameters(const NamedViews& targets, const LoadedTensors& tensors,
+void fill_parameters(const ParameterViews& targets, const LoadedTensors& tensors,
                      const char* function) {
   for (const auto& [name, tensor] : tensors) assign_parameter(targets, name, tensor, function);
 }

@@ -28,7 +28,8 @@ struct ScratchFile {
 MhaFile read_mha(const std::string& path, const LoadOptions& options);
 ScratchFile read_scratch(const std::string& path, const LoadOptions& options);
 
-void fill_parameters(const NamedViews& targets, const LoadedTensors& tensors, const char* function);
+void fill_parameters(const ParameterViews& targets, const LoadedTensors& tensors,
+                     const char* function);
 
 void save_module(const std::string& path, const std::string& prefix,
                  const std::vector<std::pair<std::string, ConstTensorView>>& state_dict,

@@ -7,6 +7,7 @@
 #include <polyhead/error.h>
 #include "attention/attention_reference.h"
 #include "base/message.h"
+#include "module/double_parameters.h"
 #include "module/forward_inputs.h"
 #include "module/projected_attention.h"
 
@@ -17,17 +18,6 @@ namespace {
 constexpr int64_t kPairsAtOnce = 1 << 16;
 constexpr double kMaxBytes = 0x1p33;
 
-Tensor as_double(const ConstTensorView& view) {
-  if (!view.defined()) return {};
-  const Tensor rows(view);  // row-major
-  if (rows.dtype() == DType::kFloat64) return rows;
-  Tensor result(DType::kFloat64, rows.shape());
-  for (int64_t i = 0; i < rows.numel(); ++i) {
-    result.data_as<double>()[i] = static_cast<double>(rows.data_as<float>()[i]);
-  }
-  return result;
-}
-
 Tensor rounded(const Tensor& numbers, DType dtype) {
   if (!numbers.defined() || dtype == DType::kFloat64) return numbers;
   Tensor result(DType::kFloat32, numbers.shape());
@@ -35,61 +25,6 @@ Tensor rounded(const Tensor& numbers, DType dtype) {
     result.data_as<float>()[i] = static_cast<float>(numbers.data_as<double>()[i]);
   }
   return result;
-}
-
-// The parameters in double, by role, whichever class they come from.
-struct DoubleParameters {
-  Tensor q_weight, k_weight, v_weight, out_weight;  // [width, in] three times, [embed_dim, width]
-  Tensor q_bias, k_bias, v_bias, out_bias;          // undefined without biases
-  Tensor bias_k, bias_v;                            // [1, 1, width]
-};
-
-using StateDict = std::vector<std::pair<std::string, ConstTensorView>>;
-
-ConstTensorView find(const StateDict& state_dict, const std::string& name) {
-  for (const auto& [known, view] : state_dict) {
-    if (known == name) return view;
-  }
-  return {};
-}
-
-// Rows [part * width, (part + 1) * width) of a packed parameter.
-ConstTensorView third(const ConstTensorView& packed, int64_t part) {
-  if (!packed.defined()) return {};
-  return packed.narrow(0, part * (packed.size(0) / 3), packed.size(0) / 3);
-}
-
-DoubleParameters double_parameters(const MultiheadAttention& module) {
-  const StateDict dict = module.state_dict();
-  const ConstTensorView packed = find(dict, "in_proj_weight"), bias = find(dict, "in_proj_bias");
-  const auto weight = [&](int64_t part, const char* separate) {
-    return as_double(packed.defined() ? third(packed, part) : find(dict, separate));
-  };
-  return {.q_weight = weight(0, "q_proj_weight"),
-          .k_weight = weight(1, "k_proj_weight"),
-          .v_weight = weight(2, "v_proj_weight"),
-          .out_weight = as_double(find(dict, "out_proj.weight")),
-          .q_bias = as_double(third(bias, 0)),
-          .k_bias = as_double(third(bias, 1)),
-          .v_bias = as_double(third(bias, 2)),
-          .out_bias = as_double(find(dict, "out_proj.bias")),
-          .bias_k = as_double(find(dict, "bias_k")),
-          .bias_v = as_double(find(dict, "bias_v"))};
-}
-
-DoubleParameters double_parameters(const FromScratchMultiHeadAttention& module) {
-  const StateDict dict = module.state_dict();
-  const auto get = [&](const char* name) { return as_double(find(dict, name)); };
-  return {.q_weight = get("q_linear.weight"),
-          .k_weight = get("k_linear.weight"),
-          .v_weight = get("v_linear.weight"),
-          .out_weight = get("fc_out.weight"),
-          .q_bias = get("q_linear.bias"),
-          .k_bias = get("k_linear.bias"),
-          .v_bias = get("v_linear.bias"),
-          .out_bias = get("fc_out.bias"),
-          .bias_k = {},
-          .bias_v = {}};
 }
 
 struct WithBudget {

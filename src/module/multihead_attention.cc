@@ -7,6 +7,7 @@
 #include "module/initialise.h"
 #include "module/module_files.h"
 #include "module/require.h"
+#include "module/training/backward_inputs.h"
 
 namespace polyhead {
 namespace {
@@ -50,10 +51,38 @@ MultiheadAttention::Config checked(MultiheadAttention::Config config) {
 struct MultiheadAttention::Impl {
   explicit Impl(const Config& checked_config)
       : config(checked_config),
-        attention(sizes_of(config), make_parameters(sizes_of(config), config.bias)) {}
+        attention(sizes_of(config), make_parameters(sizes_of(config), config.bias)),
+        state_dict(mha_state_dict(attention.parameters())) {}
+
+  ForwardInputs checked(const ConstTensorView& query, const ConstTensorView& key,
+                        const ConstTensorView& value, const ForwardOptions& options) const {
+    return check_mha_inputs(attention.sizes(), config.layout, query, key, value, options);
+  }
+
+  ProjectedCall call_of(const ForwardInputs& inputs, const ForwardOptions& options,
+                        const ForwardOutputs& outputs) const {
+    ProjectedCall call = complete_call(inputs, attention.sizes(), options.need_weights, outputs.out,
+                                       outputs.weights, kMhaName);
+    call.empty_rows = options.empty_rows;
+    return call;
+  }
+
+  // Memory for what a forward returns.
+  Result results(const ConstTensorView& query, const ConstTensorView& key,
+                 const ConstTensorView& value, const ForwardOptions& options) const {
+    const AttentionSizes& sizes = attention.sizes();
+    const ForwardInputs inputs = checked(query, key, value, options);
+    Result result;
+    result.out = Tensor(sizes.dtype, out_shape(inputs, sizes));
+    if (options.need_weights != WeightsMode::kNone) {
+      result.weights = Tensor(sizes.dtype, weights_shape(inputs, sizes, options.need_weights));
+    }
+    return result;
+  }
 
   Config config;
   ProjectedAttention attention;
+  ParameterViews state_dict;  // of its parameters
 };
 
 MultiheadAttention::MultiheadAttention(const Config& config, uint64_t seed)
@@ -83,14 +112,7 @@ MultiheadAttention::Result MultiheadAttention::forward(const ConstTensorView& qu
                                                        const ConstTensorView& key,
                                                        const ConstTensorView& value,
                                                        const ForwardOptions& options) const {
-  const AttentionSizes& sizes = impl_->attention.sizes();
-  const ForwardInputs inputs =
-      check_mha_inputs(impl_->attention.sizes(), impl_->config.layout, query, key, value, options);
-  Result result;
-  result.out = Tensor(sizes.dtype, out_shape(inputs, sizes));
-  if (options.need_weights != WeightsMode::kNone) {
-    result.weights = Tensor(sizes.dtype, weights_shape(inputs, sizes, options.need_weights));
-  }
+  Result result = impl_->results(query, key, value, options);
   forward_into(query, key, value, options, result.out, result.weights);
   return result;
 }
@@ -98,23 +120,51 @@ MultiheadAttention::Result MultiheadAttention::forward(const ConstTensorView& qu
 void MultiheadAttention::forward_into(const ConstTensorView& query, const ConstTensorView& key,
                                       const ConstTensorView& value, const ForwardOptions& options,
                                       const TensorView& out, const TensorView& weights) const {
-  const ForwardInputs inputs =
-      check_mha_inputs(impl_->attention.sizes(), impl_->config.layout, query, key, value, options);
-  ProjectedCall call =
-      complete_call(inputs, impl_->attention.sizes(), options.need_weights, out, weights, kMhaName);
-  call.empty_rows = options.empty_rows;
-  impl_->attention.run(call);
+  const ForwardInputs inputs = impl_->checked(query, key, value, options);
+  impl_->attention.run(impl_->call_of(inputs, options, {out, weights}));
+}
+
+MultiheadAttention::Result MultiheadAttention::forward(const ConstTensorView& query,
+                                                       const ConstTensorView& key,
+                                                       const ConstTensorView& value,
+                                                       const ForwardOptions& options,
+                                                       TrainingContext* context) const {
+  Result result = impl_->results(query, key, value, options);
+  forward_into(query, key, value, options, {result.out, result.weights}, context);
+  return result;
+}
+
+void MultiheadAttention::forward_into(const ConstTensorView& query, const ConstTensorView& key,
+                                      const ConstTensorView& value, const ForwardOptions& options,
+                                      const ForwardOutputs& outputs,
+                                      TrainingContext* context) const {
+  if (context == nullptr) Require(kMhaName).fail("context", "is null", "given");
+  const ForwardInputs inputs = impl_->checked(query, key, value, options);
+  impl_->attention.run_training(inputs, impl_->call_of(inputs, options, outputs),
+                                impl_->config.dropout, context);
+}
+
+void MultiheadAttention::backward(const TrainingContext& context, const OutputGradients& outputs,
+                                  const InputGradients& inputs, const ParameterViews& parameters,
+                                  GradientMode mode) const {
+  ProjectedAttention& attention = impl_->attention;
+  attention.backward(
+      context, check_backward(attention.sizes(), attention.trained_inputs(context, kMhaName),
+                              impl_->state_dict, {outputs, inputs, parameters, mode}, kMhaName));
 }
 
 const MultiheadAttention::Config& MultiheadAttention::config() const { return impl_->config; }
 
 std::vector<std::pair<std::string, ConstTensorView>> MultiheadAttention::state_dict() const {
-  return read_only(mha_state_dict(impl_->attention.parameters()));
+  return read_only(impl_->state_dict);
 }
 
 void MultiheadAttention::set_parameter(const std::string& name, const ConstTensorView& value) {
-  assign_parameter(mha_state_dict(impl_->attention.parameters()), name, value, kMhaName,
-                   [this] { impl_->attention.repack(); });
+  assign_parameter(impl_->state_dict, name, value, kMhaName, [this] { impl_->attention.repack(); });
 }
+
+ParameterViews MultiheadAttention::parameters() { return impl_->state_dict; }
+
+void MultiheadAttention::repack() { impl_->attention.repack(); }
 
 }  // namespace polyhead

@@ -1,44 +1,23 @@
 #include "module/projected_attention.h"
 
-#include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <utility>
 
-#include <polyhead/error.h>
-#include "attention/attention_call.h"
-#include "base/checked_math.h"
-#include "base/message.h"
-#include "base/workspace.h"
-#include <polyhead/linear.h>
+#include "base/float_env.h"
+#include "module/memory_plan.h"
+#include "module/projected_state.h"
 
 namespace polyhead {
 namespace {
 
-bool same_tensor(const ConstTensorView& a, const ConstTensorView& b) {
-  return a.data() == b.data() && std::ranges::equal(a.shape(), b.shape()) &&
-         std::ranges::equal(a.strides(), b.strides());
-}
-
-// Heads whose width is a multiple of this are whole vectors on every ISA.
-constexpr int64_t kWholeVectors = 16;
-
-// [batch, heads, len, head_dim] at `at`: head by head, so that attention walks through dense
-// memory, whatever embed_dim is; token by token where a vector of columns would straddle heads.
-TensorView heads_at(std::byte* at, const AttentionSizes& sizes, const int64_t (&shape)[4]) {
-  const int64_t heads = shape[1], len = shape[2], d = shape[3];
-  if (d % kWholeVectors == 0) return {at, sizes.dtype, shape};
-  const int64_t strides[] = {len * heads * d, d, heads * d, 1};
-  return {at, sizes.dtype, shape, strides};
+uint64_t next_version() {
+  static std::atomic<uint64_t> last{0};
+  return ++last;
 }
 
 }  // namespace
-
-struct ProjectedAttention::Packed {
-  PackedLinear in[3];  // the first is all three where they are packed
-  PackedLinear out;
-  Tensor extra_key, extra_value;  // [num_heads, extra, head_dim]
-};
 
 double attention_scale(const AttentionSizes& sizes) {
   return 1 / std::sqrt(static_cast<double>(sizes.head_dim));
@@ -79,58 +58,84 @@ void ProjectedAttention::repack() {
   packed_->out.assign(parameters_.out_proj_weight, parameters_.out_proj_bias.view());
   packed_->extra_key = std::move(extra_key);
   packed_->extra_value = std::move(extra_value);
+  packed_->version = next_version();
 }
 
-namespace {
-
-// Scratch of one call: heads of q, k and v, and the rows that the out-projection reads.
-class Scratch {
+// Memory of one call. Inputs that are the same tensor are read once, by one product over the packed
+// rows: the heads of their projections stand together.
+class ProjectedHeads {
  public:
-  // How many projections stand beside query's, key's and value's; 0: with the one before.
-  struct Projections {
-    int64_t q, k, v;
-  };
-
-  Scratch(WorkspaceLease& lease, const ProjectedCall& call, const AttentionSizes& sizes,
-          const Projections& counts) {
-    const int64_t batch = call.query.size(0), heads = sizes.num_heads, d = sizes.head_dim;
-    const int64_t q_len = call.query.size(1), kv_len = call.key.size(1);
-    const int64_t shapes[4][4] = {{batch, counts.q * heads, q_len, d},
-                                  {batch, counts.k * heads, kv_len, d},
-                                  {batch, counts.v * heads, kv_len, d},
-                                  {batch, heads, q_len, d}};
-    int64_t offsets[4], total = 0;
-    for (size_t i = 0; i < 4; ++i) {
-      offsets[i] = total;
-      total = end_of(total, shapes[i], sizes.dtype);
-    }
-    std::byte* memory = lease.reserve(static_cast<size_t>(total));
-    TensorView* regions[] = {&q, &k, &v};
-    for (size_t i = 0; i < 3; ++i) *regions[i] = heads_at(memory + offsets[i], sizes, shapes[i]);
-    const int64_t rows_shape[] = {batch, q_len, heads * d};
-    rows = TensorView(memory + offsets[3], sizes.dtype, rows_shape);
-    const int64_t out_strides[] = {q_len * heads * d, d, heads * d, 1};
-    out = TensorView(rows.data(), sizes.dtype, shapes[3], out_strides);
+  ProjectedHeads(const ProjectedCall& call, const AttentionSizes& sizes, bool keep_lse)
+      : sizes_(sizes),
+        one_kv_(sizes.packed() && same_tensor(call.key, call.value)),
+        one_qkv_(one_kv_ && same_tensor(call.query, call.key)),
+        batch_(call.query.size(0)),
+        q_len_(call.query.size(1)),
+        kv_len_(call.key.size(1)),
+        plan_(sizes.dtype) {
+    const int64_t heads = sizes.num_heads, d = sizes.head_dim;
+    places_[0] = plan_.add({batch_, q_count() * heads, q_len_, d});
+    places_[1] = plan_.add({batch_, k_count() * heads, kv_len_, d});
+    places_[2] = plan_.add({batch_, v_count() * heads, kv_len_, d});
+    places_[3] = plan_.add({batch_, q_len_, heads * d});
+    places_[4] = keep_lse ? plan_.add({batch_, heads, q_len_}) : -1;
   }
+
+  size_t bytes() const { return plan_.bytes(); }
+
+  // `memory` has bytes().
+  void place(std::byte* memory) {
+    const int64_t heads = sizes_.num_heads, d = sizes_.head_dim;
+    q = heads_at(memory + places_[0], q_count() * heads, q_len_);
+    k = heads_at(memory + places_[1], k_count() * heads, kv_len_);
+    v = heads_at(memory + places_[2], v_count() * heads, kv_len_);
+    const int64_t rows_shape[] = {batch_, q_len_, heads * d};
+    rows = TensorView(memory + places_[3], sizes_.dtype, rows_shape);
+    const int64_t lse_shape[] = {batch_, heads, q_len_};
+    if (places_[4] >= 0) lse = TensorView(memory + places_[4], sizes_.dtype, lse_shape);
+  }
+
+  // The operands of the op and its output, by heads, [batch, num_heads, len, head_dim].
+  TensorView query() const { return q.narrow(1, 0, sizes_.num_heads); }
+  TensorView key() const {
+    return one_qkv_ ? q.narrow(1, sizes_.num_heads, sizes_.num_heads)
+                    : k.narrow(1, 0, sizes_.num_heads);
+  }
+  TensorView value() const {
+    if (one_qkv_) return q.narrow(1, 2 * sizes_.num_heads, sizes_.num_heads);
+    return one_kv_ ? k.narrow(1, sizes_.num_heads, sizes_.num_heads) : v;
+  }
+  TensorView out() const { return rows_by_head(rows, sizes_); }
 
   TensorView q, k, v;  // [batch, heads of one or more projections, len, head_dim]
-  TensorView rows;     // [batch, q_len, width]: the heads' outputs,
-  TensorView out;      // the same by heads, [batch, num_heads, q_len, head_dim]
+  TensorView rows;     // [batch, q_len, width]: the heads' outputs
+  TensorView lse;      // [batch, num_heads, q_len], undefined unless kept
 
  private:
-  static int64_t end_of(int64_t begin, const int64_t (&shape)[4], DType dtype) {
-    int64_t bytes = static_cast<int64_t>(dtype_bytes(dtype));
-    bool fits = true;
-    for (const int64_t size : shape) fits = fits && checked_multiply(bytes, size, &bytes);
-    if (!fits || !checked_add(bytes, begin + static_cast<int64_t>(kAlignment), &bytes)) {
-      throw InvalidArgument(message("attention module: batch ", shape[0], ", length ", shape[2],
-                                    "; too many elements"));
-    }
-    return bytes / static_cast<int64_t>(kAlignment) * static_cast<int64_t>(kAlignment);
-  }
-};
+  // How many projections stand beside query's, key's and value's; 0: with the one before.
+  int64_t q_count() const { return one_qkv_ ? 3 : 1; }
+  int64_t k_count() const { return one_qkv_ ? 0 : (one_kv_ ? 2 : 1); }
+  int64_t v_count() const { return one_kv_ ? 0 : 1; }
 
-}  // namespace
+  // Heads whose width is a multiple of this are whole vectors on every ISA.
+  static constexpr int64_t kWholeVectors = 16;
+
+  // [batch, heads, len, head_dim] at `at`: head by head, so that attention walks through dense
+  // memory, whatever embed_dim is; token by token where a vector of columns would straddle heads.
+  TensorView heads_at(std::byte* at, int64_t heads, int64_t len) const {
+    const int64_t d = sizes_.head_dim;
+    const int64_t shape[] = {batch_, heads, len, d};
+    if (d % kWholeVectors == 0) return {at, sizes_.dtype, shape};
+    const int64_t strides[] = {len * heads * d, d, heads * d, 1};
+    return {at, sizes_.dtype, shape, strides};
+  }
+
+  const AttentionSizes& sizes_;
+  bool one_kv_, one_qkv_;
+  int64_t batch_, q_len_, kv_len_;
+  MemoryPlan plan_;
+  int64_t places_[5];
+};
 
 // The projections [first, ...) of x that `heads` has room for.
 void ProjectedAttention::project(Projection first, const ConstTensorView& x,
@@ -144,33 +149,54 @@ void ProjectedAttention::project(Projection first, const ConstTensorView& x,
   }
 }
 
-// Inputs that are the same tensor are read once, by one product over the packed rows.
-void ProjectedAttention::run(const ProjectedCall& call) const {
-  if (call.out.numel() == 0) return;
-  const int64_t heads = sizes_.num_heads;
-  const bool one_kv = sizes_.packed() && same_tensor(call.key, call.value);
-  const bool one_qkv = one_kv && same_tensor(call.query, call.key);
-  WorkspaceLease lease;
-  const Scratch scratch(
-      lease, call, sizes_,
-      {.q = one_qkv ? 3 : 1, .k = one_qkv ? 0 : (one_kv ? 2 : 1), .v = one_kv ? 0 : 1});
-  project(Projection::kQuery, call.query, scratch.q);
-  project(Projection::kKey, call.key, scratch.k);
-  project(Projection::kValue, call.value, scratch.v);
-  AttentionCall attention{.query = scratch.q.narrow(1, 0, heads)};
-  attention.key = (one_qkv ? scratch.q : scratch.k).narrow(1, one_qkv ? heads : 0, heads);
-  attention.value = one_qkv  ? scratch.q.narrow(1, 2 * heads, heads)
-                    : one_kv ? scratch.k.narrow(1, heads, heads)
-                             : scratch.v;
+// From the inputs to the rows; gives what was computed in between.
+AttentionCall ProjectedAttention::attend(const ProjectedCall& call,
+                                         const ProjectedHeads& heads) const {
+  const DefaultFloatEnv env;  // the scale must not depend on the caller's rounding
+  project(Projection::kQuery, call.query, heads.q);
+  project(Projection::kKey, call.key, heads.k);
+  project(Projection::kValue, call.value, heads.v);
+  AttentionCall attention{.query = heads.query(), .key = heads.key(), .value = heads.value()};
   attention.extra_key = packed_->extra_key;
   attention.extra_value = packed_->extra_value;
   attention.scale = attention_scale(sizes_);
   attention.masks = call.masks;
+  attention.dropout = call.dropout;
   attention.empty_rows = call.empty_rows;
   attention.weights_mode = call.weights_mode;
-  attention.outputs = {.out = scratch.out, .weights = call.weights};
+  attention.outputs = {.out = heads.out(), .lse = heads.lse, .weights = call.weights};
   run_attention(attention);
-  packed_->out.run(scratch.rows, call.out);
+  return attention;
+}
+
+void ProjectedAttention::run(const ProjectedCall& call) const {
+  if (call.out.numel() == 0) return;
+  WorkspaceLease lease;
+  ProjectedHeads heads(call, sizes_, /*keep_lse=*/false);
+  heads.place(lease.reserve(heads.bytes()));
+  attend(call, heads);
+  packed_->out.run(heads.rows, call.out);
+}
+
+void ProjectedAttention::run_training(const ForwardInputs& inputs, ProjectedCall call,
+                                      double dropout_p, TrainingContext* context) const {
+  if (!context->state_) context->state_ = std::make_unique<TrainingContext::State>();
+  TrainingContext::State& state = *context->state_;
+  state.version = 0;
+  state.inputs = inputs;
+  state.inputs.weights = call.weights_mode;
+  call.masks = state.inputs.masks.span();
+  call.dropout = {.p = dropout_p, .seed = context->dropout.seed, .call = context->dropout.call};
+  if (call.out.numel() != 0) {
+    ProjectedHeads heads(call, sizes_, /*keep_lse=*/true);
+    heads.place(state.memory.reserve(heads.bytes()));
+    state.attention = attend(call, heads);
+    state.attention.outputs = {.out = heads.out(), .lse = heads.lse};
+    state.rows = heads.rows;
+    packed_->out.run(heads.rows, call.out);
+  }
+  ++context->dropout.call;
+  state.version = packed_->version;
 }
 
 }  // namespace polyhead

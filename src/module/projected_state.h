@@ -1,0 +1,45 @@
+// What the forward and the backward of projected attention share.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include <polyhead/linear.h>
+#include "attention/attention_call.h"
+#include "base/workspace.h"
+#include "module/forward_inputs.h"
+#include "module/projected_attention.h"
+
+namespace polyhead {
+
+struct ProjectedAttention::Packed {
+  uint64_t version = 0;  // no two of the process are the same
+  PackedLinear in[3];    // the first is all three where they are packed
+  PackedLinear out;
+  Tensor extra_key, extra_value;  // [num_heads, extra, head_dim]
+};
+
+struct TrainingContext::State {
+  uint64_t version = 0;  // of the Packed that filled it; 0: not filled
+  Workspace memory;
+  ForwardInputs inputs;
+  // Reads `memory`, the module's extra columns and inputs.masks; not set if there are no queries.
+  AttentionCall attention;
+  TensorView rows;  // [batch, q_len, width]: the heads' outputs
+};
+
+// Rows [batch, len, width] seen by head: [batch, num_heads, len, head_dim].
+template <class View>
+View rows_by_head(const View& rows, const AttentionSizes& sizes) {
+  const int64_t shape[] = {rows.size(0), sizes.num_heads, rows.size(1), sizes.head_dim};
+  const int64_t strides[] = {rows.stride(0), sizes.head_dim * rows.stride(2), rows.stride(1),
+                             rows.stride(2)};
+  return {rows.data(), rows.dtype(), shape, strides};
+}
+
+inline bool same_tensor(const ConstTensorView& a, const ConstTensorView& b) {
+  return a.data() == b.data() && std::ranges::equal(a.shape(), b.shape()) &&
+         std::ranges::equal(a.strides(), b.strides());
+}
+
+}  // namespace polyhead
