@@ -3,7 +3,8 @@
 import numpy as np
 import polyhead
 import pytest
-from formula import attention, expect_attention, expect_same_bits, random_inputs
+from contract import attention
+from formula import expect_attention, expect_same_bits, random_inputs
 from hypothesis import given, settings, strategies as st
 
 sdpa = polyhead.scaled_dot_product_attention

@@ -1,6 +1,7 @@
 """One configuration of the module: its parameters, inputs, masks and options, drawn at random.
 
-torch sees it through `torch_answer`, Polyhead through `command_answer`, as a user of either would.
+torch sees it through `torch_answer`, Polyhead through `command_answer` and `python_answer`, as a user
+of each would.
 """
 
 import os
@@ -8,6 +9,7 @@ import subprocess
 from dataclasses import dataclass, field
 
 import numpy as np
+import polyhead
 import safetensors.torch
 import torch
 
@@ -236,7 +238,7 @@ def write_files(case, folder):
     return flags
 
 
-def command_answer(polyhead, case, folder):
+def command_answer(command, case, folder):
     """(out, weights or None) as torch_answer, through `polyhead run`."""
     flags = write_files(case, folder) + ["--num-heads", case.num_heads,
                                          "--need-weights", case.need_weights]
@@ -245,15 +247,32 @@ def command_answer(polyhead, case, folder):
     flags += [] if case.batch_first or case.unbatched else ["--sequence-first"]
     if case.need_weights != "none":
         flags += ["--weights-out", folder / "weights.npy"]
-    run(polyhead, "run", *flags, "--out", folder / "out.npy")
+    run(command, "run", *flags, "--out", folder / "out.npy")
     weights = np.load(folder / "weights.npy") if case.need_weights != "none" else None
     if weights is not None and case.unbatched:
         weights = weights[None]
     return case.batch_first_out(np.load(folder / "out.npy")), weights
 
 
-def run(polyhead, *arguments):
-    command = [str(polyhead), *map(str, arguments)]
+def python_answer(case, folder):
+    """The same, by the Python module, from the file that command_answer wrote."""
+    module = polyhead.MultiheadAttention.from_safetensors(
+        folder / "weights.safetensors", num_heads=case.num_heads, batch_first=case.batch_first,
+        add_zero_attn=case.add_zero_attn)
+    padding = case.key_padding_mask
+    out, weights = module(
+        *case.inputs(), attn_mask=case.attn_mask,
+        key_padding_mask=padding[0] if case.unbatched and padding is not None else padding,
+        need_weights=case.need_weights != "none",
+        average_attn_weights=case.need_weights != "per-head", is_causal=case.is_causal,
+        causal_align=case.causal_align.replace("-", "_"))
+    if weights is not None and case.unbatched:
+        weights = weights[None]
+    return case.batch_first_out(out), weights
+
+
+def run(polyhead_command, *arguments):
+    command = [str(polyhead_command), *map(str, arguments)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert result.returncode == 0, f"{' '.join(command)}\nexit {result.returncode}: {result.stderr}"
     return result

@@ -67,6 +67,16 @@ def softmax(scores, hidden):
     return exps / np.where(total == 0, 1, total)
 
 
+def attention(query, key, value, visible=True, bias=0.0, scale=None, dtype=np.float64, step=0):
+    """The op alone: (out, weights per head); `visible` and `bias` broadcast onto the scores."""
+    query, key, value = (np.asarray(x, dtype) for x in (query, key, value))
+    scale = np.asarray(query.shape[-1], dtype) ** -0.5 if scale is None else np.asarray(scale, dtype)
+    scores = product(query * scale, key.swapaxes(-1, -2), step) + np.asarray(bias, dtype)
+    hidden = ~np.broadcast_to(visible, scores.shape) | np.isneginf(scores)
+    weights = softmax(scores, hidden)
+    return product(weights, value, step), weights
+
+
 def forward(case, dtype, step=0):
     """(out [B, L, E], weights [B, H, L, S']); `step` as in product()."""
     q, k, v = projections(case, dtype, step)
@@ -79,9 +89,8 @@ def forward(case, dtype, step=0):
             bias = np.pad(bias, [(0, 0)] * 3 + [(0, 1)])
     heads = [x.reshape(*x.shape[:2], case.num_heads, -1).swapaxes(1, 2) for x in (q, k, v)]
     q, k, v = heads  # [B, H, len, D]
-    scale = 1 / np.sqrt(np.asarray(case.head_dim, dtype))
-    weights = softmax(product(q * scale, k.swapaxes(-1, -2), step) + bias, hidden)
-    joined = product(weights, v, step).swapaxes(1, 2).reshape(case.batch, case.q_len, -1)
+    out, weights = attention(q, k, v, ~hidden, bias, dtype=dtype, step=step)
+    joined = out.swapaxes(1, 2).reshape(case.batch, case.q_len, -1)
     state = case.state
     out = project(joined, state["out_proj.weight"], state.get("out_proj.bias"), dtype, step)
     return out, weights

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from polyhead import FromScratchMultiHeadAttention
 
 import contract
 from case import DTYPES, run
@@ -123,6 +124,10 @@ def test_random_configuration(polyhead, tmp_path, make, seed):
     naive = [formula(state, heads, inputs, mask, narrow, step) for step in (1, -1, 0)]
     expect_formula_is_the_seeds(module, state, heads, inputs, mask)
     expect_as_good(f"from scratch, {dtype}", ours, truth, [seeds, *naive])
+    width = "split" if make is split_module else "full"
+    twin = FromScratchMultiHeadAttention(embed, heads, width, dtype=dtype)
+    twin.load_state_dict(module.state_dict())  # torch's own tensors
+    np.testing.assert_array_equal(twin(*inputs, mask), ours)
 
 
 def test_the_seeds_assertion(polyhead, tmp_path):

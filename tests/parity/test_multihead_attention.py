@@ -1,10 +1,11 @@
-"""`polyhead run` against torch.nn.MultiheadAttention: random configurations of every option."""
+"""`polyhead run` and the Python module against torch.nn.MultiheadAttention: random configurations of
+every option."""
 
 import numpy as np
 import pytest
 
 import contract
-from case import NUM_CASES, command_answer, draw, torch_answer
+from case import NUM_CASES, command_answer, draw, python_answer, torch_answer
 from error_rule import expect_as_good
 
 # How far torch's own float64 answer may lie from the formula's, in roundings of float64 of the
@@ -46,6 +47,8 @@ def test_random_configuration(polyhead, tmp_path, seed):
     if weights is not None:
         others = [torch_weights, *(case.per_head_as_asked(heads) for _, heads in naive)]
         expect_as_good("weights", weights, case.per_head_as_asked(truth_heads), others)
+    for got, want in zip(python_answer(case, tmp_path), (out, weights)):
+        np.testing.assert_array_equal(got, want)
 
 
 def test_every_option_is_drawn():
