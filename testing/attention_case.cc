@@ -181,6 +181,22 @@ AttentionCall AttentionProblem::call() const {
   return call;
 }
 
+std::vector<Mask> narrowed(const std::vector<Mask>& masks, int dim, int64_t start, int64_t length) {
+  std::vector<Mask> result;
+  for (const Mask& mask : masks) {
+    const int at = dim - (4 - mask.tensor().rank());
+    const bool broadcast = at < 0 || mask.tensor().size(at) == 1;
+    if (mask.kind() == Mask::Kind::kCausal || broadcast) {
+      result.push_back(mask);
+      continue;
+    }
+    const ConstTensorView part = mask.tensor().narrow(at, start, length);
+    result.push_back(mask.kind() == Mask::Kind::kBoolean ? Mask::boolean(part, mask.sense())
+                                                         : Mask::additive(part, mask.factor()));
+  }
+  return result;
+}
+
 AttentionRun run_attention_case(AttentionCall call, const std::string& plan, Storage storage) {
   const DType dtype = call.query.dtype();
   const int64_t batch = call.batch(), heads = call.num_heads(), q_len = call.q_len(),

@@ -84,6 +84,10 @@ class AttentionProblem {
   void add_mask(const MaskSpec& mask, Random& random);
 };
 
+// The masks of a part of a problem: each narrowed in one of its last four dimensions where it has
+// that size. A causal mask is taken along as it is.
+std::vector<Mask> narrowed(const std::vector<Mask>& masks, int dim, int64_t start, int64_t length);
+
 struct AttentionRun {
   GuardedTensor out, lse, weights;  // weights undefined for WeightsMode::kNone
   bool intact() const { return out.intact() && lse.intact() && weights.intact(); }

@@ -38,20 +38,6 @@ class AttentionBits : public ::testing::TestWithParam<DType> {
 INSTANTIATE_TEST_SUITE_P(DTypes, AttentionBits,
                          ::testing::Values(DType::kFloat32, DType::kFloat64));
 
-// The masks of `problem`, each narrowed in one of its last four dimensions where it has that size.
-std::vector<Mask> narrowed(const std::vector<Mask>& masks, int dim, int64_t start, int64_t length) {
-  std::vector<Mask> result;
-  for (const Mask& mask : masks) {
-    const int at = dim - (4 - mask.tensor().rank());
-    const bool broadcast = at < 0 || mask.tensor().size(at) == 1;
-    const ConstTensorView part =
-        broadcast ? mask.tensor() : mask.tensor().narrow(at, start, length);
-    result.push_back(mask.kind() == Mask::Kind::kBoolean ? Mask::boolean(part, mask.sense())
-                                                         : Mask::additive(part, mask.factor()));
-  }
-  return result;
-}
-
 TEST_P(AttentionBits, AnyNumberOfThreads) {
   for (WeightsMode weights : kWeightsModes) {
     AttentionCase spec = usual();

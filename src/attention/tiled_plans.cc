@@ -12,6 +12,14 @@
 namespace polyhead {
 namespace {
 
+// The largest tile of a call, without the places of its rows.
+template <class T>
+AttentionTile<T> largest_tile(const AttentionCall& call, const AttentionKernel<T>& kernel) {
+  AttentionTile<T> tile = tile_of<T>(call);
+  tile.rows = std::min(kernel.max_rows, static_cast<size_t>(call.q_len()));
+  return tile;
+}
+
 template <class T>
 void run_rows(const AttentionCall& call, const AttentionKernel<T>& kernel, const Place& at,
               AttentionTile<T>* tile, std::byte* workspace) {
@@ -50,7 +58,7 @@ void run_rows(const AttentionCall& call, const AttentionKernel<T>& kernel, const
 template <class T>
 void run_by_head(const AttentionCall& call) {
   const AttentionKernel<T> kernel = attention_kernel<T>(active_isa());
-  const AttentionTile<T> shape = tile_of<T>(call);
+  const AttentionTile<T> shape = largest_tile(call, kernel);
   const Tiling tiling(call, kernel.max_rows);
   const int64_t rows = tiling.rows, tiles = tiling.tiles;
   const int64_t heads = call.num_heads();
@@ -62,7 +70,7 @@ void run_by_head(const AttentionCall& call) {
     run_rows(call, kernel, place, &tile, workspace);
   };
   parallel_tasks(static_cast<size_t>(call.batch() * heads * tiles), attention_flops(call),
-                 attention_workspace_bytes(shape, tiling.lanes), run);
+                 kernel.workspace_bytes(shape), run);
 }
 
 // Masks with a larger sum by lanes are met anew by each head: kept, they would leave L2.
@@ -83,7 +91,7 @@ void run_head_sequences(const AttentionCall& call) {
   const int64_t rows = tiling.rows, tiles = tiling.tiles;
   const int64_t heads = heads_per_task(call, tiles);
   const int64_t sequences = (call.num_heads() + heads - 1) / heads;
-  AttentionTile<T> shape = tile_of<T>(call);
+  AttentionTile<T> shape = largest_tile(call, kernel);
   shape.keys_are_far = true;
   shape.heads.average = call.weights_mode == WeightsMode::kAverage;
   shape.heads.keep_masks =
@@ -101,7 +109,7 @@ void run_head_sequences(const AttentionCall& call) {
     }
   };
   parallel_tasks(static_cast<size_t>(call.batch() * sequences * tiles), attention_flops(call),
-                 attention_workspace_bytes(shape, tiling.lanes), run);
+                 kernel.workspace_bytes(shape), run);
 }
 
 void run_tiled(const AttentionCall& call, void (*run_float)(const AttentionCall&),

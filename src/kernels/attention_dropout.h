@@ -8,6 +8,8 @@
 
 #include <cstdint>
 
+#include "base/philox.h"
+
 namespace polyhead {
 
 struct TileDropout {
@@ -17,6 +19,17 @@ struct TileDropout {
   uint32_t head = 0;         // batch item * H + head
   uint32_t first_query = 0;  // the index that lane 0 of the tile has in the call
 };
+
+// Bit k: whether key k of a granule is dropped for one query.
+inline unsigned dropped_keys(const TileDropout& dropout, uint32_t query, uint32_t granule) {
+  unsigned dropped = 0;
+  const auto words = philox({dropout.call, dropout.head, query, granule}, dropout.seed);
+  for (unsigned k = 0; k < 8; ++k) {
+    const uint32_t draw = words[k / 2] >> (16 * (k % 2)) & 0xffff;
+    dropped |= unsigned{draw < dropout.threshold} << k;
+  }
+  return dropped;
+}
 
 // Of the appended columns: one that does not move with the number of keys.
 inline constexpr uint32_t kAppendedGranule = 0xffffffff;

@@ -10,6 +10,10 @@
 #include "kernels/attention_granule.body.h"
 #include "kernels/attention_average.body.h"
 #include "kernels/attention_store.body.h"
+#include "kernels/attention_row_state.body.h"
+#include "kernels/attention_row_scores.body.h"
+#include "kernels/attention_row_values.body.h"
+#include "kernels/attention_row.body.h"
 // clang-format on
 
 // Where a granule's probs go: a ring, or, when weights are wanted, a place for good.
@@ -142,21 +146,34 @@ void run_tile(const AttentionTile<T>& in, std::byte* workspace) {
   load_query(tile);
   fold_keys(tile);
   fold_extra(tile);
-  const Normaliser<T, NV> normaliser(tile);
+  const Normaliser<T, NV> normaliser(in, tile.total_sum);
   store_out(tile, normaliser);
   if (in.lse != nullptr) store_lse(tile);
   if (in.wants_weights) store_weights(tile, normaliser);
 }
 
-// As few vectors of lanes as the rows need: short sequences pad little.
+// As few vectors of lanes as the rows need: short sequences pad little, and very short ones do
+// without lanes of queries.
 template <class T>
 void run_attention_tile(const AttentionTile<T>& in, std::byte* workspace) noexcept {
+  if (in.rows <= kFewRows<T>) return run_few_rows(in, workspace);
   if (in.rows <= kLanes<T>) return run_tile<T, 1>(in, workspace);
   if (in.rows <= 2 * kLanes<T>) return run_tile<T, 2>(in, workspace);
   run_tile<T, 3>(in, workspace);
 }
 
 template <class T>
+size_t attention_workspace_bytes(const AttentionTile<T>& largest) noexcept {
+  Row<T> rows[kFewRows<T>];
+  size_t few, many = 0;
+  carve_rows(largest, rows, at_most(largest.rows, kFewRows<T>), nullptr, &few);
+  if (largest.rows > kFewRows<T>) {
+    carve_scratch(largest, round_up(largest.rows, kLanes<T>), nullptr, &many);
+  }
+  return few > many ? few : many;
+}
+
+template <class T>
 AttentionKernel<T> make_attention_kernel() {
-  return {3 * kLanes<T>, run_attention_tile<T>};
+  return {3 * kLanes<T>, run_attention_tile<T>, attention_workspace_bytes<T>};
 }

@@ -18,16 +18,7 @@ AttentionKernel<T> attention_kernel(Isa isa) {
   return POLYHEAD_ON_ISA(isa, make_attention_kernel<T>());
 }
 
-template <class T>
-size_t attention_workspace_bytes(const AttentionTile<T>& shape, size_t lanes) {
-  size_t bytes;
-  baseline::carve_scratch(shape, lanes, nullptr, &bytes);
-  return bytes;
-}
-
 template AttentionKernel<float> attention_kernel(Isa);
 template AttentionKernel<double> attention_kernel(Isa);
-template size_t attention_workspace_bytes(const AttentionTile<float>&, size_t);
-template size_t attention_workspace_bytes(const AttentionTile<double>&, size_t);
 
 }  // namespace polyhead

@@ -100,13 +100,12 @@ template <class T>
 struct AttentionKernel {
   size_t max_rows;  // of a tile: three vectors of lanes
   void (*run)(const AttentionTile<T>& tile, std::byte* workspace) noexcept;
+  // Bytes of workspace for any tile with the sizes and outputs of `largest` and no more rows;
+  // 64-byte aligned.
+  size_t (*workspace_bytes)(const AttentionTile<T>& largest) noexcept;
 };
 
 template <class T>
 AttentionKernel<T> attention_kernel(Isa isa);
-
-// Bytes of workspace for any tile of this shape with so many lanes or fewer, 64-byte aligned.
-template <class T>
-size_t attention_workspace_bytes(const AttentionTile<T>& shape, size_t lanes);
 
 }  // namespace polyhead

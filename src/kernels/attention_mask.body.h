@@ -59,13 +59,17 @@ POLYHEAD_INLINE void hide_pairs(Tile<T, NV>& tile, const uint64_t* words) {
   }
 }
 
+// A mask's number as T; of a bool, any non-zero byte is true, 1.
+template <class T, class Stored>
+POLYHEAD_INLINE T number_of(Stored stored) {
+  return std::is_same_v<Stored, uint8_t> ? static_cast<T>(stored != 0) : static_cast<T>(stored);
+}
+
 // bias += T(factor) * T(mask), rounded as torch does it: the product first, then the sum.
 template <class Stored, class T, int NV>
-__attribute__((noinline)) void add_numbers(Tile<T, NV>& tile, const TileMask& mask, size_t key,
-                                           size_t count) {
+__attribute__((noinline)) void add_numbers(Tile<T, NV>& tile, const TileMask& mask,
+                                           const Stored* row, size_t count) {
   constexpr size_t kWidth = Tile<T, NV>::kWidth;
-  const auto* row =
-      static_cast<const Stored*>(mask.data) + static_cast<ptrdiff_t>(key) * mask.key_stride;
   const T factor = static_cast<T>(mask.factor);
   T* bias = tile.scratch.bias;
   if constexpr (std::is_same_v<Stored, T>) {
@@ -77,27 +81,27 @@ __attribute__((noinline)) void add_numbers(Tile<T, NV>& tile, const TileMask& ma
   }
   for (size_t r = 0; r < tile.in.rows; ++r, row += mask.query_stride) {
     for (size_t j = 0; j < count; ++j) {
-      const Stored stored = row[static_cast<ptrdiff_t>(j) * mask.key_stride];
-      const bool is_bool = std::is_same_v<Stored, uint8_t>;  // any non-zero byte is true, 1
-      const T number = is_bool ? static_cast<T>(stored != 0) : static_cast<T>(stored);
+      const T number = number_of<T>(row[static_cast<ptrdiff_t>(j) * mask.key_stride]);
       bias[j * kWidth + r] += factor == 1 ? number : factor * number;
     }
   }
 }
 
-template <class T, int NV>
-void add_mask(Tile<T, NV>& tile, const TileMask& mask, size_t key, size_t count) {
+// Calls use(the mask's numbers, from the tile's first query and `key` on) with their type.
+template <class Use>
+POLYHEAD_INLINE void with_numbers(const TileMask& mask, size_t key, const Use& use) {
+  const ptrdiff_t at = static_cast<ptrdiff_t>(key) * mask.key_stride;
   switch (mask.element) {
     case TileMask::Element::kFloat32:
-      return add_numbers<float>(tile, mask, key, count);
+      return use(static_cast<const float*>(mask.data) + at);
     case TileMask::Element::kFloat64:
-      return add_numbers<double>(tile, mask, key, count);
+      return use(static_cast<const double*>(mask.data) + at);
     case TileMask::Element::kInt32:
-      return add_numbers<int32_t>(tile, mask, key, count);
+      return use(static_cast<const int32_t*>(mask.data) + at);
     case TileMask::Element::kInt64:
-      return add_numbers<int64_t>(tile, mask, key, count);
+      return use(static_cast<const int64_t*>(mask.data) + at);
     default:
-      return add_numbers<uint8_t>(tile, mask, key, count);
+      return use(static_cast<const uint8_t*>(mask.data) + at);
   }
 }
 
@@ -154,7 +158,9 @@ __attribute__((noinline)) Visibility prepare_bias(Tile<T, NV>& tile, size_t key,
   if (!changes) return Visibility::kAll;
   clear_bias(tile, count);
   for (int n = 0; n < in.num_masks; ++n) {
-    if (!is_boolean(in.masks[n])) add_mask(tile, in.masks[n], key, count);
+    const TileMask& mask = in.masks[n];
+    if (is_boolean(mask)) continue;
+    with_numbers(mask, key, [&](const auto* row) { add_numbers(tile, mask, row, count); });
   }
   for (int n = 0; n < in.num_masks; ++n) {
     if (hides[n]) hide_pairs(tile, words[n]);

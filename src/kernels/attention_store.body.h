@@ -40,12 +40,12 @@ template <class T, int NV>
 struct Normaliser {
   Vec<T> factor[NV], offset[NV];
 
-  explicit POLYHEAD_INLINE Normaliser(const Tile<T, NV>& tile) {
-    const bool nan = tile.in.empty_rows_nan && tile.in.kv_len + tile.in.num_extra > 0;
+  POLYHEAD_INLINE Normaliser(const AttentionTile<T>& in, const Vec<T> (&sum)[NV]) {
+    const bool nan = in.empty_rows_nan && in.kv_len + in.num_extra > 0;
     const Vec<T> for_empty = splat(nan ? std::numeric_limits<T>::quiet_NaN() : T{0});
     for (int i = 0; i < NV; ++i) {
-      const auto empty = tile.total_sum[i] == Vec<T>{};
-      factor[i] = empty ? Vec<T>{} : splat(tile.in.kept_scale) / tile.total_sum[i];
+      const auto empty = sum[i] == Vec<T>{};
+      factor[i] = empty ? Vec<T>{} : splat(in.kept_scale) / sum[i];
       offset[i] = empty ? for_empty : Vec<T>{};
     }
   }
@@ -59,15 +59,19 @@ __attribute__((noinline)) void store_out(const Tile<T, NV>& tile, const Normalis
   });
 }
 
+template <class T>
+POLYHEAD_INLINE T lse_of(T m, T sum) {
+  if (sum == 0) return kMasked<T>;
+  return static_cast<T>(static_cast<double>(m) + natural_log(static_cast<double>(sum)));
+}
+
 // lse = m + log(l).
 template <class T, int NV>
 __attribute__((noinline)) void store_lse(const Tile<T, NV>& tile) {
   for (size_t r = 0; r < tile.in.rows; ++r) {
     const size_t i = r / kLanes<T>, lane = r % kLanes<T>;
-    const T sum = tile.total_sum[i][lane];
-    const double m = static_cast<double>(tile.total_maximum[i][lane]);
     tile.in.lse[static_cast<ptrdiff_t>(r) * tile.in.lse_stride] =
-        sum == 0 ? kMasked<T> : static_cast<T>(m + natural_log(static_cast<double>(sum)));
+        lse_of<T>(tile.total_maximum[i][lane], tile.total_sum[i][lane]);
   }
 }
 

@@ -116,23 +116,33 @@ POLYHEAD_INLINE V rescale_factor(V from, V to) {
 
 // total += chunk, per lane: the larger of the two maxima becomes common. An empty side counts for
 // nothing, so a lane that a chunk does not reach keeps its bits.
+template <class V>
+struct ChunkFold {
+  V maximum, keep, add;  // total * keep + chunk * add
+
+  POLYHEAD_INLINE ChunkFold(V m_total, V l_total, V m_chunk, V l_chunk) {
+    const V none{};
+    const auto chunk_empty = l_chunk == none, total_empty = l_total == none;
+    maximum = m_total > m_chunk ? m_total : m_chunk;
+    maximum = total_empty ? m_chunk : maximum;
+    maximum = chunk_empty ? m_total : maximum;
+    keep = total_empty ? none : rescale_factor(m_total, maximum);
+    add = chunk_empty ? none : rescale_factor(m_chunk, maximum);
+  }
+};
+
 template <class T, int NV>
 POLYHEAD_INLINE void fold_chunk(Tile<T, NV>& tile) {
   constexpr int kWidth = Tile<T, NV>::kWidth;
   for (int i = 0; i < NV; ++i) {
-    const Vec<T> m_total = tile.total_maximum[i], m_chunk = tile.maximum[i], none{};
-    const auto chunk_empty = tile.sum[i] == none, total_empty = tile.total_sum[i] == none;
-    Vec<T> m = maximum(m_total, m_chunk);
-    m = total_empty ? m_chunk : m;
-    m = chunk_empty ? m_total : m;
-    const Vec<T> keep = total_empty ? none : rescale_factor(m_total, m);
-    const Vec<T> add = chunk_empty ? none : rescale_factor(m_chunk, m);
-    tile.total_maximum[i] = m;
-    tile.total_sum[i] = fma(tile.sum[i], add, tile.total_sum[i] * keep);
+    const ChunkFold<Vec<T>> fold(tile.total_maximum[i], tile.total_sum[i], tile.maximum[i],
+                                 tile.sum[i]);
+    tile.total_maximum[i] = fold.maximum;
+    tile.total_sum[i] = fma(tile.sum[i], fold.add, tile.total_sum[i] * fold.keep);
     for (size_t d = 0; d < tile.in.v_head_dim; ++d) {
       T* total = tile.scratch.total + d * kWidth + i * kLanes<T>;
       const Vec<T> chunk = load(tile.chunk.out + d * kWidth + i * kLanes<T>);
-      store(total, fma(chunk, add, load(total) * keep));
+      store(total, fma(chunk, fold.add, load(total) * fold.keep));
     }
   }
 }

@@ -46,7 +46,7 @@ DEFECTS = {
     'masked_values_multiplied': (
         VALUES, '(is_hidden(p[i]) ? acc[d][i] : next)', 'next'),
     'chunk_folded_unscaled': (
-        VALUES, 'fma(chunk, add, load(total) * keep)', 'fma(chunk, add, load(total))'),
+        VALUES, 'fma(chunk, fold.add, load(total) * fold.keep)', 'fma(chunk, fold.add, load(total))'),
     'mask_of_another_head': (
         CALL, 'at.head * s.head', '0 * s.head'),
     'average_not_divided': (

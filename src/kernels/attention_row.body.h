@@ -1,0 +1,158 @@
+// A tile of few query rows: what attention_forward.h specifies, bit for bit, where lanes of queries
+// would be idle.
+
+template <class T>
+POLYHEAD_INLINE void begin_row(const AttentionTile<T>& in, Row<T>& row, size_t r) {
+  for (size_t d = 0; d < in.head_dim; d += kLanes<T>) {
+    const T* query = in.query.data + static_cast<ptrdiff_t>(r) * in.query.row_stride +
+                     static_cast<ptrdiff_t>(d) * in.query.column_stride;
+    const size_t n = at_most(in.head_dim - d, kLanes<T>);
+    store(row.query + d, load_row(query, in.query.column_stride, n) * splat(in.scale));
+  }
+  const ptrdiff_t seen = in.causal_limit + static_cast<ptrdiff_t>(r) + 1;
+  row.key_end = seen < 0 ? 0 : at_most(static_cast<size_t>(seen), in.kv_len);
+  row.index = in.dropout.first_query + static_cast<uint32_t>(r);
+  row.has_bias = false;
+  row.has_total = false;
+}
+
+template <class T>
+POLYHEAD_INLINE void begin_row_chunk(Row<T>& row, size_t dims) {
+  row.maximum = Vec<T>{};
+  row.limit = splat(kMasked<T>);
+  row.sum = Vec<T>{};
+  for (size_t d = 0; d < dims; d += kLanes<T>) store(row.out + d, Vec<T>{});
+}
+
+template <class T>
+POLYHEAD_INLINE void end_row_chunk(Row<T>& row, size_t dims) {
+  if (!row.has_total) {
+    std::swap(row.out, row.total);
+    row.total_maximum = row.maximum;
+    row.total_sum = row.sum;
+    row.has_total = true;
+    return;
+  }
+  const ChunkFold<Vec<T>> fold(row.total_maximum, row.total_sum, row.maximum, row.sum);
+  row.total_maximum = fold.maximum;
+  row.total_sum = fma(row.sum, fold.add, row.total_sum * fold.keep);
+  for (size_t d = 0; d < dims; d += kLanes<T>) {
+    store(row.total + d, fma(load(row.out + d), fold.add, load(row.total + d) * fold.keep));
+  }
+}
+
+// Keys [key, key + stretch.count), each row as far as it sees.
+template <class T>
+POLYHEAD_INLINE void fold_stretch(RowTile<T>& tile, size_t key, const Stretch<T>& stretch) {
+  const AttentionTile<T>& in = tile.in;
+  for (size_t r = 0; r < in.rows && in.num_masks > 0; ++r) {
+    tile.rows[r].has_bias = sum_masks(in, r, key, stretch.count, tile.rows[r].bias);
+  }
+  score_keys(tile, stretch);
+  for (size_t r = 0; r < in.rows; ++r) {
+    Row<T>& row = tile.rows[r];
+    if (row.key_end <= key) continue;
+    Stretch<T> seen = stretch;
+    seen.count = at_most(stretch.count, row.key_end - key);
+    fold_row(tile, row, seen);
+  }
+}
+
+template <class T>
+POLYHEAD_INLINE void fold_all_keys(RowTile<T>& tile) {
+  const AttentionTile<T>& in = tile.in;
+  const size_t key_end = tile.rows[in.rows - 1].key_end;
+  size_t key = 0;
+  do {
+    for (size_t r = 0; r < in.rows; ++r) begin_row_chunk(tile.rows[r], in.v_head_dim);
+    const size_t chunk_end = at_most(key_end, key + kChunk);
+    for (; key < chunk_end; key += kStretch) {
+      fold_stretch(
+          tile, key,
+          {rows_from(in.key, key), rows_from(in.value, key), at_most(chunk_end - key, kStretch),
+           in.wants_weights ? key : 0, static_cast<uint32_t>(key / kGranule)});
+    }
+    for (size_t r = 0; r < in.rows; ++r) end_row_chunk(tile.rows[r], in.v_head_dim);
+  } while (key < key_end);
+}
+
+// The appended columns: a chunk of their own, which all rows see.
+template <class T>
+__attribute__((noinline)) void fold_extra_columns(RowTile<T>& tile) {
+  const AttentionTile<T>& in = tile.in;
+  const Stretch<T> stretch{in.extra_key, in.extra_value, in.num_extra, extra_column(in),
+                           kAppendedGranule};
+  for (size_t r = 0; r < in.rows; ++r) {
+    begin_row_chunk(tile.rows[r], in.v_head_dim);
+    tile.rows[r].has_bias = false;
+  }
+  score_keys(tile, stretch);
+  for (size_t r = 0; r < in.rows; ++r) {
+    fold_row(tile, tile.rows[r], stretch);
+    end_row_chunk(tile.rows[r], in.v_head_dim);
+  }
+}
+
+template <class T>
+POLYHEAD_INLINE void store_row_out(const AttentionTile<T>& in, const Row<T>& row, size_t r,
+                                   const Normaliser<T, 1>& by) {
+  T* out = in.out.data + static_cast<ptrdiff_t>(r) * in.out.row_stride;
+  const ptrdiff_t step = in.out.column_stride;
+  for (size_t d = 0; d < in.v_head_dim; d += kLanes<T>) {
+    const Vec<T> mean = load(row.total + d) * by.factor[0] + by.offset[0];
+    store_row(out + static_cast<ptrdiff_t>(d) * step, step, mean,
+              at_most(in.v_head_dim - d, kLanes<T>));
+  }
+}
+
+// Weights of the columns [first, first + n) of probs, to `to`: of this head, or added to those of
+// the heads before.
+template <class T>
+POLYHEAD_INLINE void store_some_weights(const AttentionTile<T>& in, const Row<T>& row,
+                                        const Normaliser<T, 1>& by, size_t first, size_t n, T* to) {
+  const HeadSequence& heads = in.heads;
+  const ptrdiff_t step = in.weights.column_stride;
+  const Vec<T> count = splat(static_cast<T>(heads.count));
+  for (size_t c = 0; c < n; c += kLanes<T>) {
+    const size_t at = first + c;
+    const Vec<T> then = rescale_factor(load(row.maxima + at), row.total_maximum);
+    Vec<T> weight = weight_of(load(row.probs + at), then, by.factor[0], by.offset[0]);
+    if (heads.average) {
+      if (!heads.first()) weight = load(row.average + at) + weight;
+      store(row.average + at, weight);
+      if (!heads.last()) continue;
+      weight = heads.first() ? weight : weight / count;
+    }
+    store_row(to + static_cast<ptrdiff_t>(c) * step, step, weight, at_most(n - c, kLanes<T>));
+  }
+}
+
+template <class T>
+__attribute__((noinline)) void store_row_weights(const AttentionTile<T>& in, Row<T>& row, size_t r,
+                                                 const Normaliser<T, 1>& by) {
+  __builtin_memset(row.probs + row.key_end, 0, (in.kv_len - row.key_end) * sizeof(T));
+  T* to = in.weights.data + static_cast<ptrdiff_t>(r) * in.weights.row_stride;
+  store_some_weights(in, row, by, 0, in.kv_len, to);
+  to += static_cast<ptrdiff_t>(in.kv_len) * in.weights.column_stride;
+  store_some_weights(in, row, by, extra_column(in), in.num_extra, to);
+}
+
+template <class T>
+void run_few_rows(const AttentionTile<T>& in, std::byte* workspace) {
+  Row<T> rows[kFewRows<T>];
+  size_t bytes;
+  RowTile<T> tile = carve_rows(in, rows, in.rows, workspace, &bytes);
+  for (size_t r = 0; r < in.rows; ++r) begin_row(in, rows[r], r);
+  fold_all_keys(tile);
+  if (in.num_extra > 0) fold_extra_columns(tile);
+  for (size_t r = 0; r < in.rows; ++r) {
+    const Vec<T> sum[1] = {rows[r].total_sum};
+    const Normaliser<T, 1> normaliser(in, sum);
+    store_row_out(in, rows[r], r, normaliser);
+    if (in.lse != nullptr) {
+      in.lse[static_cast<ptrdiff_t>(r) * in.lse_stride] =
+          lse_of<T>(rows[r].total_maximum[0], rows[r].total_sum[0]);
+    }
+    if (in.wants_weights) store_row_weights(in, rows[r], r, normaliser);
+  }
+}

@@ -1,0 +1,137 @@
+// Few rows: keys to scores, and what masks do to them.
+
+// Fewer dot products than this are made key by key: a square would be mostly zeros.
+inline constexpr size_t kFewScores = 4;
+
+// s[lanes] for a square of keys x columns of D, [d, d + lanes): the chains of a vector of keys go
+// on for each row.
+template <class T>
+POLYHEAD_INLINE void score_square(const RowTile<T>& tile, const Stretch<T>& stretch, size_t first,
+                                  size_t d) {
+  constexpr size_t kN = kLanes<T>;
+  const Strided<const T>& key = stretch.key;
+  const size_t rows = at_most(stretch.count - first, kN), n = at_most(tile.in.head_dim - d, kN);
+  const T* at = key.data + static_cast<ptrdiff_t>(first) * key.row_stride +
+                static_cast<ptrdiff_t>(d) * key.column_stride;
+  Vec<T> square[kN];
+  load_square(at, key, rows, n, square);
+  transpose(square);
+  for (size_t r = 0; r < tile.in.rows; ++r) {
+    T* scores = tile.rows[r].probs + stretch.column + first;
+    const T* query = tile.rows[r].query + d;
+    Vec<T> s = d == 0 ? Vec<T>{} : load(scores);
+#pragma GCC unroll 16
+    for (size_t k = 0; k < kN; ++k) s = fma(broadcast(query + k), square[k], s);
+    store(scores, s);
+  }
+}
+
+// The chain of one pair, the same in all lanes.
+template <class T>
+POLYHEAD_INLINE T score_pair(const T* query, const T* key, ptrdiff_t step, size_t head_dim) {
+  Vec<T> s{};
+#pragma GCC unroll 4
+  for (size_t d = 0; d < head_dim; ++d, key += step)
+    s = fma(broadcast(query + d), broadcast(key), s);
+  return s[0];
+}
+
+template <class T>
+POLYHEAD_INLINE void score_pairs(const RowTile<T>& tile, const Stretch<T>& stretch, size_t first) {
+  const Strided<const T> key = rows_from(stretch.key, first);
+  for (size_t r = 0; r < tile.in.rows; ++r) {
+    T* scores = tile.rows[r].probs + stretch.column + first;
+    const T* from = key.data;
+    for (size_t j = 0; j < stretch.count - first; ++j, from += key.row_stride) {
+      scores[j] = score_pair(tile.rows[r].query, from, key.column_stride, tile.in.head_dim);
+    }
+  }
+}
+
+// Whether a row sees one of the keys [first, first + n).
+template <class T>
+POLYHEAD_INLINE bool any_row_sees(const RowTile<T>& tile, size_t first, size_t n) {
+  for (size_t r = 0; r < tile.in.rows; ++r) {
+    if (!tile.rows[r].has_bias) return true;
+    for (size_t at = first; at < first + n; at += kLanes<T>) {
+      const Vec<T> bias = load(tile.rows[r].bias + at);
+      const Vec<T> seen = bias == splat(kMasked<T>) ? Vec<T>{} : splat(T{1});
+      if (any_greater(seen, Vec<T>{})) return true;
+    }
+  }
+  return false;
+}
+
+// The scores of all rows. Two vectors of keys at a time: one's chain waits while the other's square
+// is transposed.
+template <class T>
+__attribute__((noinline)) void score_keys(const RowTile<T>& tile, const Stretch<T>& stretch) {
+  constexpr size_t kN = kLanes<T>, kKeys = 2 * kN;
+  for (size_t first = 0; first < stretch.count; first += kKeys) {
+    const size_t keys = at_most(stretch.count - first, kKeys);
+    if (!any_row_sees(tile, first, keys)) continue;
+    if (keys * tile.in.rows <= kFewScores || tile.in.head_dim == 0) {
+      score_pairs(tile, stretch, first);
+      return;
+    }
+    for (size_t d = 0; d < tile.in.head_dim; d += kN) {
+      score_square(tile, stretch, first, d);
+      if (keys > kN) score_square(tile, stretch, first + kN, d);
+    }
+  }
+}
+
+// bias[j] += T(factor) * T(number) for the numbers of one row.
+template <class Stored, class T>
+POLYHEAD_INLINE void add_row_numbers(const Stored* from, const TileMask& mask, size_t count,
+                                     T* bias) {
+  const T factor = static_cast<T>(mask.factor);
+  if constexpr (std::is_same_v<Stored, T>) {
+    for (size_t j = 0; j < count; j += kLanes<T>, from += kLanes<T> * mask.key_stride) {
+      const Vec<T> numbers = load_row(from, mask.key_stride, at_most(count - j, kLanes<T>));
+      store(bias + j, load(bias + j) + numbers * splat(factor));
+    }
+    return;
+  }
+  for (size_t j = 0; j < count; ++j, from += mask.key_stride) {
+    bias[j] += factor * number_of<T>(*from);
+  }
+}
+
+// bias[j] = -inf where a boolean mask hides key j from row r; whether it hides any.
+template <class T>
+POLYHEAD_INLINE bool hide_keys(TileMask mask, size_t r, size_t key, size_t count, T* bias) {
+  mask.data =
+      static_cast<const uint8_t*>(mask.data) + static_cast<ptrdiff_t>(r) * mask.query_stride;
+  bool hides = false;
+  for (size_t j = 0; j < count; j += kGranule, bias += kGranule) {
+    uint64_t word;
+    const size_t keys = at_most(count - j, kGranule);
+    if (hidden_words<1>(mask, key + j, keys, 1, &word) == Visibility::kAll) continue;
+    hides = true;
+#pragma GCC unroll 8
+    for (int k = 0; k < kGranule; ++k) bias[k] = (word >> (8 * k) & 1) != 0 ? kMasked<T> : bias[k];
+  }
+  return hides;
+}
+
+// Sums the tensor masks of row r over `count` keys; false: they change nothing. Booleans come last:
+// they hide whatever was added.
+template <class T>
+__attribute__((noinline)) bool sum_masks(const AttentionTile<T>& in, size_t r, size_t key,
+                                         size_t count, T* bias) {
+  __builtin_memset(bias, 0, round_up(count, 16) * sizeof(T));
+  bool changes = false;
+  for (int n = 0; n < in.num_masks; ++n) {
+    const TileMask& mask = in.masks[n];
+    if (is_boolean(mask)) continue;
+    changes = true;
+    with_numbers(mask, key, [&](const auto* first) {
+      add_row_numbers(first + static_cast<ptrdiff_t>(r) * mask.query_stride, mask, count, bias);
+    });
+  }
+  for (int n = 0; n < in.num_masks; ++n) {
+    if (is_boolean(in.masks[n])) changes |= hide_keys(in.masks[n], r, key, count, bias);
+  }
+  return changes;
+}

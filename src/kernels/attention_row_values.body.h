@@ -1,0 +1,196 @@
+// Few rows: scores to probabilities, and these times values.
+
+// Keys of a stretch that a row sees, made with one m.
+template <class T>
+struct SeenKeys {
+  const uint16_t* keys;
+  size_t count;
+  const T* probs;          // of the stretch
+  Strided<const T> value;  // of the stretch
+};
+
+// 0, 1, ..: what a row sees of a stretch without masks.
+struct EveryKey {
+  uint16_t keys[kStretch] = {};
+  constexpr EveryKey() {
+    for (size_t j = 0; j < kStretch; ++j) keys[j] = static_cast<uint16_t>(j);
+  }
+};
+inline constexpr EveryKey kEveryKey;
+
+// l += p and out[d] += p * value[key][d], key by key, for kVecs vectors of columns at a time: as
+// many chains as hide their latency. The last vectors overlap those before rather than read past a
+// row; read from one place and stored in another, out is the same in both.
+// innermost kernel
+template <int kVecs, class T>
+__attribute__((noinline)) void accumulate_row(const SeenKeys<T>& seen, Row<T>& row, size_t dims) {
+  constexpr size_t kWidth = kVecs * kLanes<T>;
+  const Vec<T> sum_before = row.sum;
+  for (size_t d = 0; d < dims; d += kWidth) {
+    const size_t first = at_most(d, dims - kWidth);
+    const T* value = seen.value.data + first;
+    Vec<T> acc[kVecs], sum = sum_before;
+#pragma GCC unroll 8
+    for (int i = 0; i < kVecs; ++i) acc[i] = load(row.out + first + i * kLanes<T>);
+    for (size_t n = 0; n < seen.count; ++n) {
+      const size_t key = seen.keys[n];
+      const Vec<T> p = broadcast(seen.probs + key);
+      const T* v = value + static_cast<ptrdiff_t>(key) * seen.value.row_stride;
+      sum += p;
+#pragma GCC unroll 8
+      for (int i = 0; i < kVecs; ++i) acc[i] = fma(p, load(v + i * kLanes<T>), acc[i]);
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < kVecs; ++i) store(row.next_out + first + i * kLanes<T>, acc[i]);
+    row.sum = sum;
+  }
+}
+
+// The same for any strides, and for rows of value shorter than a vector.
+template <class T>
+__attribute__((noinline)) void accumulate_any(const SeenKeys<T>& seen, Row<T>& row, size_t dims) {
+  for (size_t n = 0; n < seen.count; ++n) row.sum += broadcast(seen.probs + seen.keys[n]);
+  const Strided<const T>& value = seen.value;
+  for (size_t d = 0; d < dims; d += kLanes<T>) {
+    const size_t width = at_most(dims - d, kLanes<T>);
+    const T* first = value.data + static_cast<ptrdiff_t>(d) * value.column_stride;
+    Vec<T> acc = load(row.out + d);
+    for (size_t n = 0; n < seen.count; ++n) {
+      const T* v = first + static_cast<ptrdiff_t>(seen.keys[n]) * value.row_stride;
+      acc = fma(broadcast(seen.probs + seen.keys[n]), load_row(v, value.column_stride, width), acc);
+    }
+    store(row.next_out + d, acc);
+  }
+}
+
+template <class T>
+POLYHEAD_INLINE void accumulate(const SeenKeys<T>& seen, Row<T>& row, size_t dims) {
+  if (seen.value.column_stride != 1 || dims < kLanes<T>) {
+    accumulate_any(seen, row, dims);
+  } else if (dims >= 8 * kLanes<T>) {
+    accumulate_row<8>(seen, row, dims);
+  } else if (dims >= 4 * kLanes<T>) {
+    accumulate_row<4>(seen, row, dims);
+  } else if (dims >= 2 * kLanes<T>) {
+    accumulate_row<2>(seen, row, dims);
+  } else {
+    accumulate_row<1>(seen, row, dims);
+  }
+  std::swap(row.out, row.next_out);
+}
+
+// p = exp(s - m) in place of the scores [begin, end) of a stretch, where m moved at both.
+template <class T>
+POLYHEAD_INLINE void make_probs(const RowTile<T>& tile, const Row<T>& row,
+                                const Stretch<T>& stretch, size_t begin, size_t end) {
+  T* probs = row.probs + stretch.column;
+  for (size_t at = begin; at < end; at += kLanes<T>) {
+    const Vec<T> p = exp2_flushed((load(probs + at) - row.maximum) * splat(kLog2E<T>));
+    const size_t n = end == stretch.count ? kLanes<T> : at_most(end - at, kLanes<T>);
+    store_row(probs + at, 1, p, n);
+    if (tile.in.wants_weights) store_row(row.maxima + stretch.column + at, 1, row.maximum, n);
+  }
+}
+
+// Of the keys a row sees, those that dropout keeps. All have their part in l.
+template <class T>
+__attribute__((noinline)) void drop_keys(const RowTile<T>& tile, Row<T>& row,
+                                         const Stretch<T>& stretch, SeenKeys<T>* seen) {
+  T* probs = row.probs + stretch.column;
+  size_t kept = 0, granule = kStretch;
+  unsigned dropped = 0;
+  for (size_t n = 0; n < seen->count; ++n) {
+    const size_t key = seen->keys[n];
+    row.sum += broadcast(probs + key);
+    if (key / kGranule != granule) {
+      granule = key / kGranule;
+      dropped = dropped_keys(tile.in.dropout, row.index,
+                             stretch.granule + static_cast<uint32_t>(granule));
+    }
+    const bool drops = (dropped >> (key % kGranule) & 1) != 0;
+    if (drops) probs[key] = 0;
+    tile.seen_keys[kept] = static_cast<uint16_t>(key);
+    kept += !drops;
+  }
+  seen->keys = tile.seen_keys;
+  seen->count = kept;
+}
+
+// Probabilities of the keys [begin, end) of a stretch, and all that they add.
+template <class T>
+POLYHEAD_INLINE void fold_scores(const RowTile<T>& tile, Row<T>& row, const Stretch<T>& stretch,
+                                 size_t begin, size_t end) {
+  if (begin == end) return;
+  make_probs(tile, row, stretch, begin, end);
+  SeenKeys<T> seen{kEveryKey.keys + begin, end - begin, row.probs + stretch.column, stretch.value};
+  if (row.has_bias) {
+    seen.keys = tile.seen_keys;
+    seen.count = 0;
+    for (size_t j = begin; j < end; ++j) {
+      tile.seen_keys[seen.count] = static_cast<uint16_t>(j);
+      seen.count += row.bias[j] != kMasked<T>;
+    }
+  }
+  if (tile.in.dropout.threshold == 0) return accumulate(seen, row, tile.in.v_head_dim);
+  drop_keys(tile, row, stretch, &seen);
+  const Vec<T> sum = row.sum;
+  accumulate(seen, row, tile.in.v_head_dim);
+  row.sum = sum;
+}
+
+// As raise_maximum of the tile. The row's first rise in a chunk scales nothing: all is 0.
+template <class T>
+POLYHEAD_INLINE void raise_row(Row<T>& row, T highest, size_t dims) {
+  const Vec<T> old = row.maximum;
+  const bool started = row.limit[0] > kMasked<T>;
+  row.maximum = splat(highest);
+  row.limit = row.maximum + splat(kLag<T>);
+  if (!started) return;
+  const Vec<T> factor = rescale_factor(old, row.maximum);
+  row.sum *= factor;
+  for (size_t d = 0; d < dims; d += kLanes<T>) store(row.out + d, load(row.out + d) * factor);
+}
+
+template <class T>
+POLYHEAD_INLINE T highest_of(const T* scores) {
+  T highest = scores[0];
+#pragma GCC unroll 8
+  for (int j = 1; j < kGranule; ++j) highest = scores[j] > highest ? scores[j] : highest;
+  return highest;
+}
+
+// Masks and pads the scores [0, count) of a stretch: -inf is left out of the maximum.
+template <class T>
+POLYHEAD_INLINE void mask_row(const Row<T>& row, T* scores, size_t count) {
+  for (size_t at = 0; row.has_bias && at < count; at += kLanes<T>) {
+    const Vec<T> bias = load(row.bias + at);
+    store(scores + at, bias == splat(kMasked<T>) ? bias : load(scores + at) + bias);
+  }
+  for (size_t k = 0; k < 16; k += kLanes<T>) store(scores + count + k, splat(kMasked<T>));
+}
+
+// Goes through the granules of a stretch: those between two rises of m are made at once.
+template <class T>
+__attribute__((noinline)) void fold_row(const RowTile<T>& tile, Row<T>& row,
+                                        const Stretch<T>& stretch) {
+  constexpr size_t kStep = kLanes<T> > kGranule ? kLanes<T> : kGranule;
+  const size_t dims = tile.in.v_head_dim;
+  T* scores = row.probs + stretch.column;
+  mask_row(row, scores, stretch.count);
+  size_t begin = 0;
+  for (size_t at = 0; at < stretch.count; at += kStep) {
+    bool rises = false;
+    for (size_t k = 0; k < kStep; k += kLanes<T>) {
+      rises |= any_greater(load(scores + at + k), row.limit);
+    }
+    if (!rises) continue;
+    for (size_t granule = at; granule < at + kStep; granule += kGranule) {
+      const T highest = highest_of(scores + granule);
+      if (!(highest > row.limit[0])) continue;
+      fold_scores(tile, row, stretch, begin, granule);
+      begin = granule;
+      raise_row(row, highest, dims);
+    }
+  }
+  fold_scores(tile, row, stretch, begin, stretch.count);
+}
