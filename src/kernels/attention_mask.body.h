@@ -59,50 +59,61 @@ POLYHEAD_INLINE void hide_pairs(Tile<T, NV>& tile, const uint64_t* words) {
   }
 }
 
-// A mask's number as T; of a bool, any non-zero byte is true, 1.
-template <class T, class Stored>
-POLYHEAD_INLINE T number_of(Stored stored) {
-  return std::is_same_v<Stored, uint8_t> ? static_cast<T>(stored != 0) : static_cast<T>(stored);
+// The mask's numbers for one row and `count` keys, as T; of a bool, any non-zero byte is true, 1.
+template <class T>
+__attribute__((noinline)) void read_numbers(const TileMask& mask, size_t row, size_t key,
+                                            size_t count, T* to) {
+  const ptrdiff_t step = mask.key_stride;
+  const ptrdiff_t first =
+      static_cast<ptrdiff_t>(row) * mask.query_stride + static_cast<ptrdiff_t>(key) * step;
+  const auto read = [&](const auto* from) {
+    constexpr bool kIsBool = sizeof *from == 1;
+    from += first;
+    for (size_t j = 0; j < count; ++j, from += step) {
+      to[j] = kIsBool ? static_cast<T>(*from != 0) : static_cast<T>(*from);
+    }
+  };
+  switch (mask.element) {
+    case TileMask::Element::kFloat32:
+      return read(static_cast<const float*>(mask.data));
+    case TileMask::Element::kFloat64:
+      return read(static_cast<const double*>(mask.data));
+    case TileMask::Element::kInt32:
+      return read(static_cast<const int32_t*>(mask.data));
+    case TileMask::Element::kInt64:
+      return read(static_cast<const int64_t*>(mask.data));
+    default:
+      return read(static_cast<const uint8_t*>(mask.data));
+  }
+}
+
+// The numbers where they are, if they are T's; else nowhere.
+template <class T>
+POLYHEAD_INLINE Strided<const T> numbers_in_place(const TileMask& mask, size_t key) {
+  const auto own = sizeof(T) == 4 ? TileMask::Element::kFloat32 : TileMask::Element::kFloat64;
+  if (mask.element != own) return {};
+  return {static_cast<const T*>(mask.data) + static_cast<ptrdiff_t>(key) * mask.key_stride,
+          mask.query_stride, mask.key_stride};
 }
 
 // bias += T(factor) * T(mask), rounded as torch does it: the product first, then the sum.
-template <class Stored, class T, int NV>
-__attribute__((noinline)) void add_numbers(Tile<T, NV>& tile, const TileMask& mask,
-                                           const Stored* row, size_t count) {
+template <class T, int NV>
+__attribute__((noinline)) void add_numbers(Tile<T, NV>& tile, const TileMask& mask, size_t key,
+                                           size_t count) {
   constexpr size_t kWidth = Tile<T, NV>::kWidth;
-  const T factor = static_cast<T>(mask.factor);
-  T* bias = tile.scratch.bias;
-  if constexpr (std::is_same_v<Stored, T>) {
-    const Strided<const T> source{row, mask.query_stride, mask.key_stride};
-    return for_each_column(tile, source, count, [&](size_t j, size_t lane, Vec<T> numbers) {
-      T* to = bias + j * kWidth + lane;
-      store(to, load(to) + (factor == 1 ? numbers : numbers * splat(factor)));
-    });
-  }
-  for (size_t r = 0; r < tile.in.rows; ++r, row += mask.query_stride) {
-    for (size_t j = 0; j < count; ++j) {
-      const T number = number_of<T>(row[static_cast<ptrdiff_t>(j) * mask.key_stride]);
-      bias[j * kWidth + r] += factor == 1 ? number : factor * number;
+  T read[kWidth * kGranule];  // [rows, 8]
+  Strided<const T> numbers = numbers_in_place<T>(mask, key);
+  if (numbers.data == nullptr) {
+    for (size_t r = 0; r < tile.in.rows; ++r) {
+      read_numbers(mask, r, key, count, read + r * kGranule);
     }
+    numbers = {read, kGranule, 1};
   }
-}
-
-// Calls use(the mask's numbers, from the tile's first query and `key` on) with their type.
-template <class Use>
-POLYHEAD_INLINE void with_numbers(const TileMask& mask, size_t key, const Use& use) {
-  const ptrdiff_t at = static_cast<ptrdiff_t>(key) * mask.key_stride;
-  switch (mask.element) {
-    case TileMask::Element::kFloat32:
-      return use(static_cast<const float*>(mask.data) + at);
-    case TileMask::Element::kFloat64:
-      return use(static_cast<const double*>(mask.data) + at);
-    case TileMask::Element::kInt32:
-      return use(static_cast<const int32_t*>(mask.data) + at);
-    case TileMask::Element::kInt64:
-      return use(static_cast<const int64_t*>(mask.data) + at);
-    default:
-      return use(static_cast<const uint8_t*>(mask.data) + at);
-  }
+  const T factor = static_cast<T>(mask.factor);
+  for_each_column(tile, numbers, count, [&](size_t j, size_t lane, Vec<T> column) {
+    T* to = tile.scratch.bias + j * kWidth + lane;
+    store(to, load(to) + (factor == 1 ? column : column * splat(factor)));
+  });
 }
 
 POLYHEAD_INLINE bool is_boolean(const TileMask& mask) {
@@ -158,9 +169,7 @@ __attribute__((noinline)) Visibility prepare_bias(Tile<T, NV>& tile, size_t key,
   if (!changes) return Visibility::kAll;
   clear_bias(tile, count);
   for (int n = 0; n < in.num_masks; ++n) {
-    const TileMask& mask = in.masks[n];
-    if (is_boolean(mask)) continue;
-    with_numbers(mask, key, [&](const auto* row) { add_numbers(tile, mask, row, count); });
+    if (!is_boolean(in.masks[n])) add_numbers(tile, in.masks[n], key, count);
   }
   for (int n = 0; n < in.num_masks; ++n) {
     if (hides[n]) hide_pairs(tile, words[n]);

@@ -81,20 +81,21 @@ __attribute__((noinline)) void score_keys(const RowTile<T>& tile, const Stretch<
   }
 }
 
-// bias[j] += T(factor) * T(number) for the numbers of one row.
-template <class Stored, class T>
-POLYHEAD_INLINE void add_row_numbers(const Stored* from, const TileMask& mask, size_t count,
+// bias[j] += T(factor) * T(number) for the numbers of row r.
+template <class T>
+POLYHEAD_INLINE void add_row_numbers(const TileMask& mask, size_t r, size_t key, size_t count,
                                      T* bias) {
-  const T factor = static_cast<T>(mask.factor);
-  if constexpr (std::is_same_v<Stored, T>) {
-    for (size_t j = 0; j < count; j += kLanes<T>, from += kLanes<T> * mask.key_stride) {
-      const Vec<T> numbers = load_row(from, mask.key_stride, at_most(count - j, kLanes<T>));
-      store(bias + j, load(bias + j) + numbers * splat(factor));
-    }
-    return;
+  T read[kStretch];
+  Strided<const T> numbers = rows_from(numbers_in_place<T>(mask, key), r);
+  if (numbers.data == nullptr) {
+    read_numbers(mask, r, key, count, read);
+    numbers = {read, 0, 1};
   }
-  for (size_t j = 0; j < count; ++j, from += mask.key_stride) {
-    bias[j] += factor * number_of<T>(*from);
+  const Vec<T> factor = splat(static_cast<T>(mask.factor));
+  const ptrdiff_t step = numbers.column_stride;
+  for (size_t j = 0; j < count; j += kLanes<T>) {
+    const T* from = numbers.data + static_cast<ptrdiff_t>(j) * step;
+    store(bias + j, load(bias + j) + load_row(from, step, at_most(count - j, kLanes<T>)) * factor);
   }
 }
 
@@ -123,12 +124,9 @@ __attribute__((noinline)) bool sum_masks(const AttentionTile<T>& in, size_t r, s
   __builtin_memset(bias, 0, round_up(count, 16) * sizeof(T));
   bool changes = false;
   for (int n = 0; n < in.num_masks; ++n) {
-    const TileMask& mask = in.masks[n];
-    if (is_boolean(mask)) continue;
+    if (is_boolean(in.masks[n])) continue;
     changes = true;
-    with_numbers(mask, key, [&](const auto* first) {
-      add_row_numbers(first + static_cast<ptrdiff_t>(r) * mask.query_stride, mask, count, bias);
-    });
+    add_row_numbers(in.masks[n], r, key, count, bias);
   }
   for (int n = 0; n < in.num_masks; ++n) {
     if (is_boolean(in.masks[n])) changes |= hide_keys(in.masks[n], r, key, count, bias);
