@@ -59,7 +59,7 @@ DEFECTS = {
         'src/kernels/attention_granule.body.h', 'if (heads.first()) seen =',
         'if (tile.in.causal_limit == kNotCausal && heads.first()) seen ='),
     'dropout_not_made_up_for': (
-        'src/kernels/attention_store.body.h', 'splat(tile.in.kept_scale) /', 'splat(T{1}) /'),
+        'src/kernels/attention_store.body.h', 'splat(in.kept_scale) /', 'splat(T{1}) /'),
     'dropout_of_another_head': (
         CALL, 'at.batch * call.num_heads() + at.head', 'at.batch * call.num_heads()'),
     'dropout_moves_with_the_tile': (
