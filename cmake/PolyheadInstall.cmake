@@ -4,9 +4,9 @@ include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
 set_target_properties(polyhead PROPERTIES EXPORT_NAME static)
-install(TARGETS polyhead EXPORT polyhead-targets)
+install(TARGETS polyhead polyhead_nn EXPORT polyhead-targets)
 if(POLYHEAD_SHARED)
-  install(TARGETS polyhead_shared EXPORT polyhead-targets)
+  install(TARGETS polyhead_shared polyhead_nn_shared EXPORT polyhead-targets)
 endif()
 install(DIRECTORY include/polyhead DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 # The README, and what it links to.
@@ -25,5 +25,8 @@ install(FILES ${PROJECT_BINARY_DIR}/polyhead-config.cmake
 
 file(RELATIVE_PATH polyhead_include_from_pc ${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig
   ${CMAKE_INSTALL_FULL_INCLUDEDIR})
-configure_file(cmake/polyhead.pc.in polyhead.pc @ONLY)
-install(FILES ${PROJECT_BINARY_DIR}/polyhead.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+foreach(polyhead_pc polyhead polyhead-nn)
+  configure_file(cmake/${polyhead_pc}.pc.in ${polyhead_pc}.pc @ONLY)
+  install(FILES ${PROJECT_BINARY_DIR}/${polyhead_pc}.pc
+    DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+endforeach()

@@ -4,6 +4,7 @@ nothing else, the C functions being those of a list that only grows; it needs no
 compiler's and the C library; stripped, it is small.
 
     python3 tools/check_symbols.py libpolyhead.so.0.1.0 [--c-functions LIST] [--max-bytes N]
+    python3 tools/check_symbols.py libpolyhead_nn.so.0.1.0 --nn
 """
 
 import argparse
@@ -44,11 +45,12 @@ def words(name):
     return re.findall(r"\w+", plain.replace("operator", ""))
 
 
-def symbol_problems(names, c_functions):
-    cpp = " ".join(without_comments(path.read_text()) for path in INCLUDE.glob("*.h")
-                   if path.name != "c_api.h")
-    declared = set(re.findall(r"\w+", cpp))
-    c_header = without_comments((INCLUDE / "c_api.h").read_text())
+def symbol_problems(names, c_functions, of_nn=False):
+    headers = [path for path in INCLUDE.glob("**/*.h" if of_nn else "*.h")
+               if path.name != "c_api.h"]
+    declared = set(re.findall(r"\w+", " ".join(without_comments(path.read_text())
+                                               for path in headers)))
+    c_header = "" if of_nn else without_comments((INCLUDE / "c_api.h").read_text())
     declared_c = set(re.findall(r"\b(polyhead_\w+)\(", c_header))
     exported_c = {name for name in names if name.startswith("polyhead_")}
     for name in names:
@@ -86,15 +88,19 @@ def main():
     parser.add_argument("library")
     parser.add_argument("--c-functions", type=Path)
     parser.add_argument("--max-bytes", type=int, default=3_000_000)
+    parser.add_argument("--nn", action="store_true", help="the library is polyhead::nn")
     arguments = parser.parse_args()
 
     names = exported(arguments.library)
     listed = arguments.c_functions.read_text() if arguments.c_functions else None
-    problems = list(symbol_problems(names, listed))
+    problems = list(symbol_problems(names, listed, arguments.nn))
     soname, needed = dynamic_section(arguments.library)
-    if not re.fullmatch(r"libpolyhead\.so\.\d+(\.\d+)?", soname):
+    versioned = re.compile(r"libpolyhead\w*\.so\.\d+(\.\d+)?")
+    if not versioned.fullmatch(soname):
         problems.append(f"its SONAME is {soname!r}; must be versioned")
-    problems += [f"needs {name}" for name in needed if not ALLOWED_NEEDS.match(name)]
+    allowed = [versioned.fullmatch(name) if arguments.nn else None for name in needed]
+    problems += [f"needs {name}" for name, ours in zip(needed, allowed, strict=True)
+                 if not ours and not ALLOWED_NEEDS.match(name)]
     size = stripped_bytes(arguments.library)
     if size > arguments.max_bytes:
         problems.append(f"takes {size} bytes stripped; at most {arguments.max_bytes}")

@@ -29,6 +29,12 @@ using ParallelTask = void (*)(void* argument, size_t i);
 using ParallelFor = void (*)(void* context, size_t count, ParallelTask task, void* argument);
 void lend_executor(ParallelFor parallel_for, void* context);
 
+// Calls task(argument, i) for each i in [0, count), in any order, on up to num_threads() threads
+// with the default floating-point environment (round to nearest, no flush to zero); returns when
+// all are done. Tasks do not throw. Runs inline, in order, when count is 1, one thread is set, or
+// the pool is busy with another caller.
+void parallel_for(size_t count, ParallelTask task, void* argument);
+
 // The ordered table of plans for attention; a call takes the first that supports it.
 struct PlanInfo {
   const char* name;

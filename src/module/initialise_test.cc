@@ -8,6 +8,7 @@
 
 #include <gtest/gtest.h>
 #include <polyhead/multihead_attention.h>
+#include "base/random.h"
 #include "testing/compare.h"
 #include "testing/elements.h"
 

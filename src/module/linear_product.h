@@ -8,6 +8,7 @@
 
 #include <polyhead/tensor_view.h>
 #include "base/checked_math.h"
+#include "base/float_type.h"
 #include "base/message.h"
 #include "base/parallel_tasks.h"
 #include "kernels/gemm.h"
@@ -118,12 +119,6 @@ size_t panel_bytes(size_t columns, size_t rows) {
   const auto width = static_cast<int64_t>(padded<T>(columns) * sizeof(T));
   if (!checked_multiply(width, static_cast<int64_t>(rows), &bytes)) throw std::bad_alloc();
   return static_cast<size_t>(bytes);
-}
-
-template <class F>
-void with_float_type(DType dtype, const F& f) {
-  if (dtype == DType::kFloat32) return f(float());
-  f(double());
 }
 
 }  // namespace polyhead

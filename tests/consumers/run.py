@@ -48,10 +48,10 @@ class Consumers:
         run("cmake", "--build", build, "--target", "consumer")
         self.check(name, build / "consumer", started, shared)
 
-    def by_pkg_config(self, name, compiler, program, prefix, static):
+    def by_pkg_config(self, name, compiler, program, prefix, *, static, package="polyhead"):
         started = time.monotonic()
         folder, = prefix.glob("**/pkgconfig")
-        ask = ["pkg-config", "--cflags", "--libs", *(["--static"] if static else []), "polyhead"]
+        ask = ["pkg-config", "--cflags", "--libs", *(["--static"] if static else []), package]
         flags = run(*ask, env={**os.environ, "PKG_CONFIG_PATH": str(folder)}).split()
         standard = "-std=c99" if program.endswith(".c") else "-std=c++20"
         out = self.folder / name
@@ -71,13 +71,17 @@ def installed(build, consumers):
     run("cmake", "--install", build, "--prefix", first)
     moved.parent.mkdir()
     shutil.move(first, moved)
-    for kind, language in (("shared", "CXX"), ("static", "CXX"), ("static", "C")):
-        consumers.by_cmake(f"find_package-{kind}-{language}", "find_package", f"-DKIND={kind}",
-                           f"-DLANGUAGE={language}", f"-DCMAKE_PREFIX_PATH={moved}",
-                           shared=kind == "shared")
-    consumers.by_pkg_config("pkg-config", consumers.cxx_compiler, "program.cc", moved, static=False)
-    consumers.by_pkg_config("c", consumers.c_compiler, "program.c", moved, static=False)
-    consumers.by_pkg_config("c-static", consumers.c_compiler, "program.c", moved, static=True)
+    for kind, language, program in (("shared", "CXX", "program"), ("static", "CXX", "program"),
+                                    ("static", "C", "program"), ("shared", "CXX", "training"),
+                                    ("static", "CXX", "training")):
+        consumers.by_cmake(f"find_package-{kind}-{language}-{program}", "find_package",
+                           f"-DKIND={kind}", f"-DLANGUAGE={language}", f"-DPROGRAM={program}",
+                           f"-DCMAKE_PREFIX_PATH={moved}", shared=kind == "shared")
+    cxx, c = consumers.cxx_compiler, consumers.c_compiler
+    consumers.by_pkg_config("pkg-config", cxx, "program.cc", moved, static=False)
+    consumers.by_pkg_config("nn", cxx, "training.cc", moved, static=False, package="polyhead-nn")
+    consumers.by_pkg_config("c", c, "program.c", moved, static=False)
+    consumers.by_pkg_config("c-static", c, "program.c", moved, static=True)
     check_links(moved / "share/doc/polyhead/README.md")
     if (command := moved / "bin" / "polyhead").exists():
         print("command:", run(command, "info").splitlines()[0])

@@ -1,0 +1,52 @@
+// What the layers ask of their tensors.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <string>
+
+#include <polyhead/tensor_view.h>
+#include "base/message.h"
+#include "module/require.h"
+
+namespace polyhead::nn {
+
+inline void require_float(const Require& require, const ConstTensorView& view, const char* name) {
+  require.given(view, name);
+  if (view.dtype() == DType::kFloat32 || view.dtype() == DType::kFloat64) return;
+  require.fail(name, message("dtype is ", dtype_name(view.dtype())), "float32 or float64");
+}
+
+inline void require_dtype(const Require& require, const ConstTensorView& view, const char* name,
+                          DType dtype) {
+  if (view.dtype() == dtype) return;
+  require.fail(name, message("dtype is ", dtype_name(view.dtype())), dtype_name(dtype));
+}
+
+inline void require_dense(const Require& require, const ConstTensorView& view, const char* name) {
+  require.given(view, name);
+  if (view.is_contiguous()) return;
+  require.fail(name, "strides leave gaps or another order", "row-major without gaps");
+}
+
+inline void require_like(const Require& require, const ConstTensorView& view, const char* name,
+                         const ConstTensorView& other) {
+  require_dense(require, view, name);
+  require_dtype(require, view, name, other.dtype());
+  require.shape(view, name, other.shape());
+}
+
+// A dense float tensor as rows of its last dimension.
+struct Rows {
+  size_t count = 0, width = 0;
+
+  Rows(const Require& require, const ConstTensorView& view, const char* name) {
+    require_float(require, view, name);
+    require_dense(require, view, name);
+    if (view.rank() == 0) require.fail(name, "shape is []", "[..., width]");
+    width = static_cast<size_t>(view.size(view.rank() - 1));
+    count = width == 0 ? 0 : static_cast<size_t>(view.numel()) / width;
+  }
+};
+
+}  // namespace polyhead::nn
