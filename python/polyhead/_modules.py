@@ -54,8 +54,10 @@ class _Module:
                              f"need {list(own)}")
         new = {name: _numbers(name, state_dict[name], like)
                for name, like in own.items() if name in state_dict}
+        parameters = self._module.parameters()
         for name, value in new.items():
-            self._module.set_parameter(name, value)
+            parameters[name][...] = value
+        self._module.repack()
 
     def save_safetensors(self, path: Path, prefix: str = "") -> None:
         """Writes the state dict under torch's names, each with `prefix` in front, and num_heads into
@@ -221,4 +223,4 @@ def _numbers(name: str, value: Array, like: FloatArray) -> FloatArray:
     if array.shape != like.shape:
         raise ValueError(f"load_state_dict: {name}: shape is {list(array.shape)}; "
                          f"need {list(like.shape)}")
-    return np.asarray(array, dtype=like.dtype)
+    return np.array(array, dtype=like.dtype)  # a copy: it may be a view of what is written to

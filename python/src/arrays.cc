@@ -164,13 +164,18 @@ NewArray new_array(Shape shape, DType dtype) {
   return {std::move(array), TensorView(data, dtype, shape)};
 }
 
-nb::object read_only_array(const ConstTensorView& view, nb::handle owner) {
+nb::object array_of(const TensorView& view, nb::handle owner, bool writable) {
   std::array<size_t, kMaxRank> shape{};
   std::copy(view.shape().begin(), view.shape().end(), shape.begin());
+  const auto rank = static_cast<size_t>(view.rank());
   const auto bits = static_cast<uint8_t>(8 * dtype_bytes(view.dtype()));
-  return nb::cast(nb::ndarray<nb::numpy, nb::ro>(
-      view.data(), static_cast<size_t>(view.rank()), shape.data(), owner, view.strides().data(),
-      nb::dlpack::dtype{uint8_t(DTypeCode::Float), bits, 1}));
+  const nb::dlpack::dtype dtype{uint8_t(DTypeCode::Float), bits, 1};
+  if (writable) {
+    return nb::cast(nb::ndarray<nb::numpy>(view.data(), rank, shape.data(), owner,
+                                           view.strides().data(), dtype));
+  }
+  return nb::cast(nb::ndarray<nb::numpy, nb::ro>(view.data(), rank, shape.data(), owner,
+                                                 view.strides().data(), dtype));
 }
 
 }  // namespace polyhead::python

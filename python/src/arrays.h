@@ -36,7 +36,7 @@ struct NewArray {
 };
 NewArray new_array(Shape shape, DType dtype);
 
-// A read-only numpy array on the memory of `view`, which lives as long as `owner`.
-nb::object read_only_array(const ConstTensorView& view, nb::handle owner);
+// A numpy array on the memory of `view`, which lives as long as `owner`; float32 or float64.
+nb::object array_of(const TensorView& view, nb::handle owner, bool writable);
 
 }  // namespace polyhead::python

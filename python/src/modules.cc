@@ -1,4 +1,5 @@
 // The two modules. Their Python classes (polyhead/_modules.py) hold one each.
+#include <nanobind/stl/array.h>
 #include <nanobind/stl/filesystem.h>
 #include <nanobind/stl/map.h>
 #include <nanobind/stl/optional.h>
@@ -6,7 +7,6 @@
 #include <polyhead/error.h>
 #include <polyhead/multihead_attention.h>
 
-#include <array>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -14,6 +14,7 @@
 
 #include "arrays.h"
 #include "bind.h"
+#include "module_calls.h"
 #include "words.h"
 
 namespace polyhead::python {
@@ -69,77 +70,30 @@ nb::dict config_of(const Scratch& module) {
   return dict;
 }
 
+// {name: array} on the module's own memory.
 template <class Module>
-nb::dict state_dict_of(nb::handle_t<Module> self) {
-  nb::dict state;
-  for (const auto& [name, view] : nb::cast<Module&>(self).state_dict()) {
-    state[name.c_str()] = read_only_array(view, self);
+nb::dict arrays_of(nb::handle_t<Module> self, bool writable) {
+  nb::dict arrays;
+  for (const auto& [name, view] : nb::cast<Module&>(self).parameters()) {
+    arrays[name.c_str()] = array_of(view, self, writable);
   }
-  return state;
-}
-
-template <class Module>
-void set_parameter(Module& module, const std::string& name, nb::handle value) {
-  module.set_parameter(name, input(value, name.c_str()).view);
+  return arrays;
 }
 
 template <class Module>
 void bind_state(nb::class_<Module>& type) {
   type.def_prop_ro("config", [](const Module& module) { return config_of(module); });
-  type.def("state_dict", state_dict_of<Module>);
-  type.def("set_parameter", set_parameter<Module>, nb::arg("name"), nb::arg("value"));
+  type.def("state_dict", [](nb::handle_t<Module> self) { return arrays_of<Module>(self, false); });
+  type.def("parameters", [](nb::handle_t<Module> self) { return arrays_of<Module>(self, true); });
+  type.def("repack", &Module::repack, nb::call_guard<nb::gil_scoped_release>());
   type.def(
       "save",
       [](const Module& module, const fs::path& path, const std::string& prefix) {
         module.save(path.string(), prefix);
       },
       nb::arg("path"), nb::arg("prefix"));
-}
-
-// Weights [B, L, S'] or [B, H, L, S'], of an unbatched call without B. The module refuses inputs of
-// other ranks; then there is nothing to allocate.
-NewArray new_weights(const Mha::Config& config, const ConstTensorView& query,
-                     const ConstTensorView& key, WeightsMode mode) {
-  const int rank = query.rank();
-  if (mode == WeightsMode::kNone || rank < 2 || rank > 3 || key.rank() != rank) return {};
-  const bool sequence_first = rank == 3 && config.layout == Layout::kSequenceFirst;
-  const int length_dim = sequence_first ? 0 : rank - 2;
-  std::vector<int64_t> shape;
-  if (rank == 3) shape.push_back(query.size(sequence_first ? 1 : 0));
-  if (mode == WeightsMode::kPerHead) shape.push_back(config.num_heads);
-  shape.push_back(query.size(length_dim));
-  shape.push_back(key.size(length_dim) + config.add_bias_kv + config.add_zero_attn);
-  return new_array(shape, config.dtype);
-}
-
-nb::tuple forward_mha(const Mha& module, const std::array<nb::handle, 5>& inputs,
-                      ForwardOptions options) {
-  const Input query = input(inputs[0], "MultiheadAttention: query");
-  const Input key = input(inputs[1], "MultiheadAttention: key");
-  const Input value = input(inputs[2], "MultiheadAttention: value");
-  const Input padding = optional_input(inputs[3], "MultiheadAttention: key_padding_mask");
-  const Input mask = optional_input(inputs[4], "MultiheadAttention: attn_mask");
-  options.key_padding_mask = padding.view;
-  options.attn_mask = mask.view;
-  const NewArray out = new_array(query.view.shape(), module.config().dtype);
-  const NewArray weights = new_weights(module.config(), query.view, key.view, options.need_weights);
-  {
-    nb::gil_scoped_release others_may_run;
-    module.forward_into(query.view, key.view, value.view, options, out.view, weights.view);
-  }
-  return nb::make_tuple(out.array, weights.view.defined() ? weights.array : nb::none());
-}
-
-nb::object forward_scratch(const Scratch& module, nb::handle q, nb::handle k, nb::handle v,
-                           nb::handle mask) {
-  const Input query = input(q, "FromScratchMultiHeadAttention: q");
-  const Input key = input(k, "FromScratchMultiHeadAttention: k");
-  const Input value = input(v, "FromScratchMultiHeadAttention: v");
-  const Input hidden = optional_input(mask, "FromScratchMultiHeadAttention: mask");
-  const NewArray out = new_array(query.view.shape(), module.dtype());
-  nb::gil_scoped_release others_may_run;
-  module.forward_into(query.view, key.view, value.view, hidden.view, out.view);
-  return out.array;
+  type.def("backward", backward<Module>, nb::arg("context"), nb::arg("d_outputs"),
+           nb::arg("d_inputs"), nb::arg("d_parameters"), nb::arg("accumulate"));
 }
 
 void bind_mha(nb::module_& module) {
@@ -171,8 +125,10 @@ void bind_mha(nb::module_& module) {
       "forward",
       [](const Mha& self, nb::handle query, nb::handle key, nb::handle value,
          nb::handle key_padding_mask, nb::handle attn_mask, std::optional<const char*> weights,
-         bool is_causal, const char* causal_align_word, const char* empty_rows_word) {
-        return forward_mha(self, {query, key, value, key_padding_mask, attn_mask},
+         bool is_causal, const char* causal_align_word, const char* empty_rows_word,
+         nb::handle outputs, Context* context) {
+        return forward_mha(self,
+                           {{query, key, value, key_padding_mask, attn_mask}, outputs, context},
                            {.is_causal = is_causal,
                             .causal_align = causal_align(causal_align_word),
                             .need_weights = weights_mode(weights),
@@ -180,7 +136,8 @@ void bind_mha(nb::module_& module) {
       },
       nb::arg("query").none(), nb::arg("key").none(), nb::arg("value").none(),
       nb::arg("key_padding_mask").none(), nb::arg("attn_mask").none(), nb::arg("weights").none(),
-      nb::arg("is_causal"), nb::arg("causal_align"), nb::arg("empty_rows"));
+      nb::arg("is_causal"), nb::arg("causal_align"), nb::arg("empty_rows"),
+      nb::arg("outputs") = nb::none(), nb::arg("context") = nb::none());
 }
 
 void bind_scratch(nb::module_& module) {
@@ -203,13 +160,31 @@ void bind_scratch(nb::module_& module) {
                                              .names = name_map(names)});
       },
       nb::arg("path"), nb::arg("prefix"), nb::arg("num_heads").none(), nb::arg("names").none());
-  type.def("forward", forward_scratch, nb::arg("q").none(), nb::arg("k").none(),
-           nb::arg("v").none(), nb::arg("mask").none());
+  type.def(
+      "forward",
+      [](const Scratch& self, nb::handle q, nb::handle k, nb::handle v, nb::handle mask,
+         nb::handle out,
+         Context* context) { return forward_scratch(self, {{q, k, v, mask}, out, context}); },
+      nb::arg("q").none(), nb::arg("k").none(), nb::arg("v").none(), nb::arg("mask").none(),
+      nb::arg("out") = nb::none(), nb::arg("context") = nb::none());
+}
+
+void bind_context(nb::module_& module) {
+  nb::class_<Context> type(module, "TrainingContext");
+  type.def(
+      "__init__",
+      [](Context* self, uint64_t seed, uint32_t call) {
+        new (self) Context;
+        self->context.dropout = {seed, call};
+      },
+      nb::arg("seed") = 0, nb::arg("call") = 0);
+  type.def_prop_ro("call", [](const Context& self) { return self.context.dropout.call; });
 }
 
 }  // namespace
 
 void bind_modules(nb::module_& module) {
+  bind_context(module);
   bind_mha(module);
   bind_scratch(module);
 }
