@@ -32,21 +32,23 @@ TokenBatch::TokenBatch(std::vector<std::vector<int32_t>> sentences) : ids(std::m
   }
 }
 
+BertEncoder::BertEncoder(const BertConfig& config, const SafetensorsFile& file)
+    : config_(config),
+      words_(read_rows(file, "embeddings.word_embeddings.weight", config.embed_dim)),
+      positions_(read_tensor(file, "embeddings.position_embeddings.weight",
+                             {config.max_len, config.embed_dim})),
+      segments_(read_rows(file, "embeddings.token_type_embeddings.weight", config.embed_dim)),
+      embedding_norm_(
+          read_layer_norm(file, "embeddings.LayerNorm", config.embed_dim, config.epsilon)) {}
+
 BertEncoder BertEncoder::load(const std::string& folder, const Progress& progress) {
-  BertEncoder encoder;
-  encoder.config_ = BertConfig::load(folder);
-  const BertConfig& config = encoder.config_;
+  const BertConfig config = BertConfig::load(folder);
   const auto report = [&](int64_t done) {
     if (progress) progress(done, config.num_layers + 1);
   };
   report(0);
   const SafetensorsFile file(folder + "/model.safetensors");
-  encoder.words_ = read_rows(file, "embeddings.word_embeddings.weight", config.embed_dim);
-  encoder.positions_ = read_tensor(file, "embeddings.position_embeddings.weight",
-                                   {config.max_len, config.embed_dim});
-  encoder.segments_ = read_rows(file, "embeddings.token_type_embeddings.weight", config.embed_dim);
-  encoder.embedding_norm_ =
-      LayerNorm(file, "embeddings.LayerNorm", config.embed_dim, config.epsilon);
+  BertEncoder encoder(config, file);
   for (int64_t l = 0; l < config.num_layers; ++l) {
     report(l + 1);
     encoder.layers_.push_back(load_layer(file, config, l));
@@ -64,9 +66,9 @@ BertEncoder::Layer BertEncoder::load_layer(const SafetensorsFile& file, const Be
                                                               .prefix = prefix,
                                                               .names = name_maps::bert()}),
           .attention_norm =
-              LayerNorm(file, prefix + "attention.output.LayerNorm", width, config.epsilon),
+              read_layer_norm(file, prefix + "attention.output.LayerNorm", width, config.epsilon),
           .feed_forward = FeedForward(file, prefix, width, config.inner_dim),
-          .out_norm = LayerNorm(file, prefix + "output.LayerNorm", width, config.epsilon)};
+          .out_norm = read_layer_norm(file, prefix + "output.LayerNorm", width, config.epsilon)};
 }
 
 Tensor BertEncoder::embed(const TokenBatch& batch) const {
@@ -89,7 +91,7 @@ Tensor BertEncoder::embed(const TokenBatch& batch) const {
       add_row(segments_, 0, row);
     }
   }
-  embedding_norm_.run(&x);
+  embedding_norm_.forward_into(x, x);
   return x;
 }
 
@@ -100,11 +102,11 @@ Encoding BertEncoder::run(const TokenBatch& batch, WeightsMode weights) const {
     const Tensor& in = encoding.hidden_states.back();
     auto [x, layer_weights] = layer.attention.forward(
         in, in, in, {.key_padding_mask = batch.padding, .need_weights = weights});
-    add_to(in, &x);
-    layer.attention_norm.run(&x);
+    nn::add_to(x, in);
+    layer.attention_norm.forward_into(x, x);
     Tensor out = layer.feed_forward.run(x);
-    add_to(x, &out);
-    layer.out_norm.run(&out);
+    nn::add_to(out, x);
+    layer.out_norm.forward_into(out, out);
     encoding.hidden_states.push_back(std::move(out));
     if (weights != WeightsMode::kNone) encoding.weights.push_back(std::move(layer_weights));
   }

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include <polyhead/polyhead.h>
+#include <polyhead/nn.h>
 #include "demo/bert_config.h"
 #include "demo/bert_layers.h"
 
@@ -48,11 +48,12 @@ class BertEncoder {
  private:
   struct Layer {
     MultiheadAttention attention;
-    LayerNorm attention_norm;
+    nn::LayerNorm attention_norm;
     FeedForward feed_forward;
-    LayerNorm out_norm;
+    nn::LayerNorm out_norm;
   };
 
+  BertEncoder(const BertConfig& config, const SafetensorsFile& file);  // without the layers
   static Layer load_layer(const SafetensorsFile& file, const BertConfig& config, int64_t index);
   Tensor embed(const TokenBatch& batch) const;  // [batch, len, embed_dim]
 
@@ -60,7 +61,7 @@ class BertEncoder {
   Tensor words_;      // [vocabulary, embed_dim]
   Tensor positions_;  // [max_len, embed_dim]
   Tensor segments_;   // [segments, embed_dim]; one sentence is all of segment 0
-  LayerNorm embedding_norm_;
+  nn::LayerNorm embedding_norm_;
   std::vector<Layer> layers_;
 };
 

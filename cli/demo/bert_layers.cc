@@ -1,28 +1,11 @@
 #include "demo/bert_layers.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "base/message.h"
-#include "base/thread_pool.h"
 
 namespace polyhead::cli {
 namespace {
-
-// 0.5 x (1 + erf(x / sqrt 2)): the exact one, as BERT was trained.
-float gelu(float x) { return 0.5F * x * (1.0F + std::erf(x * static_cast<float>(M_SQRT1_2))); }
-
-void normalize_row(float* x, int64_t width, const float* gain, const float* bias, double epsilon) {
-  double mean = 0, variance = 0;
-  for (int64_t i = 0; i < width; ++i) mean += x[i];
-  mean /= static_cast<double>(width);
-  for (int64_t i = 0; i < width; ++i) variance += (x[i] - mean) * (x[i] - mean);
-  variance /= static_cast<double>(width);
-  const double factor = 1 / std::sqrt(variance + epsilon);
-  for (int64_t i = 0; i < width; ++i) {
-    x[i] = static_cast<float>((x[i] - mean) * factor * gain[i] + bias[i]);
-  }
-}
 
 PackedLinear read_linear(const SafetensorsFile& file, const std::string& name, int64_t in,
                          int64_t out) {
@@ -46,19 +29,10 @@ Tensor read_tensor(const SafetensorsFile& file, const std::string& name,
   return tensor;
 }
 
-LayerNorm::LayerNorm(const SafetensorsFile& file, const std::string& name, int64_t width,
-                     double epsilon)
-    : gain_(read_tensor(file, name + ".weight", {width})),
-      bias_(read_tensor(file, name + ".bias", {width})),
-      epsilon_(epsilon) {}
-
-void LayerNorm::run(Tensor* x) const {
-  const int64_t width = x->size(2);
-  auto* data = x->data_as<float>();
-  parallel_for(static_cast<size_t>(x->numel() / width), [&](size_t row) {
-    normalize_row(data + static_cast<int64_t>(row) * width, width, gain_.data_as<float>(),
-                  bias_.data_as<float>(), epsilon_);
-  });
+nn::LayerNorm read_layer_norm(const SafetensorsFile& file, const std::string& name, int64_t width,
+                              double epsilon) {
+  return {read_tensor(file, name + ".weight", {width}), read_tensor(file, name + ".bias", {width}),
+          epsilon};
 }
 
 FeedForward::FeedForward(const SafetensorsFile& file, const std::string& layer, int64_t width,
@@ -69,21 +43,10 @@ FeedForward::FeedForward(const SafetensorsFile& file, const std::string& layer, 
 Tensor FeedForward::run(const Tensor& x) const {
   Tensor inner(DType::kFloat32, {x.size(0), x.size(1), widen_.out_features()});
   widen_.run(x, inner);
-  auto* data = inner.data_as<float>();
-  const int64_t width = widen_.out_features();
-  parallel_for(static_cast<size_t>(inner.numel() / width), [&](size_t row) {
-    float* from = data + static_cast<int64_t>(row) * width;
-    std::transform(from, from + width, from, gelu);
-  });
+  nn::gelu_into(inner, inner);
   Tensor out(DType::kFloat32, x.shape());
   narrow_.run(inner, out);
   return out;
-}
-
-void add_to(const Tensor& y, Tensor* x) {
-  const auto* from = y.data_as<float>();
-  auto* to = x->data_as<float>();
-  for (int64_t i = 0; i < x->numel(); ++i) to[i] += from[i];
 }
 
 }  // namespace polyhead::cli

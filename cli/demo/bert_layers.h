@@ -1,15 +1,12 @@
-// The parts of a BERT encoder around its attention. For the demo: clear rather than fast, float32.
-//
-// Unlike the library's kernels they lean on the C library's erf, so their bits hold for one machine
-// (any threads, any ISA that is forced), not for all.
+// The parts of a BERT encoder around its attention, in float32: those of polyhead::nn, with weights
+// from the model's file.
 #pragma once
 
 #include <cstdint>
 #include <string>
 #include <vector>
 
-#include <polyhead/polyhead.h>
-#include <polyhead/linear.h>
+#include <polyhead/nn.h>
 
 namespace polyhead::cli {
 
@@ -17,17 +14,8 @@ namespace polyhead::cli {
 Tensor read_tensor(const SafetensorsFile& file, const std::string& name,
                    const std::vector<int64_t>& shape);
 
-// x <- (x - mean) / sqrt(variance + epsilon) * gain + bias, along the last dimension.
-class LayerNorm {
- public:
-  LayerNorm() = default;
-  LayerNorm(const SafetensorsFile& file, const std::string& name, int64_t width, double epsilon);
-  void run(Tensor* x) const;  // [batch, len, width]
-
- private:
-  Tensor gain_, bias_;  // [width]
-  double epsilon_ = 0;
-};
+nn::LayerNorm read_layer_norm(const SafetensorsFile& file, const std::string& name, int64_t width,
+                              double epsilon);
 
 // gelu(x . W1^T + b1) . W2^T + b2
 class FeedForward {
@@ -39,7 +27,5 @@ class FeedForward {
  private:
   PackedLinear widen_, narrow_;
 };
-
-void add_to(const Tensor& y, Tensor* x);  // x <- x + y, one shape
 
 }  // namespace polyhead::cli

@@ -16,7 +16,8 @@ struct RowStatistics {
       const Vec<T> d = first_lanes<T>(load_row(x + i, 1, count) - splat(mean), count, T{0});
       squares[v] = fma(d, d, squares[v]);
     });
-    scale = T{1} / static_cast<T>(__builtin_sqrt(fold_sum<T>(squares) / n + epsilon));
+    const double variance = static_cast<double>(fold_sum<T>(squares)) / static_cast<double>(width);
+    scale = static_cast<T>(1 / __builtin_sqrt(variance + static_cast<double>(epsilon)));
   }
 };
 
