@@ -50,6 +50,8 @@ class PackedLinear {
   // d_x [batch, len, in_features] is overwritten. The first call packs the weight a second time
   // (std::bad_alloc leaves d_x untouched); from then on assign keeps both.
   void input_gradient(const ConstTensorView& d_y, const TensorView& d_x, int64_t first = 0) const;
+  // That packing alone, so that later calls cannot fail for memory.
+  void prepare_input_gradient() const;
 
   PackedLinear(PackedLinear&&) noexcept;
   PackedLinear& operator=(PackedLinear&&) noexcept;

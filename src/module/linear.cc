@@ -194,4 +194,8 @@ void PackedLinear::input_gradient(const ConstTensorView& d_y, const TensorView& 
   });
 }
 
+void PackedLinear::prepare_input_gradient() const {
+  with_float_type(dtype(), [&](auto type) { impl_->packed_transposed<decltype(type)>(); });
+}
+
 }  // namespace polyhead

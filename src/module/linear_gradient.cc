@@ -1,7 +1,7 @@
 // d_weight[n][k] = sum_m d_y[m][n] * x[m][k]: a product like the forward's, whose a is d_y and
 // whose weight is x, both by columns. Both are packed, a pass of rows m at a time: where they lie,
 // neighbours along m are a whole row apart, at widths of 2^n all in one set of the cache.
-#include <polyhead/linear.h>
+#include "module/linear_gradient.h"
 
 #include <algorithm>
 
@@ -27,20 +27,32 @@ struct Side {
   size_t num_tasks() const { return (num_panels() + kPackPanels - 1) / kPackPanels; }
 };
 
+size_t pass_rows_of(size_t rows) { return std::clamp<size_t>(rows, 1, kPassRows); }
+
+// The parts of the memory, in bytes.
+template <class T>
+struct Parts {
+  size_t x, d_y, sums, parked;
+
+  Parts(size_t rows, size_t in_features, size_t out_features)
+      : x(panel_bytes<T>(in_features, pass_rows_of(rows))),
+        d_y(panel_bytes<T>(out_features, pass_rows_of(rows))),
+        sums(panel_bytes<T>(out_features, 1)),
+        parked(rows > pass_rows_of(rows) ? panel_bytes<T>(in_features, out_features) : 0) {}
+  size_t all() const { return x + d_y + sums + parked; }
+};
+
 template <class T>
 class WeightGradient {
  public:
   WeightGradient(const Side<T>& x, const Side<T>& d_y, size_t rows, WorkspaceLease& lease)
-      : x_(x), d_y_(d_y), rows_(rows), pass_rows_(std::clamp<size_t>(rows, 1, kPassRows)) {
-    const size_t x_bytes = panel_bytes<T>(x.features, pass_rows_);
-    const size_t d_y_bytes = panel_bytes<T>(d_y.features, pass_rows_);
-    const size_t sums_bytes = panel_bytes<T>(d_y.features, 1);
-    const size_t parked_bytes = rows > pass_rows_ ? panel_bytes<T>(x.features, d_y.features) : 0;
-    std::byte* memory = lease.reserve(x_bytes + d_y_bytes + sums_bytes + parked_bytes);
+      : x_(x), d_y_(d_y), rows_(rows), pass_rows_(pass_rows_of(rows)) {
+    const Parts<T> parts(rows, x.features, d_y.features);
+    std::byte* memory = lease.reserve(parts.all());
     x_.panels = reinterpret_cast<T*>(memory);
-    d_y_.panels = reinterpret_cast<T*>(memory + x_bytes);
-    sums_ = reinterpret_cast<T*>(memory + x_bytes + d_y_bytes);
-    parked_ = reinterpret_cast<T*>(memory + x_bytes + d_y_bytes + sums_bytes);
+    d_y_.panels = reinterpret_cast<T*>(memory + parts.x);
+    sums_ = reinterpret_cast<T*>(memory + parts.x + parts.d_y);
+    parked_ = reinterpret_cast<T*>(memory + parts.x + parts.d_y + parts.sums);
   }
 
   void run(const TensorView& d_weight, const TensorView& d_bias, bool accumulate) {
@@ -113,6 +125,13 @@ void check_gradient(const Require& require, const ConstTensorView& view, const c
 }
 
 }  // namespace
+
+size_t linear_weight_gradient_bytes(DType dtype, int64_t rows, int64_t in_features,
+                                    int64_t out_features) {
+  const auto m = static_cast<size_t>(rows), k = static_cast<size_t>(in_features),
+             n = static_cast<size_t>(out_features);
+  return dtype == DType::kFloat32 ? Parts<float>(m, k, n).all() : Parts<double>(m, k, n).all();
+}
 
 void linear_weight_gradient(const ConstTensorView& x, const ConstTensorView& d_y,
                             const TensorView& d_weight, const TensorView& d_bias, bool accumulate) {

@@ -9,9 +9,9 @@
 // that share their x or their d_x are one matrix product.
 #include <algorithm>
 
-#include <polyhead/linear.h>
 #include "attention/attention_backward.h"
 #include "base/float_env.h"
+#include "module/linear_gradient.h"
 #include "module/memory_plan.h"
 #include "module/projected_state.h"
 #include "module/require.h"
@@ -35,6 +35,7 @@ class ProjectedAttention::Backward {
     WorkspaceLease lease;
     plan_memory();
     place(lease.reserve(plan_.bytes()));
+    reserve_products();
     packed_.out.input_gradient(to_.d_out, d_heads_);
     if (needs_attention()) attention_backward();
     out_parameters();
@@ -111,6 +112,23 @@ class ProjectedAttention::Backward {
       if (used_at_[i] != kAbsent) used_x_[i] = view(used_at_[i], shape);
       if (adds(i)) sum_ = view(sum_at_, shape);
     }
+  }
+
+  // Takes the memory of all products below, so that none fails after gradients have been written.
+  void reserve_products() const {
+    const int64_t batch = x_[0].size(0);
+    size_t bytes = linear_weight_gradient_bytes(sizes_.dtype, batch * len(0), sizes_.width(),
+                                                sizes_.embed_dim);
+    for (size_t i = 0; i < 3; ++i) {
+      if (to_.d_rows[i].defined()) packed_.in[sizes_.packed() ? 0 : i].prepare_input_gradient();
+      if (!needs_parameters(i)) continue;
+      const size_t all = linear_weight_gradient_bytes(sizes_.dtype, batch * len(i), x_[i].size(2),
+                                                      3 * sizes_.width());
+      bytes = std::max(bytes, all);
+    }
+    WorkspaceLease product, tasks;
+    tasks.reserve(1);
+    product.reserve(bytes);
   }
 
   // The gradients of `count` projections, [batch, len, count * width].
