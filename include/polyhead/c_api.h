@@ -24,6 +24,7 @@
  *
  * Numbers in this file never change their meaning; new ones are appended.
  */
+/* over-budget: C has one header. */
 #ifndef POLYHEAD_C_API_H
 #define POLYHEAD_C_API_H
 
@@ -199,7 +200,7 @@ polyhead_status polyhead_mha_save(const polyhead_mha* mha, const char* path,
 /* Fills in what fits in config->struct_size; seed is 0. */
 polyhead_status polyhead_mha_get_config(const polyhead_mha* mha, polyhead_mha_config* config);
 /* The state dict in torch's order. Names, shapes and data belong to the handle and live as long;
- * read only. */
+ * data may be written to if polyhead_mha_repack follows. */
 polyhead_status polyhead_mha_num_parameters(const polyhead_mha* mha, size_t* out);
 polyhead_status polyhead_mha_parameter_at(const polyhead_mha* mha, size_t index,
                                           polyhead_parameter* out);
@@ -255,6 +256,61 @@ polyhead_status polyhead_scratch_get_parameter(const polyhead_scratch* scratch, 
                                                polyhead_tensor* out);
 polyhead_status polyhead_scratch_set_parameter(polyhead_scratch* scratch, const char* name,
                                                const polyhead_tensor* value);
+
+/* ---- Training ----
+ * forward_training, then backward with the same context, then new values for the parameters:
+ * through set_parameter, or written to the data that get_parameter gives, followed by repack. */
+
+/* What a forward leaves for its backward. One call at a time may use it. */
+typedef struct polyhead_training_context polyhead_training_context;
+
+/* Where gradients come from and where they go: in the shapes of what they are the gradients of, of
+ * the module's dtype. */
+typedef struct polyhead_gradients {
+  size_t struct_size;
+  const polyhead_tensor* d_out;       /* the loss's derivatives with respect to the outputs: read */
+  const polyhead_tensor* d_weights;   /* null: the loss does not depend on the weights */
+  const polyhead_tensor* d_query;     /* these are overwritten; null: not wanted. Inputs of one */
+  const polyhead_tensor* d_key;       /* shape may be given the same memory, which receives the */
+  const polyhead_tensor* d_value;     /* sum: for self-attention three times the same */
+  const polyhead_tensor* d_attn_mask; /* of a float mask; from scratch: of its mask */
+  const polyhead_tensor* d_key_padding_mask;
+  const polyhead_parameter* parameters; /* [num_parameters]: where those of these names go */
+  size_t num_parameters;
+  int32_t accumulate; /* 1: what the parameters' memory holds is added to */
+  int32_t reserved;
+} polyhead_gradients;
+
+polyhead_status polyhead_training_context_create(polyhead_training_context** out);
+void polyhead_training_context_destroy(polyhead_training_context* context_or_null);
+/* Which weights the next forward drops: a function of seed and call, which starts at 0 and goes up
+ * by one with each forward. With these numbers a run that continues draws what it would have. */
+polyhead_status polyhead_training_context_set_dropout(polyhead_training_context* context,
+                                                      uint64_t seed, uint32_t call);
+polyhead_status polyhead_training_context_get_dropout(const polyhead_training_context* context,
+                                                      uint64_t* seed, uint32_t* call);
+/* As polyhead_mha_forward, with the configuration's dropout. The data of query, key, value and
+ * masks must stay as it is until the backward. */
+polyhead_status polyhead_mha_forward_training(
+    const polyhead_mha* mha, const polyhead_forward_options* options_or_null,
+    const polyhead_tensor* query, const polyhead_tensor* key, const polyhead_tensor* value,
+    const polyhead_tensor* out, const polyhead_tensor* weights_or_null,
+    polyhead_training_context* context);
+/* Of the last forward with this context, whose module and parameters must be the same still. */
+polyhead_status polyhead_mha_backward(const polyhead_mha* mha,
+                                      const polyhead_training_context* context,
+                                      const polyhead_gradients* gradients);
+/* After values have been written in place; as set_parameter, not while another call uses it. */
+polyhead_status polyhead_mha_repack(polyhead_mha* mha);
+polyhead_status polyhead_scratch_forward_training(
+    const polyhead_scratch* scratch, const polyhead_scratch_forward_options* options_or_null,
+    const polyhead_tensor* query, const polyhead_tensor* key, const polyhead_tensor* value,
+    const polyhead_tensor* out, const polyhead_tensor* weights_or_null,
+    polyhead_training_context* context);
+polyhead_status polyhead_scratch_backward(const polyhead_scratch* scratch,
+                                          const polyhead_training_context* context,
+                                          const polyhead_gradients* gradients);
+polyhead_status polyhead_scratch_repack(polyhead_scratch* scratch);
 
 /* ---- What the library runs on ---- */
 

@@ -60,5 +60,6 @@ void write_options(Options* options, const Options& values, const Place& place) 
 }
 
 LoadOptions load_options(const polyhead_load_options* options, const char* function);
+ForwardOptions forward_options(const polyhead_forward_options* given, const char* function);
 
 }  // namespace polyhead::c_api

@@ -4,10 +4,6 @@
 
 namespace c_api = polyhead::c_api;
 
-struct polyhead_scratch : c_api::ModuleHandle<polyhead::FromScratchMultiHeadAttention> {
-  using ModuleHandle::ModuleHandle;
-};
-
 extern "C" {
 
 polyhead_status polyhead_scratch_load(const char* path, const polyhead_load_options* options,

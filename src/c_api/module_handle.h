@@ -1,4 +1,4 @@
-// What the two module classes have in common, seen from C.
+// What the two module classes have in common, seen from C, and their handles.
 #pragma once
 
 #include <algorithm>
@@ -123,3 +123,11 @@ polyhead_status set_parameter(Handle* handle, const char* name, const polyhead_t
 }
 
 }  // namespace polyhead::c_api
+
+struct polyhead_mha : polyhead::c_api::ModuleHandle<polyhead::MultiheadAttention> {
+  using ModuleHandle::ModuleHandle;
+};
+
+struct polyhead_scratch : polyhead::c_api::ModuleHandle<polyhead::FromScratchMultiHeadAttention> {
+  using ModuleHandle::ModuleHandle;
+};

@@ -4,10 +4,6 @@
 
 namespace c_api = polyhead::c_api;
 
-struct polyhead_mha : c_api::ModuleHandle<polyhead::MultiheadAttention> {
-  using ModuleHandle::ModuleHandle;
-};
-
 namespace polyhead::c_api {
 namespace {
 
@@ -43,6 +39,8 @@ polyhead_mha_config c_config(const MultiheadAttention::Config& config) {
           .reserved = 0};
 }
 
+}  // namespace
+
 ForwardOptions forward_options(const polyhead_forward_options* given, const char* function) {
   const auto options = read_options(given, {function, "options"});
   return {
@@ -57,7 +55,6 @@ ForwardOptions forward_options(const polyhead_forward_options* given, const char
       .empty_rows = enum_of(options.empty_rows, EmptyRow::kNan, {function, "options.empty_rows"})};
 }
 
-}  // namespace
 }  // namespace polyhead::c_api
 
 extern "C" {

@@ -191,6 +191,91 @@ TEST_F(CApiMemory, ForwardOfEach) {
             2);
 }
 
+// A step's context and its gradients, added to what is there.
+struct Training {
+  explicit Training(const polyhead_mha* mha) {
+    float* to = memory.data();
+    for (size_t i = 0; i < 4; ++i) {
+      EXPECT_EQ(polyhead_mha_parameter_at(mha, i, &parameters[i]), POLYHEAD_OK);
+      const polyhead_tensor& shape = parameters[i].tensor;
+      parameters[i].tensor.data = to;
+      to += shape.shape[0] * (shape.rank == 2 ? shape.shape[1] : 1);
+    }
+    wanted.struct_size = sizeof wanted;
+    wanted.d_out = &buffers.x;
+    wanted.d_query = wanted.d_key = wanted.d_value = &d_x;
+    wanted.parameters = parameters.data();
+    wanted.num_parameters = 4;
+    wanted.accumulate = 1;
+    renew();
+  }
+  ~Training() { polyhead_training_context_destroy(context); }
+  Training(const Training&) = delete;
+  Training& operator=(const Training&) = delete;
+
+  void mark() {
+    buffers.mark();
+    std::fill(memory.begin(), memory.end(), -7.0f);
+    std::fill(d_input.begin(), d_input.end(), -7.0f);
+  }
+  bool marked() const {
+    const auto is_mark = [](float number) { return number == -7.0f; };
+    return buffers.marked() && std::all_of(memory.begin(), memory.end(), is_mark) &&
+           std::all_of(d_input.begin(), d_input.end(), is_mark);
+  }
+  void renew() {  // a context that has no memory yet
+    polyhead_training_context_destroy(context);
+    EXPECT_EQ(polyhead_training_context_create(&context), POLYHEAD_OK);
+    mark();
+  }
+  // `forward` fills the context, `backward` follows.
+  void run(const char* forward_name, const std::function<polyhead_status()>& forward,
+           const char* backward_name, const std::function<polyhead_status()>& backward) {
+    EXPECT_GT(fail_each(forward_name, {forward, [&] { renew(); }, [&] { return marked(); }}), 1);
+    ASSERT_EQ(forward(), POLYHEAD_OK);
+    mark();
+    EXPECT_GT(fail_each(backward_name, {backward, [&] { mark(); }, [&] { return marked(); }}), 1);
+  }
+
+  Buffers buffers;
+  std::vector<float> memory = std::vector<float>(4 * kEmbed * kEmbed + 4 * kEmbed);
+  std::vector<float> d_input = std::vector<float>(kLen * kEmbed);
+  polyhead_tensor d_x = {d_input.data(), POLYHEAD_FLOAT32, 3, kShape, nullptr};
+  std::vector<polyhead_parameter> parameters = std::vector<polyhead_parameter>(4);
+  polyhead_gradients wanted{};
+  polyhead_training_context* context = nullptr;
+};
+
+// Gradients are written all or not at all: what is added half way could not be undone.
+TEST_F(CApiMemory, TrainingOfEach) {
+  Training t(mha_);
+  const Buffers& b = t.buffers;
+  t.run(
+      "polyhead_mha_forward_training",
+      [&] {
+        return polyhead_mha_forward_training(mha_, nullptr, &b.x, &b.x, &b.x, &b.y, nullptr,
+                                             t.context);
+      },
+      "polyhead_mha_backward", [&] { return polyhead_mha_backward(mha_, t.context, &t.wanted); });
+  t.renew();
+  t.wanted.num_parameters = 0;
+  t.run(
+      "polyhead_scratch_forward_training",
+      [&] {
+        return polyhead_scratch_forward_training(scratch_, nullptr, &b.x, &b.x, &b.x, &b.y, nullptr,
+                                                 t.context);
+      },
+      "polyhead_scratch_backward",
+      [&] { return polyhead_scratch_backward(scratch_, t.context, &t.wanted); });
+  fail_each("polyhead_mha_repack", {[&] { return polyhead_mha_repack(mha_); }});
+  fail_each("polyhead_scratch_repack", {[&] { return polyhead_scratch_repack(scratch_); }});
+  polyhead_training_context* made = nullptr;
+  fail_each("polyhead_training_context_create",
+            {[&] { return polyhead_training_context_create(&made); },
+             [&] { polyhead_training_context_destroy(std::exchange(made, nullptr)); },
+             [&] { return made == nullptr; }});
+}
+
 TEST_F(CApiMemory, AttentionForward) {
   Buffers buffers;
   const polyhead_tensor q = {buffers.input.data(), POLYHEAD_FLOAT32, 4, kHeadsShape, nullptr};
