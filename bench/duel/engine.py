@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from peers.parking import wait_until_parked
+from peers.parking import queued_seconds, wait_until_parked
 
 PAUSE_SECONDS = 0.010  # at least
 
@@ -52,6 +52,13 @@ class Engine:
         if not line:
             raise EngineFailed(f"{self.name} ended at `{words[0]}`; what it said is above")
         return json.loads(line)
+
+    def slice(self, calls):
+        """Its answer, and how long its threads had to queue for a processor, as a share of it."""
+        queued, start = queued_seconds(self.process.pid), time.monotonic()
+        answer = self.ask("slice", calls)
+        seconds = time.monotonic() - start
+        return answer, (queued_seconds(self.process.pid) - queued) / seconds
 
     def park(self):
         """After a slice, the threads of the one that ran go to sleep."""

@@ -16,7 +16,8 @@ def result(cell, ratios, *, group="long", threads=1, verdicts=(), not_offered=()
     peers = {name: {"ratio": ratio, "interval": [ratio * 0.99, ratio * 1.01], "cpu_ratio": ratio,
                     "cpu_interval": [ratio, ratio]} for name, ratio in ratios.items()}
     run = {"wrong": dict(wrong), "not_offered": dict(not_offered), "kept": 30, "rounds": 31,
-           "worst_error": dict.fromkeys(times, 1e-6), "variants": {name: "way" for name in times},
+           "crowded": dict.fromkeys(times, 2), "worst_error": dict.fromkeys(times, 1e-6),
+           "variants": {name: "way" for name in times},
            "peers": peers, "engines": {name: {"ms": ms, "of_peak": 0.5 / ms}
                                        for name, ms in times.items()}}
     kind = "module" if cell.startswith("module") else "attention"
@@ -103,6 +104,8 @@ class Pages(unittest.TestCase):
         self.assertLess(page.index("| loss | 1x2x3x4 |"), page.index("| module 1x2x3/1 |"))
         self.assertIn("does not offer it: no such mask", page)
         self.assertNotIn("No loss", page)
+        self.assertIn("queued for a processor: polyhead 6 of 93, torch 6 of 93, onnxruntime 4 of 62.",
+                      page)
         self.assertIn("No loss", "\n".join(tables.performance_block(report(FAST))))
 
     def test_training_has_means_of_its_own(self):

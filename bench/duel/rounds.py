@@ -70,14 +70,14 @@ def calls_per_slice(engine):
 
 def play_round(team, engines, calls, rng):
     before = team.probe()
-    seconds, cpu_seconds = {}, {}
+    seconds, cpu_seconds, queued = {}, {}, {}
     for engine in rng.sample(engines, len(engines)):
         count = calls[engine.name]
-        answer = engine.ask("slice", count)
+        answer, queued[engine.name] = engine.slice(count)
         seconds[engine.name] = answer["seconds"] / count
         cpu_seconds[engine.name] = answer["cpu_seconds"] / count
         engine.park()
-    return Round(seconds, cpu_seconds, before, team.probe())
+    return Round(seconds, cpu_seconds, before, team.probe(), queued)
 
 
 def rounds_wanted(most, round_seconds, cell_seconds=CELL_SECONDS):

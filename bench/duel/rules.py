@@ -3,13 +3,14 @@
 import math
 import random
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 WORTH_SAYING = 1.02  # a difference below is neither win nor loss
 PARITY = (0.95, 1.05)
 ENOUGH_ROUNDS = 15
 PROBE_DRIFT = 0.10  # the two probes of a round may differ by this share
 PROBE_FLOOR = 0.60  # of the best probe: below, somebody else had the processor
+MOST_QUEUED = 0.10  # of its slice, an engine's threads may wait for a processor
 RESAMPLES = 4000
 
 
@@ -21,6 +22,7 @@ class Round:
     cpu_seconds: dict
     probe_before: float
     probe_after: float
+    queued: dict = field(default_factory=dict)  # share of each engine's slice
 
     @property
     def peak(self):
@@ -28,9 +30,16 @@ class Round:
 
 
 def is_quiet(one, best_probe):
-    """Whether both engines of the round met the same, undisturbed processor."""
+    """Whether all engines of the round met the same, undisturbed processors."""
     low, high = sorted((one.probe_before, one.probe_after))
-    return high - low <= PROBE_DRIFT * high and low >= PROBE_FLOOR * best_probe
+    alike = high - low <= PROBE_DRIFT * high and low >= PROBE_FLOOR * best_probe
+    return alike and not crowded(one)
+
+
+def crowded(one):
+    """Engines whose threads queued: behind a neighbour, or behind each other on one processor
+    while another was idle, which a kernel that packs threads does for tens of milliseconds."""
+    return [name for name, share in one.queued.items() if share > MOST_QUEUED]
 
 
 def bootstrap_interval(values, share=0.95):
@@ -50,6 +59,7 @@ def summarise(rounds, best_probe, flops):
     ours, *peers = flops
     return {
         "rounds": len(rounds), "kept": len(kept),
+        "crowded": {name: sum(name in crowded(one) for one in rounds) for name in flops},
         "peak_gflops": statistics.median(one.peak for one in basis),
         "engines": {name: alone(basis, name, flops[name]) for name in flops},
         "peers": {peer: beside(basis, ours, peer, len(kept)) for peer in peers},

@@ -51,6 +51,18 @@ class Verdicts(unittest.TestCase):
         self.assertEqual((summary["kept"], summary["rounds"]), (20, 80))
         self.assertEqual(summary["peers"]["torch"]["verdict"], "faster")
 
+    def test_rounds_in_which_threads_queued_do_not_count(self):
+        queued = rounds(0.5)
+        for one in queued:
+            one.queued = {"polyhead": 0.0, "torch": 0.3}
+        free = rounds(1.3)
+        for one in free:
+            one.queued = {"polyhead": 0.01, "torch": 0.02}
+        summary = summary_of(free + queued)
+        self.assertEqual((summary["kept"], summary["rounds"]), (30, 60))
+        self.assertEqual(summary["crowded"], {"polyhead": 0, "torch": 30, "onnxruntime": 0})
+        self.assertEqual(summary["peers"]["torch"]["verdict"], "faster")
+
     def test_a_loss_takes_two_runs(self):
         self.assertEqual(rules.final_verdict(["slower", "slower"]), "loss")
         self.assertEqual(rules.final_verdict(["slower", "parity"]), "parity")

@@ -126,6 +126,16 @@ def errors_text(report):
     return ", ".join(f"{name} {error:.1e}" for name, error in worst.items())
 
 
+def crowded_text(report):
+    """How often an engine's threads queued for a processor, of the rounds that it played."""
+    found = {}
+    for result in report["results"]:
+        for name, count in result["run"].get("crowded", {}).items():
+            crowded, played = found.get(name, (0, 0))
+            found[name] = crowded + count, played + result["run"]["rounds"]
+    return ", ".join(f"{name} {crowded} of {played}" for name, (crowded, played) in found.items())
+
+
 def performance_block(report):
     yield f"Measured in {machine_text(report)}; {engines_text(report)}."
     yield ""
@@ -136,6 +146,8 @@ def performance_block(report):
         yield from ("", f"### {title}", "", *lines)
     yield ""
     yield "![each peer's time divided by ours, with 95 % intervals](performance.svg)"
+    yield from ("", f"Rounds discarded because threads queued for a processor: "
+                f"{crowded_text(report)}.")
     yield from ("", "### Every cell", "")
     yield ("Each peer's time / ours with its 95 % interval, faster unless marked: ≈ parity, "
            "? undecided, … inconclusive, ↓? slower in the first run alone, ↓ a loss, – not "

@@ -1,6 +1,8 @@
-"""Threads that wait for work by spinning steal the processor from whoever runs next: ONNX Runtime's
-do so for 20 to 50 ms after a call on two threads (Zen 5, 2026-11). So everybody waits until they
-are asleep."""
+"""What the kernel knows of a process's threads.
+
+Threads that wait for work by spinning steal the processor from whoever runs next: ONNX Runtime's do
+so for 20 to 50 ms after a call on two threads (Zen 5, 2026-11). So everybody waits until they are
+asleep."""
 
 import time
 from contextlib import suppress
@@ -17,6 +19,15 @@ def running_threads(process):
             state = stat.read_text(encoding="utf-8", errors="replace").rpartition(") ")[2][0]
             if state == "R":
                 yield int(stat.parent.name)
+
+
+def queued_seconds(process):
+    """How long its threads, all together, have been ready to run without a processor."""
+    total = 0
+    for stat in Path("/proc", str(process), "task").glob("*/schedstat"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            total += int(stat.read_text(encoding="utf-8").split()[1])
+    return total * 1e-9
 
 
 def wait_until_parked(process, but=None):
