@@ -168,25 +168,6 @@ TEST_P(EveryLayer, BitsDoNotDependOnThreadsOrIsa) {
   }
 }
 
-// d loss / d x for loss = sum(y * d_y), each by five points of fourth order.
-void expect_gradient(const std::function<double()>& loss, const TensorView& x,
-                     const ConstTensorView& gradient, const std::string& what) {
-  const double h = oracle::kDifferenceStep;
-  oracle::for_each_index(x.shape(), [&](const Index& at) {
-    const double before = oracle::read(x, at);
-    const auto moved = [&](double by) {
-      oracle::write(x, at, before + by);
-      return loss();
-    };
-    const double slope = (8 * (moved(h) - moved(-h)) - (moved(2 * h) - moved(-2 * h))) / (12 * h);
-    moved(0);
-    const double error = std::abs(slope - oracle::read(gradient, at));
-    EXPECT_TRUE(error <= oracle::kDifferenceBudget * 64)
-        << what << " " << oracle::index_string(at, x.rank()) << ": " << slope << " by differences, "
-        << oracle::read(gradient, at) << " by the backward";
-  });
-}
-
 double dot(const ConstTensorView& a, const ConstTensorView& b) {
   double sum = 0;
   oracle::for_each_index(

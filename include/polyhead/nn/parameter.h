@@ -12,6 +12,7 @@
 #include <vector>
 
 #include <polyhead/tensor_view.h>
+#include <polyhead/training.h>
 
 #pragma GCC visibility push(default)
 namespace polyhead::nn {
@@ -51,6 +52,20 @@ class ParameterList {
   std::vector<Parameter> parameters_;
   std::vector<std::function<void()>> hooks_;
 };
+
+// The parameters of an attention module (MultiheadAttention or FromScratchMultiHeadAttention),
+// which updated() repacks; here the module must stay where it is. `gradients` are what its backward
+// is given: ParameterGradients(module.state_dict()).
+template <class Module>
+ParameterList parameters_of(Module& module, const ParameterGradients& gradients) {
+  ParameterList list;
+  const ParameterViews values = module.parameters();
+  for (size_t i = 0; i < values.size(); ++i) {
+    list.add(values[i].first, values[i].second, gradients.views()[i].second);
+  }
+  list.on_update([&module] { module.repack(); });
+  return list;
+}
 
 }  // namespace polyhead::nn
 #pragma GCC visibility pop
