@@ -70,13 +70,24 @@ venv() {
   cp "$requirements" "$folder/made-from.txt"
 }
 
-# module_into NAME: the Python module in build/venv-NAME, as the wheel that `pip install .` makes.
-module_into() {
+# The Python module, as the wheel that `pip install .` makes, in build/wheels.
+module_wheel() {
   need_packages "${python_packages[@]}"
   venv python python/requirements.txt
   rm -rf build/wheels
   quietly build/wheel.log build/venv-python/bin/pip wheel --disable-pip-version-check \
-    --no-build-isolation --no-deps --wheel-dir build/wheels .
+    --no-build-isolation --no-deps --wheel-dir build/wheels \
+    --config-settings=cmake.define.CMAKE_COMPILE_WARNING_AS_ERROR=ON .
+}
+
+# Where that was built.
+wheel_build() {
+  build/venv-python/bin/python -c 'import sys; print(f"build/wheel-{sys.implementation.cache_tag}")'
+}
+
+# module_into NAME: the module in build/venv-NAME.
+module_into() {
+  module_wheel
   quietly build/wheel-install.log "build/venv-$1/bin/pip" install --disable-pip-version-check \
     --no-deps --force-reinstall build/wheels/polyhead-*.whl
 }

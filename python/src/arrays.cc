@@ -67,6 +67,10 @@ const Numpy& numpy() {
 // What another library's own __dlpack__ gives. Not left to nanobind, which where that refuses (a
 // tensor that requires grad) finds other ways.
 nb::object capsule_of(nb::handle object, const char* argument) {
+  // torch's view of a negated tensor shares memory whose signs are yet to be changed.
+  if (nb::hasattr(object, "is_neg") && nb::cast<bool>(object.attr("is_neg")())) {
+    refuse(argument, "got a negated view", "tensor.resolve_neg()");
+  }
   try {
     try {
       return object.attr("__dlpack__")(nb::arg("max_version") = nb::make_tuple(1, 0));

@@ -46,6 +46,18 @@ NewArray new_weights(const MultiheadAttention::Config& config, const ConstTensor
   return new_array(shape, config.dtype);
 }
 
+// query, key, value; one import where they are one object, as in self-attention.
+std::vector<Input> operands(const std::array<nb::handle, 3>& objects,
+                            const std::array<const char*, 3>& arguments) {
+  std::vector<Input> inputs;
+  inputs.reserve(5);  // masks follow
+  for (size_t i = 0; i < objects.size(); ++i) {
+    const bool same = i > 0 && objects[i].is(objects[i - 1]);
+    inputs.push_back(same ? inputs.back() : input(objects[i], arguments[i]));
+  }
+  return inputs;
+}
+
 // {name: array or None} as views; `kept` holds the memory.
 ParameterViews writable_views(const nb::dict& arrays, std::vector<Output>* kept) {
   ParameterViews views;
@@ -62,11 +74,9 @@ ParameterViews writable_views(const nb::dict& arrays, std::vector<Output>* kept)
 nb::object forward_mha(const MultiheadAttention& module, const MhaArguments& arguments,
                        ForwardOptions options) {
   const auto& [query, key, value, key_padding_mask, attn_mask] = arguments.inputs;
-  std::vector<Input> inputs;
-  inputs.reserve(arguments.inputs.size());
-  inputs.push_back(input(query, "MultiheadAttention: query"));
-  inputs.push_back(input(key, "MultiheadAttention: key"));
-  inputs.push_back(input(value, "MultiheadAttention: value"));
+  std::vector<Input> inputs = operands(
+      {query, key, value},
+      {"MultiheadAttention: query", "MultiheadAttention: key", "MultiheadAttention: value"});
   inputs.push_back(optional_input(key_padding_mask, "MultiheadAttention: key_padding_mask"));
   inputs.push_back(optional_input(attn_mask, "MultiheadAttention: attn_mask"));
   const ConstTensorView &q = inputs[0].view, &k = inputs[1].view, &v = inputs[2].view;
@@ -96,11 +106,9 @@ nb::object forward_mha(const MultiheadAttention& module, const MhaArguments& arg
 nb::object forward_scratch(const FromScratchMultiHeadAttention& module,
                            const ScratchArguments& arguments) {
   const auto& [q, k, v, mask] = arguments.inputs;
-  std::vector<Input> inputs;
-  inputs.reserve(arguments.inputs.size());
-  inputs.push_back(input(q, "FromScratchMultiHeadAttention: q"));
-  inputs.push_back(input(k, "FromScratchMultiHeadAttention: k"));
-  inputs.push_back(input(v, "FromScratchMultiHeadAttention: v"));
+  std::vector<Input> inputs =
+      operands({q, k, v}, {"FromScratchMultiHeadAttention: q", "FromScratchMultiHeadAttention: k",
+                           "FromScratchMultiHeadAttention: v"});
   inputs.push_back(optional_input(mask, "FromScratchMultiHeadAttention: mask"));
   Results results;
   if (arguments.out.is_none()) {

@@ -5,8 +5,10 @@ import inspect
 import re
 import subprocess
 import sys
+import timeit
 from pathlib import Path
 
+import numpy as np
 import polyhead
 import pytest
 from polyhead import _core
@@ -81,6 +83,17 @@ def test_signature_is_the_documented_one():
     assert list(inspect.signature(polyhead.MultiheadAttention).parameters) == [
         "embed_dim", "num_heads", "dropout", "bias", "add_bias_kv", "add_zero_attn", "kdim", "vdim",
         "batch_first", "device", "dtype", "seed"]
+
+
+def test_a_call_costs_little():
+    """All of the smallest call, the library's part included: at most what may be added to it."""
+    x = np.zeros((1, 1, 1, 1), "float32")
+    module = polyhead.MultiheadAttention(1, 1)
+    polyhead.set_num_threads(1)
+    for call in (lambda: polyhead.scaled_dot_product_attention(x, x, x, is_causal=True),
+                 lambda: module(x[0], x[0], x[0], need_weights=False)):
+        assert min(timeit.repeat(call, number=1000, repeat=20)) / 1000 < 15e-6
+    polyhead.set_num_threads(2)
 
 
 def test_isa_can_be_forced():

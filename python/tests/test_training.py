@@ -138,6 +138,19 @@ def test_memory_of_the_caller():
         module.forward(x, x, x, None, None, None, False, "top_left", "zero", (out, None))
 
 
+def test_capsules():
+    """What __dlpack__ gave is as good as the array: cheaper for a framework that has it at hand."""
+    module = new_module(kdim=None, vdim=None)
+    x, out = RNG(1).standard_normal((2, 4, 8)), np.empty((2, 4, 8))
+    words = (None, None, None, False, "top_left", "zero")
+    expected, _ = module.forward(x, x, x, *words)
+    capsule = x.__dlpack__()
+    module.forward(capsule, capsule, capsule, *words, (out.__dlpack__(), None))
+    expect_same_bits(out, expected)
+    with pytest.raises(TypeError, match="MultiheadAttention: query: got PyCapsule"):
+        module.forward(capsule, x, x, *words)  # used up
+
+
 def test_from_scratch():
     module = _core.FromScratchMultiHeadAttention(6, 2, "full", "float64", 1)
     normal = RNG(1).standard_normal

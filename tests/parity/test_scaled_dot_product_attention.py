@@ -87,5 +87,8 @@ def test_tensors_that_cannot_be_shared_are_refused():
                          (x.to_sparse(), "strided"), (torch.zeros(1, 2, 3, 8, dtype=torch.cfloat), "")):
         with pytest.raises(TypeError, match=f"query: got Tensor of dtype .*{words}"):
             polyhead.scaled_dot_product_attention(wrong, x, x)
+    with pytest.raises(TypeError, match=r"query: got a negated view; need tensor.resolve_neg\(\)"):
+        polyhead.scaled_dot_product_attention(torch.view_as_complex(x.view(1, 2, 3, 4, 2)).conj().imag,
+                                              x, x)
     with pytest.raises(ValueError, match="query: dtype is bfloat16; need float32 or float64"):
         polyhead.scaled_dot_product_attention(x.bfloat16(), x, x)
