@@ -1,6 +1,7 @@
 #include "attention/dropout.h"
 
 #include <array>
+#include <cmath>
 
 #include <polyhead/attention.h>
 #include <polyhead/error.h>
@@ -28,7 +29,7 @@ std::array<uint32_t, kGranule> draw_granule(const Dropout& dropout, int64_t head
 
 }  // namespace
 
-uint32_t Dropout::threshold() const { return static_cast<uint32_t>(p * kOne + 0.5); }
+uint32_t Dropout::threshold() const { return static_cast<uint32_t>(std::lround(p * kOne)); }
 
 double Dropout::scale() const {
   return threshold() == kOne ? 0 : double{kOne} / static_cast<double>(kOne - threshold());
