@@ -16,6 +16,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -29,10 +30,11 @@ class ProjectedAttention;  // what is inside the modules: not for callers
 #pragma GCC visibility push(default)
 namespace polyhead {
 
-// Which weights a forward drops: a function of these two numbers and the weight's place alone.
+// Which weights a forward drops: a function of seed and call and the weight's place alone.
 struct DropoutDraw {
   uint64_t seed = 0;
   uint32_t call = 0;
+  std::optional<double> p = {};  // in place of Config::dropout
 };
 
 // What one forward leaves for its backward: projected queries, keys and values, the heads' output

@@ -10,7 +10,6 @@
 #include <utility>
 
 namespace polyhead::python {
-namespace {
 
 using DTypeCode = nb::dlpack::dtype_code;
 
@@ -28,6 +27,8 @@ std::optional<DType> dtype_of_array(nb::dlpack::dtype dtype) {
   }
   return std::nullopt;
 }
+
+namespace {
 
 // "ndarray of dtype complex64", or what is known of another object.
 std::string description(nb::handle object) {

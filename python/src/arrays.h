@@ -5,9 +5,14 @@
 #include <nanobind/ndarray.h>
 #include <polyhead/tensor_view.h>
 
+#include <optional>
+
 namespace polyhead::python {
 
 namespace nb = nanobind;
+
+// Nothing for what the library has no name for.
+std::optional<DType> dtype_of_array(nb::dlpack::dtype dtype);
 
 // A view, and what keeps its memory alive.
 struct Input {

@@ -24,6 +24,7 @@ void translate_io_error(const std::exception_ptr& thrown, void*) {
 }  // namespace polyhead::python
 
 NB_MODULE(_core, module) {
+  nanobind::set_leak_warnings(false);  // torch's graphs may hold objects of ours to the end
   nanobind::register_exception_translator(polyhead::python::translate_io_error);
   module.def("version", polyhead::version);
   module.def("available_isas", polyhead::available_isas);
@@ -40,4 +41,6 @@ NB_MODULE(_core, module) {
       "number of CPUs.");
   polyhead::python::bind_attention(module);
   polyhead::python::bind_modules(module);
+  polyhead::python::bind_torch_attention(module);
+  polyhead::python::bind_torch_module(module);
 }

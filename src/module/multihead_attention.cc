@@ -17,6 +17,11 @@ int64_t positive(int64_t value, const char* name) {
   return value;
 }
 
+double probability(double value, const char* name) {
+  if (value >= 0 && value <= 1) return value;  // not so if it is NaN
+  Require(kMhaName).fail(name, message("got ", value), "between 0 and 1");
+}
+
 // Checks the configuration and fills in its defaults.
 MultiheadAttention::Config checked(MultiheadAttention::Config config) {
   const Require require(kMhaName);
@@ -37,9 +42,7 @@ MultiheadAttention::Config checked(MultiheadAttention::Config config) {
   if (config.vdim != 0) positive(config.vdim, "vdim");
   if (config.kdim == 0) config.kdim = config.embed_dim;
   if (config.vdim == 0) config.vdim = config.embed_dim;
-  if (!(config.dropout >= 0 && config.dropout <= 1)) {  // also refuses NaN
-    require.fail("dropout", message("got ", config.dropout), "between 0 and 1");
-  }
+  probability(config.dropout, "dropout");
   if (config.dtype != DType::kFloat32 && config.dtype != DType::kFloat64) {
     require.fail("dtype", message("got ", dtype_name(config.dtype)), "float32 or float64");
   }
@@ -140,8 +143,9 @@ void MultiheadAttention::forward_into(const ConstTensorView& query, const ConstT
                                       TrainingContext* context) const {
   if (context == nullptr) Require(kMhaName).fail("context", "is null", "given");
   const ForwardInputs inputs = impl_->checked(query, key, value, options);
+  const double p = context->dropout.p.value_or(impl_->config.dropout);
   impl_->attention.run_training(inputs, impl_->call_of(inputs, options, outputs),
-                                impl_->config.dropout, context);
+                                probability(p, "context: dropout.p"), context);
 }
 
 void MultiheadAttention::backward(const TrainingContext& context, const OutputGradients& outputs,

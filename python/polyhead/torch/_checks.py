@@ -1,0 +1,73 @@
+"""torch's own errors, in type and text."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from polyhead.torch._multihead_attention import MultiheadAttention
+
+
+def check_call(module: MultiheadAttention, query: Tensor, key: Tensor, value: Tensor,
+               key_padding_mask: Tensor | None, attn_mask: Tensor | None) -> None:
+    """What torch says about masks before anything else."""
+    if key_padding_mask is None or attn_mask is None or key_padding_mask.dtype == attn_mask.dtype:
+        return
+    warnings.warn("Support for mismatched key_padding_mask and attn_mask is deprecated. "
+                  "Use same type for both instead.", stacklevel=4)
+
+
+def probability(p: float, weights: str | None) -> float:
+    """The dropout of a training forward; torch accepts any until then."""
+    if 0 <= p <= 1:
+        return p
+    if weights is None:
+        raise RuntimeError(f"dropout probability has to be between 0 and 1, but got {p:g}")
+    raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+
+
+def refuse_nested(call: Sequence[Tensor | None]) -> None:
+    if any(x is not None and x.is_nested for x in call):
+        raise AssertionError(
+            "MultiheadAttention does not support NestedTensor outside of its fast path. "
+            "The fast path was not hit because polyhead has none: pad the batch and give a "
+            "key_padding_mask")
+
+
+def raise_torchs_error(module: MultiheadAttention, call: Sequence[Tensor | None]) -> None:
+    """For a call that does not fit: what torch's Python path raises for it. Returns if torch would
+    take the call."""
+    refuse_nested(call)
+    query, key, value, key_padding_mask, attn_mask = call
+    assert query is not None and key is not None and value is not None
+    if attn_mask is not None and attn_mask.dim() == 4:
+        attn_mask = None  # ours alone
+    if module.batch_first and query.dim() == 3:
+        query, key, value = (x.transpose(0, 1) if x.dim() > 1 else x for x in (query, key, value))
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        functional.multi_head_attention_forward(
+            query, key, value, module.embed_dim, module.num_heads, module.in_proj_weight,
+            module.in_proj_bias, module.bias_k, module.bias_v, module.add_zero_attn, 0.0,
+            module.out_proj.weight, module.out_proj.bias, training=False,
+            key_padding_mask=_float_mask(key_padding_mask, "key_padding_mask", query),
+            need_weights=False, attn_mask=_float_mask(attn_mask, "attn_mask", query),
+            use_separate_proj_weight=not module._qkv_same_embed_dim,
+            q_proj_weight=module.q_proj_weight, k_proj_weight=module.k_proj_weight,
+            v_proj_weight=module.v_proj_weight)
+
+
+def _float_mask(mask: Tensor | None, name: str, query: Tensor) -> Tensor | None:
+    """As torch's module hands it on."""
+    if mask is None or mask.is_floating_point():
+        return mask
+    if mask.dtype != torch.bool:
+        raise AssertionError(f"only bool and floating types of {name} are supported")
+    return torch.zeros_like(mask, dtype=query.dtype).masked_fill_(mask, -math.inf)

@@ -1,0 +1,194 @@
+"""From the module's arguments to the library: the direct way in eager mode, the operator of _op.py
+wherever torch looks at the program (compile, export, functorch) or the tensors are not plain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from polyhead import _core
+from polyhead.torch import _checks
+from polyhead.torch._functorch import once
+
+if TYPE_CHECKING:
+    from polyhead.torch._multihead_attention import MultiheadAttention
+
+# query, key, value, key_padding_mask, attn_mask
+Call = tuple[Tensor, Tensor, Tensor, "Tensor | None", "Tensor | None"]
+
+
+class Config(NamedTuple):
+    """What the shapes of the parameters mean."""
+
+    embed_dim: int
+    num_heads: int
+    kdim: int
+    vdim: int
+    batch_first: bool
+    bias: bool
+    add_bias_kv: bool
+    add_zero_attn: bool
+
+    def weights_shape(self, query: Tensor, key: Tensor, weights: str) -> list[Any]:
+        """[B, L, S'] or [B, H, L, S']; of an unbatched call without B."""
+        length = 0 if query.dim() == 2 or not self.batch_first else 1
+        shape = [] if query.dim() == 2 else [query.shape[1 - length]]
+        if weights == "per_head":
+            shape.append(self.num_heads)
+        columns = key.shape[length] + self.add_bias_kv + self.add_zero_attn
+        return [*shape, query.shape[length], columns]
+
+
+class Options(NamedTuple):
+    is_causal: bool
+    causal_align: str
+    weights: str | None
+    empty_rows: str
+    dropout_p: float
+
+
+class Engine:
+    """The packed parameters of one module in one dtype, and calls on them."""
+
+    def __init__(self, config: Config, dtype: torch.dtype) -> None:
+        self.config = config
+        self.dtype = dtype
+        self._core = _core.TorchModule(config[:4], config[4:], str(dtype).removeprefix("torch."))
+
+    def follow(self, parameters: Sequence[Tensor | None]) -> None:
+        """Packs the parameters if they have changed. Only a Parameter can be known not to have: its
+        memory is not another tensor's the next time."""
+        given = tuple(p for p in parameters if p is not None)
+        is_known = all(type(p) is torch.nn.Parameter and p.dtype == self.dtype for p in given)
+        if not is_known:
+            given = tuple(p.detach().to(self.dtype) for p in given)
+        self._core.follow(given, not is_known)
+
+    def forward(self, call: Sequence[Tensor | None], options: Options, seed: int | None,
+                keeps: bool) -> tuple[Tensor, Tensor | None, Any]:
+        """(out, weights, what a backward needs) in self.dtype; dropout needs a seed."""
+        query, key = call[0], call[1]
+        assert query is not None and key is not None
+        out = torch.empty_like(query, memory_format=torch.contiguous_format)
+        weights = None
+        if options.weights is not None:
+            shape = self.config.weights_shape(query, key, options.weights)
+            weights = query.new_empty(shape)
+        training = None
+        if keeps or seed is not None:
+            training = (0.0, 0) if seed is None else (options.dropout_p, seed)
+        trained = self._core.forward(call, (out, weights), *options[:4], training)
+        return out, weights, trained
+
+
+def attend(module: MultiheadAttention, call: Call, parameters: list[Tensor | None],
+           options: Options) -> tuple[Tensor, Tensor | None]:
+    """out before the module's out_proj is called, if it is; and the weights."""
+    query = call[0]
+    own_dtype = next(p for p in parameters if p is not None).dtype
+    result_dtype = own_dtype
+    if torch.is_autocast_enabled("cpu") and own_dtype != torch.float64:
+        result_dtype = torch.get_autocast_dtype("cpu")
+    elif not query.dtype == call[1].dtype == call[2].dtype == own_dtype:
+        _checks.raise_torchs_error(module, call)
+    dtype = torch.float64 if own_dtype == torch.float64 else torch.float32
+    config = Config(
+        module.embed_dim, module.num_heads, module.kdim, module.vdim, module.batch_first,
+        module.in_proj_bias is not None, module.bias_k is not None, module.add_zero_attn)
+    if not is_plain((*call, *parameters)):
+        _checks.refuse_nested(call)
+        from polyhead.torch import _op  # pylint: disable=import-outside-toplevel
+        return _op.attend(config, call, parameters, options, (dtype, result_dtype))
+    engine = module.__dict__.get("_engine")
+    if engine is None or engine.config != config or engine.dtype != dtype:
+        engine = module.__dict__["_engine"] = Engine(config, dtype)
+    dtypes = (dtype, result_dtype)
+    try:
+        if torch.is_grad_enabled() and any(
+                x is not None and x.requires_grad for x in (*call, *parameters)):
+            return _Attention.apply(engine, options, dtypes, *call, *parameters)
+        return _Attention.forward(None, engine, options, dtypes, *call, *parameters)
+    except (ValueError, TypeError):
+        _checks.raise_torchs_error(module, call)
+        raise
+
+
+def is_plain(tensors: Sequence[Tensor | None]) -> bool:
+    """Whether these are ordinary tensors of the CPU, and no one watches what is done to them."""
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0 \
+            or torch._C._functorch.maybe_current_level() is not None or torch.jit.is_tracing():
+        return False
+    return all(x is None or type(x) in _PLAIN and x.is_cpu for x in tensors)
+
+
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
+def draw_seed() -> Tensor:
+    """Of dropout, from torch's generator."""
+    return torch.randint(0, 2**63 - 1, ())
+
+
+class _Attention(torch.autograd.Function):
+
+    @staticmethod
+    def forward(ctx: Any, engine: Engine, options: Options,
+                dtypes: tuple[torch.dtype, torch.dtype],
+                *tensors: Tensor) -> tuple[Tensor, Tensor | None]:
+        dtype, result_dtype = dtypes
+        call: Sequence[Tensor | None] = tensors[:5]
+        if result_dtype != dtype:
+            call = converted(tensors[:5], dtype)
+        engine.follow(tensors[5:])
+        seed = int(draw_seed()) if options.dropout_p else None
+        out, weights, trained = engine.forward(call, options, seed, keeps=ctx is not None)
+        if ctx is not None:
+            ctx.set_materialize_grads(False)
+            ctx.trained, ctx.call, ctx.dtype = trained, call, dtype
+            ctx.save_for_backward(*tensors)  # raises if one was written to
+        if result_dtype == dtype:
+            return out, weights
+        return out.to(result_dtype), None if weights is None else weights.to(result_dtype)
+
+    @staticmethod
+    @once
+    def backward(ctx: Any, d_out: Tensor | None, d_weights: Tensor | None) -> tuple[Any, ...]:
+        tensors = ctx.saved_tensors
+        gradients = gradients_of(
+            ctx.trained, ctx.call, (d_out, d_weights), tensors, ctx.needs_input_grad[3:])
+        if not torch._C._autograd._get_current_graph_task_keep_graph():
+            ctx.trained = ctx.call = None  # the graph may live on, with nothing to go back to
+        return None, None, None, *gradients
+
+
+def converted(call: Sequence[Tensor | None], dtype: torch.dtype) -> list[Tensor | None]:
+    """Each tensor once: self-attention is known by its identity."""
+    seen: dict[int, Tensor] = {}
+    return [x if x is None or x.dtype == torch.bool else
+            seen.setdefault(id(x), x.to(dtype)) for x in call]
+
+
+def gradients_of(trained: Any, call: Sequence[Tensor | None],
+                 d_outputs: tuple[Tensor | None, Tensor | None],
+                 tensors: Sequence[Tensor | None], wanted: Sequence[bool]) -> list[Tensor | None]:
+    """With respect to the call's tensors and the parameters, in their dtypes; None if not wanted.
+    Tensors given twice have theirs once."""
+    query = call[0]
+    assert query is not None
+    d_out, d_weights = (None if d is None else d.to(query.dtype) for d in d_outputs)
+    if d_out is None:
+        d_out = torch.zeros_like(query)
+    buffers = [torch.empty_like(x, dtype=query.dtype) if wants and x is not None else None
+               for x, wants in zip([*call, *tensors[5:]], wanted)]
+    for i in (1, 2):
+        for j in range(i):
+            if tensors[i] is tensors[j]:
+                buffers[i] = buffers[j]
+    of_parameters = (b for b, p in zip(buffers[5:], tensors[5:]) if p is not None)
+    trained.backward((d_out, d_weights), tuple(buffers[:5]), tuple(of_parameters))
+    repeated = [any(tensors[i] is tensors[j] for j in range(i)) for i in range(3)]
+    return [None if buffer is None or (i < 3 and repeated[i]) or x is None else buffer.to(x.dtype)
+            for i, (buffer, x) in enumerate(zip(buffers, tensors))]

@@ -1,0 +1,94 @@
+"""Operators under torch.func: grad, vmap and what is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+
+class Operator:
+    """An operator with its derivative.
+
+    keep(ctx, inputs, output) stores what differentiate(ctx, needs, *d_results) will want; that
+    gives a gradient or None for each argument, where `needs` says which are wanted.
+    """
+
+    def __init__(self, op: Any, keep: Callable[..., None], differentiate: Callable[..., Any]) -> None:
+        self.op, self.keep, self.differentiate = op, keep, differentiate
+        op.register_autograd(lambda ctx, *d: differentiate(ctx, ctx.needs_input_grad, *d),
+                             setup_context=keep)
+        # vmap by one call for each index.
+        op.register_vmap(lambda info, in_dims, *arguments: _loop(op, info, in_dims, arguments))
+
+    def __call__(self, *arguments: Any) -> tuple[Any, ...]:
+        # What register_autograd makes is not for torch.func.
+        if not torch.compiler.is_compiling() and \
+                torch._C._functorch.maybe_current_level() is not None:
+            return _Differentiated.apply(self, *arguments)
+        return self.op(*arguments)
+
+
+def _refuse(*arguments: Any) -> Any:
+    raise RuntimeError("polyhead.torch: second derivatives are not implemented; torch's own module "
+                       "has them: polyhead.torch.revert(model)")
+
+
+def differentiable_once(op: Any) -> Operator:
+    """A backward as an operator, which refuses to be differentiated."""
+    return Operator(op, lambda ctx, inputs, output: None, _refuse)
+
+
+def once(backward: Callable[..., tuple[Any, ...]]) -> Callable[..., tuple[Any, ...]]:
+    """A Function's backward that refuses to be differentiated, where torch's once_differentiable
+    would leave the second derivative out."""
+    def checked(ctx: Any, *d_results: Any) -> tuple[Any, ...]:
+        with torch.no_grad():
+            gradients = backward(ctx, *d_results)
+        if not torch.is_grad_enabled():
+            return gradients
+        sources = [x for x in (*ctx.saved_tensors, *d_results) if x is not None and x.requires_grad]
+        return tuple(d if d is None else _Refusing.apply(d, *sources) for d in gradients)
+
+    return checked
+
+
+class _Refusing(torch.autograd.Function):
+    """The first tensor, as if it were a function of all."""
+
+    @staticmethod
+    def forward(ctx: Any, first: Any, *others: Any) -> Any:
+        return first.view_as(first)
+
+    backward = staticmethod(_refuse)
+
+
+class _Differentiated(torch.autograd.Function):
+
+    @staticmethod
+    def forward(operator: Operator, *arguments: Any) -> Any:
+        return tuple(operator.op(*arguments))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.operator = inputs[0]
+        ctx.operator.keep(ctx, inputs[1:], output)
+
+    @staticmethod
+    def backward(ctx: Any, *d_results: Any) -> Any:
+        return None, *ctx.operator.differentiate(ctx, ctx.needs_input_grad[1:], *d_results)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], operator: Operator, *arguments: Any) -> Any:
+        return _loop(lambda *each: _Differentiated.apply(operator, *each), info, in_dims[1:],
+                     arguments)
+
+
+def _loop(call: Callable[..., Any], info: Any, in_dims: tuple[Any, ...],
+          arguments: tuple[Any, ...]) -> tuple[Any, Any]:
+    results = [call(*(x if dim is None or not isinstance(x, torch.Tensor) else x.select(dim, i)
+                      for x, dim in zip(arguments, in_dims))) for i in range(info.batch_size)]
+    stacked = [torch.stack(parts) for parts in zip(*results)]
+    kind = type(results[0])
+    return kind(stacked), kind([0] * len(stacked))

@@ -1,0 +1,90 @@
+"""The module: torch's own class, whose forward is the library's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from polyhead._typing import CausalAlign, EmptyRows, Weights
+from polyhead.torch import _checks, _engine
+from polyhead.torch._engine import Options
+
+_PlainLinear = nn.modules.linear.NonDynamicallyQuantizableLinear
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+class MultiheadAttention(nn.MultiheadAttention):
+    """torch.nn.MultiheadAttention: its constructor, attributes, parameters, state dict and numbers.
+
+    forward takes three more by keyword. What differs from torch is in docs/python.md: rows without
+    a visible key are 0, `is_causal` needs no mask and always holds, a 4-D attn_mask broadcasts.
+    """
+
+    def forward(
+            self, query: Tensor, key: Tensor, value: Tensor,
+            key_padding_mask: Tensor | None = None, need_weights: bool = True,
+            attn_mask: Tensor | None = None, average_attn_weights: bool = True,
+            is_causal: bool = False, *, weights: Weights | None = None,
+            causal_align: CausalAlign = "top_left", empty_rows: EmptyRows = "zero"
+    ) -> tuple[Tensor, Tensor | None]:
+        """(out, weights): weights None unless need_weights.
+
+        query             [L, B, E], with batch_first [B, L, E], unbatched [L, E]
+        key, value        [S, B, kdim] and [S, B, vdim], or as query
+        key_padding_mask  [B, S], unbatched [S]. bool: True = hidden; float: added to the scores
+        attn_mask         [L, S], [B * H, L, S] (unbatched [H, L, S]), or 4-D, which broadcasts:
+                          [1|B, 1|H, 1|L, 1|S]. bool: True = hidden; float: added to the scores
+        average_attn_weights  weights [B, L, S'] averaged over the heads; if False [B, H, L, S'].
+                          S' = S + add_bias_kv + add_zero_attn
+        is_causal         in addition to the masks, with or without them
+        weights           "average" or "per_head", in place of need_weights and average_attn_weights
+        causal_align      "top_left": query i sees keys j <= i; "bottom_right": j <= i + S - L
+        empty_rows        a row whose every key is masked: weights 0 and out the bias ("zero"), "nan"
+
+        Errors are torch's, in type and text.
+        """
+        if weights is None and need_weights:
+            weights = "average" if average_attn_weights else "per_head"
+        call = (query, key, value, key_padding_mask, attn_mask)
+        _checks.check_call(self, *call)
+        options = Options(is_causal, causal_align, weights, empty_rows, self._dropout_of(weights))
+        parameters, calls_out_proj = self._parameters_in_order()
+        out, given_weights = _engine.attend(self, call, parameters, options)
+        if calls_out_proj:
+            out = self.out_proj(out)
+        return out, given_weights
+
+    def _dropout_of(self, weights: str | None) -> float:
+        return _checks.probability(self.dropout, weights) if self.training else 0.0
+
+    def _parameters_in_order(self) -> tuple[list[Tensor | None], bool]:
+        """As the state dict has them, and whether out_proj must be called by itself: then its part
+        of the kernel is the identity."""
+        own = self._parameters
+        parameters = [own[name] if name in own else getattr(self, name) for name in _NAMES]
+        out_proj = self.out_proj
+        if _is_plain(out_proj) and (out_proj.bias is None) == (self.in_proj_bias is None):
+            return [*parameters, out_proj.weight, out_proj.bias], False
+        like = self.in_proj_weight if self.in_proj_weight is not None else self.q_proj_weight
+        identity = torch.eye(self.embed_dim, dtype=like.dtype, device=like.device)
+        bias = None if self.in_proj_bias is None else identity.new_zeros(self.embed_dim)
+        return [*parameters, identity, bias], True
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        state.pop("_engine", None)
+        return state
+
+
+_NAMES = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight", "in_proj_bias",
+          "bias_k", "bias_v")
+
+
+def _is_plain(out_proj: nn.Module) -> bool:
+    """Whether calling it would do no more than its weights say."""
+    state = out_proj.__dict__
+    return (type(out_proj) is _PlainLinear and "forward" not in state
+            and not any(state[hooks] for hooks in _HOOKS)
+            and len(out_proj._parameters) == 2 and "weight" in out_proj._parameters)

@@ -1,0 +1,71 @@
+#include "tensors.h"
+
+#include <nanobind/ndarray.h>
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "arrays.h"
+
+namespace polyhead::python {
+namespace {
+
+// DLPack's struct of this name, as far as it is read here.
+struct ExchangeApi {
+  uint32_t major_version, minor_version;
+  void* previous;
+  void* owning_functions[3];
+  int (*describe)(void* tensor, nb::dlpack::dltensor* out);
+};
+
+// Looked up once; torch stays loaded.
+struct Torch {
+  PyTypeObject* tensor_type;
+  const ExchangeApi* api;
+};
+
+Torch find_torch() {
+  const nb::object type = nb::module_::import_("torch").attr("Tensor");
+  const nb::object capsule = nb::getattr(type, "__dlpack_c_exchange_api__", nb::none());
+  if (capsule.is_none()) throw nb::import_error("polyhead.torch needs torch 2.10 or newer");
+  auto* api =
+      static_cast<const ExchangeApi*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
+  if (api == nullptr) throw nb::python_error();
+  if (api->major_version != 1 || api->describe == nullptr) {
+    throw nb::import_error("polyhead.torch does not know this torch's DLPack");
+  }
+  return {reinterpret_cast<PyTypeObject*>(nb::object(type).release().ptr()), api};
+}
+
+[[noreturn]] void refuse(const char* argument, const std::string& got) {
+  const std::string need = "; need a dense torch tensor in the CPU's memory";
+  throw nb::type_error((std::string(argument) + ": got " + got + need).c_str());
+}
+
+}  // namespace
+
+TensorView tensor_view(nb::handle tensor, const char* argument) {
+  static const Torch torch = find_torch();
+  if (tensor.is_none()) return {};
+  if (!PyObject_TypeCheck(tensor.ptr(), torch.tensor_type)) {
+    refuse(argument, nb::inst_name(tensor).c_str());
+  }
+  nb::dlpack::dltensor described;
+  if (torch.api->describe(tensor.ptr(), &described) != 0) {
+    const nb::python_error error;
+    refuse(argument, std::string("a tensor that ") + nb::str(error.value()).c_str());
+  }
+  if (described.device.device_type != nb::device::cpu::value) {
+    refuse(argument, "a tensor on another device");
+  }
+  const std::optional<DType> dtype = dtype_of_array(described.dtype);
+  if (!dtype) refuse(argument, "a tensor of another dtype than the library's");
+  const auto rank = static_cast<size_t>(described.ndim);
+  auto* const data = static_cast<std::byte*>(described.data) + described.byte_offset;
+  return {data, *dtype, Shape(described.shape, rank), Shape(described.strides, rank)};
+}
+
+}  // namespace polyhead::python

@@ -1,0 +1,101 @@
+// The op on torch's tensors, [B, H, L, D] each, for a caller that allocates and differentiates.
+#include <nanobind/stl/array.h>
+#include <nanobind/stl/optional.h>
+#include <polyhead/attention.h>
+
+#include <array>
+#include <optional>
+
+#include "bind.h"
+#include "tensors.h"
+#include "words.h"
+
+namespace polyhead::python {
+namespace {
+
+namespace nb = nanobind;
+
+// What a call is asked for besides its operands.
+class OpOptions {
+ public:
+  OpOptions(const AttentionOptions& options, double mask_factor)
+      : options_(options), mask_factor_(mask_factor) {}
+
+  // attn_mask: bool, true = attend; or numbers, times mask_factor added.
+  AttentionOptions with(const ConstTensorView& attn_mask) const {
+    AttentionOptions options = options_;
+    if (!attn_mask.defined()) return options;
+    const bool is_soft = attn_mask.dtype() != DType::kBool || mask_factor_ != 1;
+    options.masks.push_back(is_soft ? Mask::additive(attn_mask, mask_factor_)
+                                    : Mask::boolean(attn_mask, MaskSense::kIncluded));
+    return options;
+  }
+
+ private:
+  AttentionOptions options_;
+  double mask_factor_;
+};
+
+// inputs: query, key, value, attn_mask; outputs: out, lse, weights
+void forward(const OpOptions& options, const std::array<nb::handle, 4>& inputs,
+             const std::array<nb::handle, 3>& outputs) {
+  const ConstTensorView query = tensor_view(inputs[0], "query");
+  const ConstTensorView key = tensor_view(inputs[1], "key");
+  const ConstTensorView value = tensor_view(inputs[2], "value");
+  const AttentionOptions all = options.with(tensor_view(inputs[3], "attn_mask"));
+  const AttentionOutputs to{.out = tensor_view(outputs[0], "out"),
+                            .lse = tensor_view(outputs[1], "lse"),
+                            .weights = tensor_view(outputs[2], "weights")};
+  nb::gil_scoped_release others_may_run;
+  attention_forward(query, key, value, all, to);
+}
+
+// saved: out, lse, d_out, d_weights; gradients: of the inputs
+void backward(const OpOptions& options, const std::array<nb::handle, 4>& inputs,
+              const std::array<nb::handle, 4>& saved, const std::array<nb::handle, 4>& gradients) {
+  const ConstTensorView query = tensor_view(inputs[0], "query");
+  const ConstTensorView key = tensor_view(inputs[1], "key");
+  const ConstTensorView value = tensor_view(inputs[2], "value");
+  const AttentionOptions all = options.with(tensor_view(inputs[3], "attn_mask"));
+  const AttentionBackwardInputs from{.out = tensor_view(saved[0], "out"),
+                                     .lse = tensor_view(saved[1], "lse"),
+                                     .d_out = tensor_view(saved[2], "d_out"),
+                                     .d_weights = tensor_view(saved[3], "d_weights")};
+  AttentionGradients to{tensor_view(gradients[0], "d_query"),
+                        tensor_view(gradients[1], "d_key"),
+                        tensor_view(gradients[2], "d_value"),
+                        {}};
+  const TensorView d_mask = tensor_view(gradients[3], "d_attn_mask");
+  if (d_mask.defined()) {
+    to.d_masks.resize(all.masks.size());
+    to.d_masks.back() = d_mask;  // the causal mask, if any, comes first
+  }
+  nb::gil_scoped_release others_may_run;
+  attention_backward(query, key, value, all, from, to);
+}
+
+}  // namespace
+
+void bind_torch_attention(nb::module_& module) {
+  nb::class_<OpOptions> type(module, "TorchOp");
+  type.def(
+      "__init__",
+      [](OpOptions* self, std::optional<double> scale, bool is_causal, const char* align,
+         std::optional<const char*> weights, const char* empty, double dropout_p, uint64_t seed,
+         double mask_factor) {
+        AttentionOptions options{.scale = scale,
+                                 .empty_rows = empty_rows(empty),
+                                 .weights = weights_mode(weights),
+                                 .dropout_p = dropout_p,
+                                 .seed = seed};
+        if (is_causal) options.masks = {Mask::causal(causal_align(align))};
+        new (self) OpOptions(options, mask_factor);
+      },
+      nb::arg("scale").none(), nb::arg("is_causal"), nb::arg("causal_align"),
+      nb::arg("weights").none(), nb::arg("empty_rows"), nb::arg("dropout_p"), nb::arg("seed"),
+      nb::arg("mask_factor"));
+  type.def("forward", forward, nb::arg("inputs"), nb::arg("outputs"));
+  type.def("backward", backward, nb::arg("inputs"), nb::arg("saved"), nb::arg("gradients"));
+}
+
+}  // namespace polyhead::python

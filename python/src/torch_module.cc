@@ -1,0 +1,192 @@
+#include "torch_module.h"
+
+#include <nanobind/stl/array.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/unique_ptr.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstring>
+#include <optional>
+
+#include "arrays.h"
+#include "bind.h"
+#include "tensors.h"
+#include "words.h"
+
+namespace polyhead::python {
+namespace {
+
+// The element that is number `index` in row-major order.
+const std::byte* element(const ConstTensorView& view, int64_t index) {
+  int64_t offset = 0;
+  for (int dim = view.rank() - 1; dim >= 0; --dim) {
+    offset += index % view.size(dim) * view.stride(dim);
+    index /= view.size(dim);
+  }
+  const auto bytes = static_cast<ptrdiff_t>(dtype_bytes(view.dtype()));
+  return static_cast<const std::byte*>(view.data()) + offset * bytes;
+}
+
+// A number that other elements of `view` would give with all likelihood.
+uint64_t sample_of(const ConstTensorView& view) {
+  constexpr int64_t kElements = 16;
+  constexpr uint64_t kPrime = 1099511628211;  // of the hash FNV-1a
+  uint64_t hash = 0;
+  const int64_t last = view.numel() - 1;
+  const size_t bytes = dtype_bytes(view.dtype());
+  for (int64_t i = 0; i < kElements && last >= 0; ++i) {
+    uint64_t bits = 0;
+    std::memcpy(&bits, element(view, last * i / (kElements - 1)), bytes);
+    hash = (hash ^ bits) * kPrime;
+  }
+  return hash;
+}
+
+void copy(const ConstTensorView& from, const TensorView& to) {
+  const size_t bytes = static_cast<size_t>(to.numel()) * dtype_bytes(to.dtype());
+  if (bytes == 0) return;
+  if (from.is_contiguous()) {
+    std::memcpy(to.data(), from.data(), bytes);
+  } else {
+    std::memcpy(to.data(), Tensor(from).data(), bytes);
+  }
+}
+
+// The views of a call.
+struct Call {
+  ConstTensorView query, key, value;
+  ForwardOutputs outputs;
+};
+
+Call call_of(const std::array<nb::handle, 5>& inputs, const std::array<nb::handle, 2>& outputs,
+             ForwardOptions* options) {
+  options->key_padding_mask = tensor_view(inputs[3], "key_padding_mask");
+  options->attn_mask = tensor_view(inputs[4], "attn_mask");
+  return {tensor_view(inputs[0], "query"),
+          tensor_view(inputs[1], "key"),
+          tensor_view(inputs[2], "value"),
+          {tensor_view(outputs[0], "out"), tensor_view(outputs[1], "weights")}};
+}
+
+}  // namespace
+
+TorchModule::Seen TorchModule::look_at(nb::handle parameter, const ConstTensorView& view) {
+  return {view.data(), nb::cast<int64_t>(parameter.attr("_version")), sample_of(view)};
+}
+
+void TorchModule::follow(const nb::tuple& parameters, bool always) {
+  std::vector<ConstTensorView> views;
+  std::vector<Seen> now;
+  views.reserve(parameters.size());
+  now.reserve(parameters.size());
+  for (const nb::handle parameter : parameters) {
+    views.push_back(tensor_view(parameter, "parameter"));
+    now.push_back(look_at(parameter, views.back()));
+  }
+  if (packed_ && now == seen_ && !always) return;
+  seen_.clear();
+  pack(views);
+  seen_ = std::move(now);
+}
+
+void TorchModule::pack(const std::vector<ConstTensorView>& views) {
+  if (!packed_ || packed_.use_count() > 1) packed_ = std::make_shared<MultiheadAttention>(config_);
+  const ParameterViews own = packed_->parameters();
+  for (size_t i = 0; i < own.size(); ++i) {
+    const auto& [name, to] = own[i];
+    const bool fits = i < views.size() && std::ranges::equal(views[i].shape(), to.shape()) &&
+                      views[i].dtype() == to.dtype();
+    if (!fits) throw nb::value_error(("MultiheadAttention: " + name + ": wrong shape").c_str());
+    copy(views[i], to);
+  }
+  packed_->repack();
+}
+
+void TorchModule::forward(const std::array<nb::handle, 5>& inputs,
+                          const std::array<nb::handle, 2>& outputs, ForwardOptions options) const {
+  const Call call = call_of(inputs, outputs, &options);
+  const std::shared_ptr<const MultiheadAttention> module = packed_;
+  nb::gil_scoped_release others_may_run;
+  module->forward_into(call.query, call.key, call.value, options, call.outputs.out,
+                       call.outputs.weights);
+}
+
+std::unique_ptr<TrainedCall> TorchModule::forward_training(const std::array<nb::handle, 5>& inputs,
+                                                           const std::array<nb::handle, 2>& outputs,
+                                                           ForwardOptions options,
+                                                           const DropoutDraw& dropout) const {
+  const Call call = call_of(inputs, outputs, &options);
+  auto trained = std::make_unique<TrainedCall>(packed_);
+  trained->context()->dropout = dropout;
+  nb::gil_scoped_release others_may_run;
+  trained->module().forward_into(call.query, call.key, call.value, options, call.outputs,
+                                 trained->context());
+  return trained;
+}
+
+void TrainedCall::backward(const std::array<nb::handle, 2>& d_outputs,
+                           const std::array<nb::handle, 5>& d_inputs,
+                           const nb::tuple& d_parameters) const {
+  const OutputGradients from{tensor_view(d_outputs[0], "d_out"),
+                             tensor_view(d_outputs[1], "d_weights")};
+  const InputGradients to{tensor_view(d_inputs[0], "d_query"), tensor_view(d_inputs[1], "d_key"),
+                          tensor_view(d_inputs[2], "d_value"),
+                          tensor_view(d_inputs[4], "d_attn_mask"),
+                          tensor_view(d_inputs[3], "d_key_padding_mask")};
+  ParameterViews parameters;
+  size_t i = 0;
+  for (const auto& [name, parameter] : module_->state_dict()) {
+    parameters.emplace_back(name, tensor_view(d_parameters[i++], name.c_str()));
+  }
+  nb::gil_scoped_release others_may_run;
+  module_->backward(context_, from, to, parameters);
+}
+
+void bind_torch_module(nb::module_& module) {
+  nb::class_<TrainedCall>(module, "TrainedCall")
+      .def("backward", &TrainedCall::backward, nb::arg("d_outputs"), nb::arg("d_inputs"),
+           nb::arg("d_parameters"));
+  nb::class_<TorchModule> type(module, "TorchModule");
+  type.def(
+      "__init__",
+      [](TorchModule* self, const std::array<int64_t, 4>& widths, const std::array<bool, 4>& flags,
+         const char* dtype) {
+        const auto [embed_dim, num_heads, kdim, vdim] = widths;
+        const auto [batch_first, bias, add_bias_kv, add_zero_attn] = flags;
+        new (self)
+            TorchModule({.embed_dim = embed_dim,
+                         .num_heads = num_heads,
+                         .layout = batch_first ? Layout::kBatchFirst : Layout::kSequenceFirst,
+                         .bias = bias,
+                         .add_bias_kv = add_bias_kv,
+                         .add_zero_attn = add_zero_attn,
+                         .kdim = kdim,
+                         .vdim = vdim,
+                         .dtype = float_dtype(dtype)});
+      },
+      nb::arg("widths"), nb::arg("flags"), nb::arg("dtype"));
+  type.def("follow", &TorchModule::follow, nb::arg("parameters"), nb::arg("always"));
+  type.def(
+      "forward",
+      [](const TorchModule& self, const std::array<nb::handle, 5>& inputs,
+         const std::array<nb::handle, 2>& outputs, bool is_causal, const char* align,
+         std::optional<const char*> weights, const char* empty,
+         std::optional<std::pair<double, uint64_t>> training) -> std::unique_ptr<TrainedCall> {
+        const ForwardOptions options{.is_causal = is_causal,
+                                     .causal_align = causal_align(align),
+                                     .need_weights = weights_mode(weights),
+                                     .empty_rows = empty_rows(empty)};
+        if (training) {
+          return self.forward_training(inputs, outputs, options,
+                                       {.seed = training->second, .p = training->first});
+        }
+        self.forward(inputs, outputs, options);
+        return nullptr;
+      },
+      nb::arg("inputs"), nb::arg("outputs"), nb::arg("is_causal"), nb::arg("causal_align"),
+      nb::arg("weights").none(), nb::arg("empty_rows"), nb::arg("training").none());
+}
+
+}  // namespace polyhead::python

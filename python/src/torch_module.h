@@ -1,0 +1,73 @@
+// nn.MultiheadAttention whose parameters are torch's tensors. The library computes on packed copies
+// of them, which follow the tensors.
+#pragma once
+
+#include <nanobind/nanobind.h>
+#include <polyhead/multihead_attention.h>
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace polyhead::python {
+
+namespace nb = nanobind;
+
+// What a forward of training leaves: its module as it then was, and what backward reads. The
+// tensors of the call must live and stay as they are until then.
+class TrainedCall {
+ public:
+  explicit TrainedCall(std::shared_ptr<const MultiheadAttention> module)
+      : module_(std::move(module)) {}
+
+  const MultiheadAttention& module() const { return *module_; }
+  TrainingContext* context() { return &context_; }
+
+  // d_outputs: (d_out, d_weights); d_inputs: of the call's inputs;
+  // d_parameters as the state dict. None: not wanted.
+  void backward(const std::array<nb::handle, 2>& d_outputs,
+                const std::array<nb::handle, 5>& d_inputs, const nb::tuple& d_parameters) const;
+
+ private:
+  std::shared_ptr<const MultiheadAttention> module_;
+  TrainingContext context_;
+};
+
+class TorchModule {
+ public:
+  explicit TorchModule(const MultiheadAttention::Config& config) : config_(config) {}
+
+  // Packs `parameters`, in the state dict's order, unless (or always) they are those of the last
+  // time. A write is noticed by torch's count of them; one that torch does not count (through
+  // .data, or from numpy) by some of the numbers.
+  void follow(const nb::tuple& parameters, bool always);
+
+  // inputs: query, key, value, key_padding_mask, attn_mask; outputs: (out, weights).
+  void forward(const std::array<nb::handle, 5>& inputs, const std::array<nb::handle, 2>& outputs,
+               ForwardOptions options) const;
+  // The same, for training; dropout_p in place of the module's.
+  std::unique_ptr<TrainedCall> forward_training(const std::array<nb::handle, 5>& inputs,
+                                                const std::array<nb::handle, 2>& outputs,
+                                                ForwardOptions options,
+                                                const DropoutDraw& dropout) const;
+
+ private:
+  // What a parameter was when it was packed.
+  struct Seen {
+    const void* data = nullptr;
+    int64_t version = 0;
+    uint64_t sample = 0;
+    bool operator==(const Seen&) const = default;
+  };
+  static Seen look_at(nb::handle parameter, const ConstTensorView& view);
+  void pack(const std::vector<ConstTensorView>& views);
+
+  MultiheadAttention::Config config_;
+  std::shared_ptr<MultiheadAttention> packed_;  // replaced, not changed, while a call holds it
+  std::vector<Seen> seen_;
+};
+
+}  // namespace polyhead::python

@@ -1,0 +1,184 @@
+"""A configuration of case.py through nn.Modules: results and every gradient, by torch's module, by
+ours, and by the formula written once more with torch's differentiable operations."""
+
+import numpy as np
+import polyhead.torch
+import torch
+
+from case import DTYPES
+
+class Leaves:
+    """The case's tensors in one dtype, gradients wanted of all that are floating."""
+
+    def __init__(self, case, dtype):
+        self.case, self.dtype = case, DTYPES[dtype]
+        inputs = [case.inputs()[0]] if case.self_attention else case.inputs()
+        self.inputs = [self.leaf(x) for x in inputs]
+        self.attn_mask = self.leaf(case.attn_mask)
+        padding = case.key_padding_mask
+        self.padding = self.leaf(padding[0] if case.unbatched and padding is not None else padding)
+
+    def leaf(self, array):
+        if array is None:
+            return None
+        tensor = torch.from_numpy(np.array(array))
+        return tensor if tensor.dtype == torch.bool else tensor.to(self.dtype).requires_grad_()
+
+    def query_key_value(self):
+        return self.inputs * 3 if self.case.self_attention else self.inputs
+
+    def all(self, module):
+        masks = [m for m in (self.attn_mask, self.padding) if m is not None and m.requires_grad]
+        return [*self.inputs, *masks, *module.parameters()]
+
+
+def module_of(kind, case, dtype):
+    kdim, vdim = (None if d == case.embed_dim else d for d in (case.kdim, case.vdim))
+    module = kind(
+        case.embed_dim, case.num_heads, bias=case.bias, add_bias_kv=case.add_bias_kv,
+        add_zero_attn=case.add_zero_attn, kdim=kdim, vdim=vdim, batch_first=case.batch_first,
+        dtype=DTYPES[dtype])
+    module.load_state_dict({n: torch.from_numpy(np.array(a)) for n, a in case.state.items()})
+    return module
+
+
+def future(case):
+    offset = case.kv_len - case.q_len if case.causal_align == "bottom-right" else 0
+    return torch.from_numpy(~np.tri(case.q_len, case.kv_len, offset, dtype=bool))
+
+
+def full_mask(case, mask):
+    """The attn_mask as torch takes it: [B * H, L, S] where it was 4-D, causality written out."""
+    full = (case.batch, case.num_heads, case.q_len, case.kv_len)
+    if mask is not None and mask.dim() == 4:
+        mask = mask.expand(full).reshape(-1, *full[2:])
+    if case.is_causal and mask is None:
+        return future(case)
+    if case.is_causal:
+        hidden = future(case)
+        mask = mask | hidden if mask.dtype == torch.bool else mask.masked_fill(hidden, -torch.inf)
+    return mask
+
+
+def torchs(case, module, leaves):
+    return module(
+        *leaves.query_key_value(), attn_mask=full_mask(case, leaves.attn_mask),
+        key_padding_mask=leaves.padding, need_weights=case.need_weights != "none",
+        average_attn_weights=case.need_weights != "per-head")
+
+
+def ours(case, module, leaves):
+    return module(
+        *leaves.query_key_value(), attn_mask=leaves.attn_mask, key_padding_mask=leaves.padding,
+        need_weights=case.need_weights != "none",
+        average_attn_weights=case.need_weights != "per-head", is_causal=case.is_causal,
+        causal_align=case.causal_align.replace("-", "_"))
+
+
+def chain(a, b, step):
+    """a [..., m, k] . b [..., k, n], one sum per element, term by term, forwards or backwards."""
+    total = torch.zeros((*a.shape[:-1], b.shape[-1]), dtype=a.dtype)
+    for k in range(a.shape[-1])[::step]:
+        total.addcmul_(a[..., k:k + 1], b[..., k:k + 1, :])
+    return total
+
+
+class Chain(torch.autograd.Function):
+    """The product and its gradients, the naive way."""
+
+    @staticmethod
+    def forward(ctx, a, b, step):
+        ctx.save_for_backward(a, b)
+        ctx.step = step
+        return chain(a, b, step)
+
+    @staticmethod
+    def backward(ctx, d):
+        a, b = ctx.saved_tensors
+        return chain(d, b.mT, ctx.step), chain(a.mT, d, ctx.step), None
+
+
+def product(a, b, step):
+    return a @ b if step == 0 else Chain.apply(a, b, step)
+
+
+def linear(x, weight, bias, step):
+    rows = x.flatten(0, -2)
+    if bias is not None:  # one more term of the sum, so that its gradient is a naive sum, too
+        rows = torch.cat([rows, torch.ones_like(rows[:, :1])], 1)
+        weight = torch.cat([weight, bias[:, None]], 1)
+    return product(rows, weight.mT, step).unflatten(0, x.shape[:-1])
+
+
+def formula(case, module, leaves, step=0):
+    """With rows that see nothing 0, as the contract says; `step` as in contract.product."""
+    state = dict(module.named_parameters())
+    packed = state.get("in_proj_weight")
+    names = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
+    weights = packed.chunk(3) if packed is not None else [state[name] for name in names]
+    biases = state["in_proj_bias"].chunk(3) if case.bias else [None] * 3
+    x = leaves.query_key_value()
+    if case.unbatched:
+        x = [one[None] for one in x]
+    elif not case.batch_first:
+        x = [one.transpose(0, 1) for one in x]
+    q, k, v = (linear(*all_of, step) for all_of in zip(x, weights, biases))
+    if case.add_bias_kv:
+        k, v = (torch.cat([y, state[name].expand(case.batch, 1, -1)], 1)
+                for y, name in ((k, "bias_k"), (v, "bias_v")))
+    if case.add_zero_attn:
+        k, v = (torch.cat([y, torch.zeros_like(y[:, :1])], 1) for y in (k, v))
+    q, k, v = (y.unflatten(2, (case.num_heads, -1)).transpose(1, 2) for y in (q, k, v))
+    scores = product(q * q.shape[-1] ** -0.5, k.mT, step)
+    heads = safe_softmax(scores, added_mask(case, leaves, scores))
+    out = product(heads, v, step).transpose(1, 2).flatten(2)
+    out = linear(out, state["out_proj.weight"], state.get("out_proj.bias"), step)
+    heads = {"none": None, "average": heads.mean(1), "per-head": heads}[case.need_weights]
+    if case.unbatched:
+        return out[0], None if heads is None else heads[0]
+    return out if case.batch_first else out.transpose(0, 1), heads
+
+
+def added_mask(case, leaves, scores):
+    total = torch.zeros(case.batch, case.num_heads, case.q_len, case.kv_len, dtype=scores.dtype)
+    mask = full_mask(case, leaves.attn_mask)
+    if mask is not None and mask.dim() == 3:
+        mask = mask.unflatten(0, (case.batch, case.num_heads))
+    padding = leaves.padding
+    if padding is not None:
+        padding = padding.reshape(case.batch, 1, 1, case.kv_len)
+    for part in (padding, mask):
+        if part is not None and part.dtype == torch.bool:
+            total = total.masked_fill(part, -torch.inf)
+        elif part is not None:
+            total = total + part
+    return torch.nn.functional.pad(total, (0, scores.shape[-1] - case.kv_len))
+
+
+def safe_softmax(scores, mask):
+    hidden = mask.isneginf()
+    scores = (scores + mask.masked_fill(hidden, 0)).masked_fill(hidden, -torch.inf)
+    empty = hidden.all(-1, keepdim=True)
+    return torch.softmax(scores.masked_fill(empty, 0), -1).masked_fill(empty, 0)
+
+
+def answers(case, module, leaves, run):
+    """[out, weights if asked for, every gradient] as arrays, of a loss that sees both results."""
+    results = [x for x in run(case, module, leaves) if x is not None]
+    rng = torch.Generator().manual_seed(case.seed)
+    d_results = [torch.randn(x.shape, generator=rng, dtype=torch.float64).to(x) for x in results]
+    gradients = torch.autograd.grad(results, leaves.all(module), d_results, allow_unused=True)
+    zeros = [torch.zeros_like(x) for x in leaves.all(module)]
+    gradients = [zero if g is None else g for g, zero in zip(gradients, zeros)]
+    return [x.detach().numpy() for x in (*results, *gradients)]
+
+
+def names_of(case, module, leaves):
+    masks = [name for name, mask in (("attn_mask", leaves.attn_mask), ("padding", leaves.padding))
+             if mask is not None and mask.requires_grad]
+    names = ["out"] + (["weights"] if case.need_weights != "none" else [])
+    inputs = ["query", "key", "value"][:len(leaves.inputs)]
+    return names + [f"d_{name}" for name in (*inputs, *masks, *dict(module.named_parameters()))]
+
+
+OURS, TORCHS = polyhead.torch.MultiheadAttention, torch.nn.MultiheadAttention
