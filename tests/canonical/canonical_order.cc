@@ -339,13 +339,49 @@ std::vector<T> run_linear(const Vector& v, const Inputs<T>& in) {
   return out;
 }
 
+// d_x [L, D] of d_y = out [L, Dv]
+template <class T>
+std::vector<T> linear_input_gradient(const Vector& v, const Inputs<T>& in,
+                                     const std::vector<T>& d_y) {
+  std::vector<T> d_x(v.q_len * v.head_dim);
+  for (size_t i = 0; i < d_x.size(); ++i) {
+    const size_t m = i / v.head_dim, k = i % v.head_dim;
+    for (size_t n = 0; n < v.v_head_dim; ++n) {
+      d_x[i] = std::fma(d_y[m * v.v_head_dim + n], in.key[n * v.head_dim + k], d_x[i]);
+    }
+  }
+  return d_x;
+}
+
+// d_weight [Dv, D], then d_bias [Dv]
+template <class T>
+std::vector<T> linear_weight_gradient(const Vector& v, const Inputs<T>& in,
+                                      const std::vector<T>& d_y) {
+  std::vector<T> d_weight(v.v_head_dim * v.head_dim), d_bias(v.v_head_dim);
+  for (size_t m = 0; m < v.q_len; ++m) {
+    for (size_t n = 0; n < v.v_head_dim; ++n) {
+      const T d = d_y[m * v.v_head_dim + n];
+      d_bias[n] += d;
+      for (size_t k = 0; k < v.head_dim; ++k) {
+        T& sum = d_weight[n * v.head_dim + k];
+        sum = std::fma(d, in.query[m * v.head_dim + k], sum);
+      }
+    }
+  }
+  d_weight.insert(d_weight.end(), d_bias.begin(), d_bias.end());
+  return d_weight;
+}
+
 template <class T>
 Digests digests_of(const Vector& v) {
   const Inputs<T> in = make_inputs<T>(v);
   Digests result;
   if (v.op == "linear") {
-    const std::vector<T> out = run_linear(v, in);
+    const std::vector<T> out = run_linear(v, in), d_x = linear_input_gradient(v, in, out),
+                         d_weight = linear_weight_gradient(v, in, out);
     result.out = digest(out.data(), out.size());
+    result.lse = digest(d_x.data(), d_x.size());
+    result.weights = digest(d_weight.data(), d_weight.size());
     return result;
   }
   Outputs<T> outputs = run_attention(v, in);

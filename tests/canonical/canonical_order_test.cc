@@ -89,9 +89,18 @@ Digests run_linear(const Vector& v, const Inputs<T>& in) {
   const Tensor x = tensor(in.query, {1, v.q_len, v.head_dim}),
                weight = tensor(in.key, {v.v_head_dim, v.head_dim}),
                bias = tensor(in.value, {v.v_head_dim});
-  Tensor out(dtype_of<T>(), shape({1, v.q_len, v.v_head_dim}));
-  PackedLinear(weight, bias).run(x, out);
-  return {.out = digest_of<T>(out)};
+  Tensor out(dtype_of<T>(), shape({1, v.q_len, v.v_head_dim})),
+      d_x(dtype_of<T>(), shape({1, v.q_len, v.head_dim}));
+  // d_weight [Dv, D], then d_bias [Dv]
+  Tensor parameters(dtype_of<T>(), shape({v.v_head_dim * (v.head_dim + 1)}));
+  T* data = parameters.data_as<T>();
+  const TensorView d_weight(data, dtype_of<T>(), shape({v.v_head_dim, v.head_dim})),
+      d_bias(data + v.v_head_dim * v.head_dim, dtype_of<T>(), shape({v.v_head_dim}));
+  const PackedLinear linear(weight, bias);
+  linear.run(x, out);
+  linear.input_gradient(out, d_x);
+  linear_weight_gradient(x, out, d_weight, d_bias);
+  return {.out = digest_of<T>(out), .lse = digest_of<T>(d_x), .weights = digest_of<T>(parameters)};
 }
 
 template <class T>

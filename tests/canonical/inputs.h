@@ -18,7 +18,8 @@
 
 namespace canonical {
 
-// One line of vectors.txt. For op "linear": [q_len, head_dim] -> [q_len, v_head_dim].
+// One line of vectors.txt. For op "linear": [q_len, head_dim] -> [q_len, v_head_dim], and the
+// gradients for d_y = out: d_x in the place of lse, d_weight and d_bias in that of the weights.
 struct Vector {
   std::string op, name, dtype;
   size_t batch, heads, kv_heads, q_len, kv_len, extra, head_dim, v_head_dim;
