@@ -11,7 +11,7 @@ function(polyhead_shared_library target static_target file_name export_name)
   target_compile_features(${target} INTERFACE cxx_std_20)
   target_link_libraries(${target} PRIVATE Threads::Threads)
   target_link_options(${target} PRIVATE
-    LINKER:--version-script=${exports} LINKER:--as-needed)
+    LINKER:--version-script=${exports} LINKER:--as-needed LINKER:--gc-sections)
   if(POLYHEAD_SANITIZE)
     target_link_options(${target} PUBLIC -fsanitize=${POLYHEAD_SANITIZE})
   else()

@@ -3,6 +3,8 @@
 function(polyhead_compile_options target)
   # Contraction off: a*b+c stays two roundings on every ISA; fused ones are written fma(a, b, c).
   target_compile_options(${target} PRIVATE -ffp-contract=off)
+  # So that the linker may leave out what nobody calls.
+  target_compile_options(${target} PRIVATE -ffunction-sections -fdata-sections)
   if(POLYHEAD_DEVELOPER)
     # To clang, -Wconversion in C++ means signs as well.
     target_compile_options(${target} PRIVATE -Wall -Wextra -Wconversion -Wshadow -Werror

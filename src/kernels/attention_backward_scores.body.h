@@ -1,23 +1,33 @@
 // From keys to probabilities, and to the gradient of their scores.
 
-// probs of a granule; -0.0 where hidden.
+// Loops over a granule's vectors here stay rolled, on numbers in L1: unrolled they were a sixth of
+// the library, and no faster.
+
+// to[key][lanes]: the chains of dot_tile.
+template <class T, int NV>
+__attribute__((noinline)) void dot_rows(const LaneRows<T>& lanes, const T* const (&rows)[kGranule],
+                                        ptrdiff_t step, T* to) {
+  Vec<T> s[kGranule][NV];  // [keys, lanes]
+  dot_tile<T, NV>(lanes, rows, step, s);
+#pragma GCC unroll 24
+  for (int n = 0; n < kGranule * NV; ++n) store(to + n * kLanes<T>, s[n / NV][n % NV]);
+}
+
+// probs [8, W] of a granule; -0.0 where hidden.
 template <bool kHides, class T, int NV>
 POLYHEAD_INLINE void probs_again(const Backward<T, NV>& b, const Granule<T>& granule,
-                                 const Hiding<T, NV>& hiding, Vec<T> (&s)[kGranule][NV]) {
+                                 const Hiding<T, NV>& hiding, T* probs) {
   const AttentionTile<T>& in = b.in.in;
-  dot_tile<T, NV>({b.scratch.query, in.head_dim}, granule.rows, in.key.column_stride, s);
-  if (kHides) {
-    mask_scores(hiding, s);
-  } else if (granule.has_bias) {
-    add_bias(b.scratch.bias, s);
-  }
+  dot_rows<T, NV>({b.scratch.query, in.head_dim}, granule.rows, in.key.column_stride, probs);
   const Vec<T> log2e = splat(kLog2E<T>);
+#pragma GCC unroll 1
+  for (int j = 0; j < kGranule; ++j) {
 #pragma GCC unroll 3
-  for (int i = 0; i < NV; ++i) {
-#pragma GCC unroll 8
-    for (int j = 0; j < kGranule; ++j) {
-      const Vec<T> p = exp2_flushed((s[j][i] - b.lse[i]) * log2e);
-      s[j][i] = kHides && hiding(j, i) ? splat(T{-0.0}) : p;
+    for (int i = 0; i < NV; ++i, probs += kLanes<T>) {
+      Vec<T> s = load(probs);
+      if (kHides || granule.has_bias) s += hiding.bias_of(j, i);
+      const Vec<T> p = exp2_flushed((s - b.lse[i]) * log2e);
+      store(probs, kHides && hiding(j, i) ? splat(T{-0.0}) : p);
     }
   }
 }
@@ -36,18 +46,16 @@ __attribute__((noinline)) void load_d_weights(const Backward<T, NV>& b, size_t k
   });
 }
 
-// d_p of a granule, from its value rows.
+// d_p [8, W] of a granule before dropout, without the weights' part.
 template <class T, int NV>
-POLYHEAD_INLINE void d_probs(const Backward<T, NV>& b, const Granule<T>& granule,
-                             Vec<T> (&d_p)[kGranule][NV]) {
+POLYHEAD_INLINE void d_probs(const Backward<T, NV>& b, const Granule<T>& granule, T* d_p) {
   const Strided<const T>& value = b.in.in.value;
   const T* rows[kGranule];
   for (size_t j = 0; j < kGranule; ++j) {
     rows[j] =
         granule.value + static_cast<ptrdiff_t>(at_most(j, granule.count - 1)) * value.row_stride;
   }
-  dot_tile<T, NV>({b.scratch.d_out, b.in.in.v_head_dim}, rows, value.column_stride, d_p);
-  if (b.in.d_weights.data != nullptr) add_bias(b.scratch.d_weights, d_p);
+  dot_rows<T, NV>({b.scratch.d_out, b.in.in.v_head_dim}, rows, value.column_stride, d_p);
 }
 
 template <class T>
@@ -81,21 +89,19 @@ __attribute__((noinline)) void differentiate(const Backward<T, NV>& b, const Gra
                                              const GranuleGradients<T>& to) {
   const AttentionTile<T>& in = b.in.in;
   const Hiding<T, NV> hiding(b.tile, granule);
-  const bool drops = in.dropout.threshold > 0;
-  T* probs = drops ? to.d_scores : granule.probs;  // in full
-  Vec<T> s[kGranule][NV];                          // [keys, lanes]
-  probs_again<kHides>(b, granule, hiding, s);
-#pragma GCC unroll 24
-  for (int n = 0; n < kGranule * NV; ++n) store(probs + n * kLanes<T>, s[n / NV][n % NV]);
+  const bool drops = in.dropout.threshold > 0, weights = b.in.d_weights.data != nullptr;
+  const T* probs = drops ? to.d_scores : granule.probs;  // in full
+  probs_again<kHides>(b, granule, hiding, drops ? to.d_scores : granule.probs);
   if (drops) keep_pairs<T, NV>(in, to.index, probs, granule.probs);
-  d_probs(b, granule, s);
+  d_probs(b, granule, b.scratch.d_probs);
   const Vec<T> scale = splat(in.scale), kept_scale = splat(in.kept_scale);
-#pragma GCC unroll 8
+  int at = 0;
+#pragma GCC unroll 1
   for (int j = 0; j < kGranule; ++j) {
 #pragma GCC unroll 3
-    for (int i = 0; i < NV; ++i) {
-      const int at = (j * NV + i) * kLanes<T>;
-      Vec<T> d_p = s[j][i];
+    for (int i = 0; i < NV; ++i, at += kLanes<T>) {
+      Vec<T> d_p = load(b.scratch.d_probs + at);
+      if (weights) d_p += load(b.scratch.d_weights + at);
       if (drops) d_p = is_hidden(load(granule.probs + at)) ? Vec<T>{} : d_p * kept_scale;
       Vec<T> d_s = load(probs + at) * (d_p - b.delta[i]);
       if (kHides) d_s = hiding(j, i) ? Vec<T>{} : d_s;
@@ -116,11 +122,11 @@ __attribute__((noinline)) void add_weights_to_delta(Backward<T, NV>& b) {
     if (!see_granule(b.tile, key, &granule)) continue;
     load_d_weights(b, key, granule.count);
     const Hiding<T, NV> hiding(b.tile, granule);
-    Vec<T> p[kGranule][NV];  // [keys, lanes]
-    probs_again<true>(b, granule, hiding, p);
-    for (int n = 0; n < kGranule * NV; ++n) store(kept + n * kLanes<T>, p[n / NV][n % NV]);
+    probs_again<true>(b, granule, hiding, kept);
     if (in.dropout.threshold > 0) keep_pairs<T, NV>(in, granule_index(b.in, key), kept, kept);
+#pragma GCC unroll 1
     for (int j = 0; j < kGranule; ++j) {
+#pragma GCC unroll 3
       for (int i = 0; i < NV; ++i) {
         const int at = (j * NV + i) * kLanes<T>;
         const Vec<T> weight = load(kept + at), d_w = load(b.scratch.d_weights + at);

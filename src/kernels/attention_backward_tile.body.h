@@ -8,6 +8,7 @@ struct BackwardScratch {
   T* d_query;     // [D, W] of the chunk
   T* bias;        // [8, W] summed masks of one granule
   T* d_weights;   // [8, W] of one granule, by lanes
+  T* d_probs;     // [8, W] of one granule
   T* probs;       // [64, W] of the pending keys
   T* d_scores;    // [64, W] of the pending keys, times scale
   T* query_rows;  // [W, gradient_stride(D)] as in memory, zeros past D
@@ -51,6 +52,7 @@ BackwardScratch<T> carve_backward(const AttentionTile<T>& in, size_t width, std:
   scratch.d_query = take(in.head_dim * width);
   scratch.bias = take(kGranule * width);
   scratch.d_weights = take(kGranule * width);
+  scratch.d_probs = take(kGranule * width);
   scratch.probs = take(kMaxPending * kGranule * width);
   scratch.d_scores = take(kMaxPending * kGranule * width);
   scratch.query_rows = take(gradient_stride<T>(in.head_dim) * width);
