@@ -91,19 +91,19 @@ class Case:
         return ", ".join(f"{k}={v}" for k, v in kept.items() if v not in (None, "", "none", False))
 
 
-def draw(seed):
+def draw(seed, head_dims=HEAD_DIMS, lengths=LENGTHS):
     rng = np.random.default_rng(seed)
     pick = lambda *choices: choices[rng.integers(len(choices))]
     chance = lambda p: bool(rng.random() < p)
     self_attention, unbatched = chance(0.4), chance(0.15)
-    q_len = int(pick(*LENGTHS))
-    num_heads, head_dim = int(pick(1, 2, 3, 4, 5, 7, 8)), int(pick(*HEAD_DIMS))
+    q_len = int(pick(*lengths))
+    num_heads, head_dim = int(pick(1, 2, 3, 4, 5, 7, 8)), int(pick(*head_dims))
     embed_dim = num_heads * head_dim
     other_widths = not self_attention and chance(0.35)
     dtype = pick("float32", "float32", "float64")
     case = Case(
         seed=seed, dtype=dtype, batch=1 if unbatched else int(pick(1, 2, 3, 5)), q_len=q_len,
-        kv_len=q_len if self_attention else int(pick(*LENGTHS)), num_heads=num_heads,
+        kv_len=q_len if self_attention else int(pick(*lengths)), num_heads=num_heads,
         head_dim=head_dim, kdim=int(pick(1, 7, 24, embed_dim)) if other_widths else embed_dim,
         vdim=int(pick(3, 12, 33, embed_dim)) if other_widths else embed_dim, bias=chance(0.7),
         add_bias_kv=chance(0.25), add_zero_attn=chance(0.25), batch_first=chance(0.5),
