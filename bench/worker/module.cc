@@ -1,5 +1,5 @@
-// MultiheadAttention::forward_into with the cell's weights and inputs, through the public API
-// alone.
+// MultiheadAttention::forward_into with the cell's weights and inputs, and backward after it,
+// through the public API alone.
 #include <algorithm>
 #include <chrono>
 #include <cstring>
@@ -27,7 +27,7 @@ MultiheadAttention make_mha(const Words& words) {
   return mha;
 }
 
-class ModuleProblem final : public Problem {
+class ModuleProblem : public Problem {
  public:
   explicit ModuleProblem(const Words& words) : mha_(make_mha(words)) {
     const int64_t batch = words.number("batch"), kv_len = words.number("kv_len");
@@ -56,13 +56,14 @@ class ModuleProblem final : public Problem {
     if (weights_.defined()) write_tensor(prefix + ".weights.f32", weights_);
   }
 
- private:
+ protected:
   static Tensor read(const Words& words, const std::string& name, DType dtype,
                      std::initializer_list<int64_t> shape) {
     return read_tensor(words.text("folder") + "/" + name, dtype,
                        Shape(shape.begin(), shape.size()));
   }
 
+ private:
   void take_masks(const Words& words) {
     const std::string mask = words.text("mask");
     const int64_t q_len = words.number("q_len"), kv_len = words.number("kv_len");
@@ -89,10 +90,50 @@ class ModuleProblem final : public Problem {
     }
   }
 
+  Tensor key_, value_, mask_, padding_;
+
+ protected:
   MultiheadAttention mha_;
-  Tensor query_, key_, value_, mask_, padding_, out_, weights_;
+  Tensor query_, out_, weights_;
   ConstTensorView key_view_, value_view_;
   ForwardOptions options_;
+};
+
+// Self-attention with the gradients of its input and of every parameter. Every step packs the
+// weights anew, as if the one before had changed them.
+class TrainModuleProblem final : public ModuleProblem {
+ public:
+  explicit TrainModuleProblem(const Words& words)
+      : ModuleProblem(words), gradients_(mha_.state_dict()) {
+    d_query_ = Tensor(DType::kFloat32, query_.shape());
+    d_out_ = read_tensor(words.text("folder") + "/d_out.f32", DType::kFloat32, out_.shape());
+    if (weights_.defined()) {
+      d_weights_ =
+          read_tensor(words.text("folder") + "/d_weights.f32", DType::kFloat32, weights_.shape());
+    }
+  }
+
+  void run() override {
+    mha_.repack();
+    mha_.forward_into(query_, query_, query_, options_, {.out = out_, .weights = weights_},
+                      &context_);
+    mha_.backward(context_, {.d_out = d_out_, .d_weights = d_weights_},
+                  {.d_query = d_query_, .d_key = d_query_, .d_value = d_query_},
+                  gradients_.views());
+  }
+
+  void write(const std::string& prefix) const override {
+    ModuleProblem::write(prefix);
+    write_tensor(prefix + ".d_query.f32", d_query_);
+    for (const auto& [name, view] : gradients_.views()) {
+      write_tensor(prefix + ".d_" + name + ".f32", view);
+    }
+  }
+
+ private:
+  TrainingContext context_;
+  Tensor d_out_, d_weights_, d_query_;
+  ParameterGradients gradients_;
 };
 
 double seconds_of(const auto& work) {
@@ -106,6 +147,10 @@ double seconds_of(const auto& work) {
 
 std::unique_ptr<Problem> make_module(const Words& words) {
   return std::make_unique<ModuleProblem>(words);
+}
+
+std::unique_ptr<Problem> make_train_module(const Words& words) {
+  return std::make_unique<TrainModuleProblem>(words);
 }
 
 // Changing one bias packs all weights again, at once or at the next forward: both are counted, less

@@ -40,6 +40,7 @@ std::unique_ptr<Problem> make_attention(const Words& words);
 std::unique_ptr<Problem> make_module(const Words& words);
 // They take the same words, and find the gradients of the outputs in the folder, too.
 std::unique_ptr<Problem> make_train_attention(const Words& words);
+std::unique_ptr<Problem> make_train_module(const Words& words);
 // A module's words; what it costs to pack the module's weights: one line of JSON.
 std::string time_packing(const Words& words);
 

@@ -63,7 +63,8 @@ std::string hello() {
 using Maker = std::unique_ptr<Problem> (*)(const Words&);
 const std::map<std::string, Maker> kMakers = {{"attention", make_attention},
                                               {"module", make_module},
-                                              {"train-attention", make_train_attention}};
+                                              {"train-attention", make_train_attention},
+                                              {"train-module", make_train_module}};
 
 std::string answer(const std::string& line, std::unique_ptr<Problem>* problem) {
   std::istringstream words(line);
