@@ -9,7 +9,6 @@ namespace nn = polyhead::nn;
 using polyhead::DType;
 using polyhead::Layout;
 using polyhead::MultiheadAttention;
-using polyhead::ParameterViews;
 using polyhead::Tensor;
 using polyhead::TensorView;
 
@@ -18,17 +17,6 @@ Tensor positions_of(const Tensor& tokens) {
   Tensor ids(DType::kInt64, tokens.shape());
   for (int64_t i = 0; i < ids.numel(); ++i) ids.data_as<int64_t>()[i] = i % ids.size(1);
   return ids;
-}
-
-nn::ParameterList parameters_of(MultiheadAttention* attention,
-                                const polyhead::ParameterGradients& gradients) {
-  nn::ParameterList list;
-  const ParameterViews values = attention->parameters();
-  for (size_t i = 0; i < values.size(); ++i) {
-    list.add(values[i].first, values[i].second, gradients.views()[i].second);
-  }
-  list.on_update([attention] { attention->repack(); });
-  return list;
 }
 
 }  // namespace
@@ -59,7 +47,7 @@ nn::ParameterList Model::parameters() {
     const std::string prefix = "layers." + std::to_string(i) + ".";
     Layer& layer = layers_[i];
     all.append(prefix + "norm.", layer.norm.parameters());
-    all.append(prefix + "attention.", parameters_of(&layer.attention, layer.gradients));
+    all.append(prefix + "attention.", nn::parameters_of(layer.attention, layer.gradients));
   }
   all.append("norm.", norm_.parameters());
   all.append("head.", head_.parameters());
