@@ -13,7 +13,8 @@ install(DIRECTORY include/polyhead DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(FILES LICENSE README.md ARCHITECTURE.md CHANGELOG.md CONTRIBUTING.md SECURITY.md
   DESTINATION ${CMAKE_INSTALL_DOCDIR})
 install(DIRECTORY docs examples DESTINATION ${CMAKE_INSTALL_DOCDIR}
-  FILES_MATCHING PATTERN *.md PATTERN *.svg PATTERN *.cc PATTERN *.c PATTERN *.safetensors)
+  FILES_MATCHING PATTERN *.md PATTERN *.svg PATTERN *.cc PATTERN *.h PATTERN *.c
+  PATTERN *.safetensors)
 
 set(polyhead_config_folder ${CMAKE_INSTALL_LIBDIR}/cmake/polyhead)
 install(EXPORT polyhead-targets NAMESPACE polyhead:: DESTINATION ${polyhead_config_folder})

@@ -1,7 +1,7 @@
 // Trains a small transformer until it has an induction head, and shows its heads.
 //
-//   example_train                        about half a minute on two cores; then open heads.html
-//   example_train --resume --steps 900   goes on from train.safetensors
+//   ./dev train                        seconds on two cores; then open build/heads.html
+//   ./dev train --resume --steps 900   goes on from its checkpoint
 #include <algorithm>
 #include <cstdio>
 #include <exception>
@@ -22,6 +22,12 @@ namespace {
 enum ExitCode { kDone = 0, kNotLearned = 1, kBadUsage = 2, kBadFile = 3, kNoResource = 4 };
 
 constexpr int64_t kRowsToJudge = 64;
+
+int failed(ExitCode code, const std::string& what) {
+  std::fflush(stdout);  // what came before stands before it
+  std::fprintf(stderr, "train: %s\n", what.c_str());
+  return code;
+}
 
 void begin_or_resume(const Options& options, Trainer* trainer) {
   if (options.resume) {
@@ -47,9 +53,11 @@ bool train_until(const Options& options, Trainer* trainer) {
   while (trainer->steps() < options.steps) {
     const double loss = trainer->step();
     progress.show(trainer->steps(), loss);
-    const bool last = stop_wanted() || trainer->steps() == options.steps;
-    if (last || trainer->steps() % options.save_every == 0) trainer->save(options.checkpoint);
-    if (stop_wanted()) return false;
+    const bool stop = stop_wanted(), last = trainer->steps() == options.steps;
+    if (stop || last || trainer->steps() % options.save_every == 0) {
+      trainer->save(options.checkpoint);
+    }
+    if (stop) return false;
   }
   return true;
 }
@@ -75,9 +83,9 @@ int show_heads(const Options& options, const Trainer& trainer) {
                  " steps by examples/train, Polyhead " + polyhead::version() + ", float32.");
   std::printf("%s: every head's weights; open it in a browser\n", options.page.c_str());
   if (best > options.require_induction || options.require_induction == 0) return kDone;
-  std::fprintf(stderr, "train: the best head of the last layer scores %.3f; required are %g\n",
-               best, options.require_induction);
-  return kNotLearned;
+  return failed(kNotLearned, "the last layer's best score is " + std::to_string(best) +
+                                 "; required are more than " +
+                                 std::to_string(options.require_induction));
 }
 
 int run(const Options& options) {
@@ -90,14 +98,8 @@ int run(const Options& options) {
   Trainer trainer(options.run);
   begin_or_resume(options, &trainer);
   if (train_until(options, &trainer)) return show_heads(options, trainer);
-  std::fprintf(stderr, "train: interrupted after step %lld; --resume goes on from %s\n",
-               static_cast<long long>(trainer.steps()), options.checkpoint.c_str());
-  return kNoResource;
-}
-
-int failed(ExitCode code, const char* what) {
-  std::fprintf(stderr, "train: %s\n", what);
-  return code;
+  return failed(kNoResource, "interrupted after step " + std::to_string(trainer.steps()) +
+                                 "; --resume goes on from " + options.checkpoint);
 }
 
 }  // namespace

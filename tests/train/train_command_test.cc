@@ -128,7 +128,7 @@ TEST_F(TrainCommand, FlagsThatAreWrong) {
 }
 
 TEST_F(TrainCommand, SaysWhereNoHeadIsGoodEnough) {
-  expect_refused(until("2", {"--require-induction", "0.9"}), 1, "required are 0.9");
+  expect_refused(until("2", {"--require-induction", "0.9"}), 1, "required are more than 0.9");
 }
 
 // The checkpoint with weights so large that the loss is no number.
