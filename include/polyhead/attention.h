@@ -83,7 +83,8 @@ struct AttentionOutputs {
   TensorView out = {};  // [B, H, L, Dv], any strides
   TensorView lse =
       {};  // [B, H, L], natural logarithm of the sum of exp(scores), -inf on an empty row
-  TensorView weights = {};  // [B, L, S] averaged over heads, or [B, H, L, S]
+  TensorView weights = {};   // [B, L, S] averaged over heads, or [B, H, L, S]
+  TensorView lse_rest = {};  // [B, H, L], what rounding took from lse, for attention_backward
 };
 
 // Throws InvalidArgument before any output is touched. query, key, value and outputs have one
@@ -100,6 +101,9 @@ struct AttentionBackwardInputs {
   ConstTensorView d_out = {};      // [B, H, L, Dv]
   ConstTensorView d_weights = {};  // as options.weights says: [B, L, S] or [B, H, L, S]; undefined:
                                    // the loss does not see the weights
+  // [B, H, L], from the forward. Without it a row's probabilities are off by 2^-24 of its lse: of
+  // note in float32 where all scores of a row are far from 0, as under masks of -1e5.
+  ConstTensorView lse_rest = {};
 };
 
 // Where the derivatives with respect to the inputs go; overwritten. Undefined: not wanted.

@@ -1,6 +1,7 @@
 #include "attention/plan.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -22,6 +23,11 @@ void store(const TensorView& to, int64_t offset, double x) {
   } else {
     to.data_as<double>()[offset] = x;
   }
+}
+
+double lost_in_rounding(double x, DType dtype) {
+  const double rest = dtype == DType::kFloat32 ? x - static_cast<double>(static_cast<float>(x)) : 0;
+  return std::isnan(rest) ? 0 : rest;  // inf - inf
 }
 
 void store_row(const TensorView& to, int64_t offset, const double* row) {
@@ -52,7 +58,7 @@ void store_weights(const AttentionCall& call, const Tensor& probs) {
 void run_reference(const AttentionCall& call) {
   const bool weights = call.weights_mode != WeightsMode::kNone;
   const AttentionReference result = attention_forward_reference(call, {.probs = weights});
-  const TensorView &out = call.outputs.out, &lse = call.outputs.lse;
+  const TensorView &out = call.outputs.out, &lse = call.outputs.lse, &rest = call.outputs.lse_rest;
   const int64_t heads = call.num_heads(), q_len = call.q_len();
   for (int64_t n = 0; n < call.batch() * heads * q_len; ++n) {
     const int64_t b = n / (heads * q_len), h = n / q_len % heads, i = n % q_len;
@@ -61,6 +67,10 @@ void run_reference(const AttentionCall& call) {
     if (lse.defined()) {
       store(lse, b * lse.stride(0) + h * lse.stride(1) + i * lse.stride(2),
             result.lse.data_as<double>()[n]);
+    }
+    if (rest.defined()) {
+      store(rest, b * rest.stride(0) + h * rest.stride(1) + i * rest.stride(2),
+            lost_in_rounding(result.lse.data_as<double>()[n], rest.dtype()));
     }
   }
   if (weights) store_weights(call, result.probs);

@@ -44,6 +44,10 @@ void run_rows(const AttentionCall& call, const AttentionKernel<T>& kernel, const
     tile->lse = const_cast<T*>(offset<T>(lse, batch, head, row));
     tile->lse_stride = lse.stride(2);
   }
+  if (const TensorView& rest = call.outputs.lse_rest; rest.defined()) {
+    tile->lse_rest = const_cast<T*>(offset<T>(rest, batch, head, row));
+    tile->lse_rest_stride = rest.stride(2);
+  }
   if (call.weights_mode == WeightsMode::kPerHead) {
     tile->weights = matrix_out<T>(weights, batch, head, row);
   } else if (call.weights_mode == WeightsMode::kAverage) {

@@ -104,19 +104,21 @@ class Checker : private CallChecks {
     output_shapes();
     output(call_.outputs.out, "out");
     output(call_.outputs.lse, "lse");
+    output(call_.outputs.lse_rest, "lse_rest");
     output(call_.outputs.weights, "weights");
   }
 
   void output(const ConstTensorView& view, const char* name) const {
     separate(view, name,
              {&call_.query, &call_.key, &call_.value, &call_.outputs.out, &call_.outputs.lse,
-              &call_.outputs.weights});
+              &call_.outputs.lse_rest, &call_.outputs.weights});
   }
 
   void output_shapes() const {
     const AttentionOutputs& outputs = call_.outputs;
     rows(outputs.out, "out", "v_head_dim", call_.v_head_dim());
     if (outputs.lse.defined()) lse(outputs.lse, "lse");
+    if (outputs.lse_rest.defined()) lse(outputs.lse_rest, "lse_rest");
     if (call_.weights_mode != WeightsMode::kNone) return weights(outputs.weights, "weights");
     if (outputs.weights.defined()) fail("weights", "given, with WeightsMode::kNone", "undefined");
   }

@@ -12,7 +12,8 @@
 // (FlashAttention, Dao 2023, arXiv 2307.08691, appendix B, with the roles of rows and lanes of
 // this design). Cost per visible pair: 6 D + 4 Dv flops, one exp2; memory O(rows * (D + Dv)).
 // Accumulation in T, every sum in one canonical order:
-//   - a score and t = (s - lse) * log2(e), p = 2^t as in the forward; d_p is one chain over Dv;
+//   - a score and t = ((s - lse) - lse_rest) * log2(e), p = 2^t as in the forward; d_p is one chain
+//   over Dv;
 //   - d_key[j] and d_value[j] are chains over the heads that share the key, and in each over the
 //     query rows in order;
 //   - d_query[r] is a chain over the keys of each chunk of 512 in order, and the sum of the chunks
@@ -42,6 +43,8 @@ struct BackwardTile {
   Strided<const T> d_out;  // [rows, Dv]
   const T* lse = nullptr;  // [rows], lse_stride apart
   ptrdiff_t lse_stride = 1;
+  const T* lse_rest = nullptr;  // [rows], what rounding took from lse; null: not known
+  ptrdiff_t lse_rest_stride = 1;
   const T* delta = nullptr;           // [rows]
   Strided<const T> d_weights;         // [rows, S]; no data: none
   T weights_share = 1;                // what d_weights is multiplied with: 1 / heads of an average

@@ -26,7 +26,7 @@ POLYHEAD_INLINE void probs_again(const Backward<T, NV>& b, const Granule<T>& gra
     for (int i = 0; i < NV; ++i, probs += kLanes<T>) {
       Vec<T> s = load(probs);
       if (kHides || granule.has_bias) s += hiding.bias_of(j, i);
-      const Vec<T> p = exp2_flushed((s - b.lse[i]) * log2e);
+      const Vec<T> p = exp2_flushed((s - b.lse[i] - b.lse_rest[i]) * log2e);
       store(probs, kHides && hiding(j, i) ? splat(T{-0.0}) : p);
     }
   }

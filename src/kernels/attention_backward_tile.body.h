@@ -30,6 +30,7 @@ struct Backward {
   BackwardScratch<T> scratch{};
   ValueSum<T> d_query = {};  // d_scores x key; its pending granules are those of `pending`
   Vec<T> lse[NV] = {};       // +inf where nothing is seen: all probabilities are 0
+  Vec<T> lse_rest[NV] = {};  // what rounding took from it
   Vec<T> delta[NV] = {};
   PendingKeys pending[kMaxPending] = {};
   int num_pending = 0, pending_limit = 0;
@@ -78,12 +79,18 @@ POLYHEAD_INLINE void copy_rows(const Strided<const T>& from, size_t rows, size_t
 template <class T, int NV>
 POLYHEAD_INLINE void load_lse(Backward<T, NV>& b) {
   constexpr T kNothing = std::numeric_limits<T>::infinity();
-  T lse[Backward<T, NV>::kWidth];
+  T lse[Backward<T, NV>::kWidth], rest[Backward<T, NV>::kWidth] = {};
   for (size_t r = 0; r < Backward<T, NV>::kWidth; ++r) {
     const T x = r < b.in.in.rows ? b.in.lse[static_cast<ptrdiff_t>(r) * b.in.lse_stride] : kNothing;
     lse[r] = x == -kNothing ? kNothing : x;
   }
-  for (int i = 0; i < NV; ++i) b.lse[i] = load(lse + i * kLanes<T>);
+  for (size_t r = 0; b.in.lse_rest != nullptr && r < b.in.in.rows; ++r) {
+    rest[r] = b.in.lse_rest[static_cast<ptrdiff_t>(r) * b.in.lse_rest_stride];
+  }
+  for (int i = 0; i < NV; ++i) {
+    b.lse[i] = load(lse + i * kLanes<T>);
+    b.lse_rest[i] = load(rest + i * kLanes<T>);
+  }
 }
 
 template <class T, int NV>

@@ -148,7 +148,7 @@ void run_tile(const AttentionTile<T>& in, std::byte* workspace) {
   fold_extra(tile);
   const Normaliser<T, NV> normaliser(in, tile.total_sum);
   store_out(tile, normaliser);
-  if (in.lse != nullptr) store_lse(tile);
+  if (in.wants_lse()) store_lse(tile);
   if (in.wants_weights) store_weights(tile, normaliser);
 }
 

@@ -91,9 +91,13 @@ struct AttentionTile {
   T kept_scale = 1;  // of what dropout keeps
   T* lse = nullptr;  // null: not wanted
   ptrdiff_t lse_stride = 0;
+  T* lse_rest = nullptr;  // what rounding took from lse; null: not wanted
+  ptrdiff_t lse_rest_stride = 0;
   bool wants_weights = false;
   Strided<T> weights;  // [rows, S + X] of this head, or the mean over the sequence
   HeadSequence heads;
+
+  bool wants_lse() const { return lse != nullptr || lse_rest != nullptr; }
 };
 
 template <class T>

@@ -149,9 +149,8 @@ void run_few_rows(const AttentionTile<T>& in, std::byte* workspace) {
     const Vec<T> sum[1] = {rows[r].total_sum};
     const Normaliser<T, 1> normaliser(in, sum);
     store_row_out(in, rows[r], r, normaliser);
-    if (in.lse != nullptr) {
-      in.lse[static_cast<ptrdiff_t>(r) * in.lse_stride] =
-          lse_of<T>(rows[r].total_maximum[0], rows[r].total_sum[0]);
+    if (in.wants_lse()) {
+      store_lse_of<T>(in, r, rows[r].total_maximum[0], rows[r].total_sum[0]);
     }
     if (in.wants_weights) store_row_weights(in, rows[r], r, normaliser);
   }

@@ -59,19 +59,24 @@ __attribute__((noinline)) void store_out(const Tile<T, NV>& tile, const Normalis
   });
 }
 
+// lse = m + log(l), and what is lost where it is rounded to T.
 template <class T>
-POLYHEAD_INLINE T lse_of(T m, T sum) {
-  if (sum == 0) return kMasked<T>;
-  return static_cast<T>(static_cast<double>(m) + natural_log(static_cast<double>(sum)));
+POLYHEAD_INLINE void store_lse_of(const AttentionTile<T>& in, size_t row, T m, T sum) {
+  const double log_sum = sum == 0 ? kMasked<double> : natural_log(static_cast<double>(sum));
+  const double exact = static_cast<double>(m) + log_sum;
+  const T lse = static_cast<T>(exact);
+  const auto r = static_cast<ptrdiff_t>(row);
+  if (in.lse != nullptr) in.lse[r * in.lse_stride] = lse;
+  if (in.lse_rest == nullptr) return;
+  const double rest = exact - static_cast<double>(lse);
+  in.lse_rest[r * in.lse_rest_stride] = static_cast<T>(rest == rest ? rest : 0);  // inf - inf
 }
 
-// lse = m + log(l).
 template <class T, int NV>
 __attribute__((noinline)) void store_lse(const Tile<T, NV>& tile) {
   for (size_t r = 0; r < tile.in.rows; ++r) {
     const size_t i = r / kLanes<T>, lane = r % kLanes<T>;
-    tile.in.lse[static_cast<ptrdiff_t>(r) * tile.in.lse_stride] =
-        lse_of<T>(tile.total_maximum[i][lane], tile.total_sum[i][lane]);
+    store_lse_of<T>(tile.in, r, tile.total_maximum[i][lane], tile.total_sum[i][lane]);
   }
 }
 

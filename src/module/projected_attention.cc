@@ -78,7 +78,7 @@ class ProjectedHeads {
     places_[1] = plan_.add({batch_, k_count() * heads, kv_len_, d});
     places_[2] = plan_.add({batch_, v_count() * heads, kv_len_, d});
     places_[3] = plan_.add({batch_, q_len_, heads * d});
-    places_[4] = keep_lse ? plan_.add({batch_, heads, q_len_}) : -1;
+    places_[4] = keep_lse ? plan_.add({2, batch_, heads, q_len_}) : -1;
   }
 
   size_t bytes() const { return plan_.bytes(); }
@@ -91,8 +91,11 @@ class ProjectedHeads {
     v = heads_at(memory + places_[2], v_count() * heads, kv_len_);
     const int64_t rows_shape[] = {batch_, q_len_, heads * d};
     rows = TensorView(memory + places_[3], sizes_.dtype, rows_shape);
-    const int64_t lse_shape[] = {batch_, heads, q_len_};
-    if (places_[4] >= 0) lse = TensorView(memory + places_[4], sizes_.dtype, lse_shape);
+    if (places_[4] < 0) return;
+    const int64_t lse_shape[] = {2, batch_, heads, q_len_};
+    const TensorView both(memory + places_[4], sizes_.dtype, lse_shape);
+    lse = both.select(0, 0);
+    lse_rest = both.select(0, 1);
   }
 
   // The operands of the op and its output, by heads, [batch, num_heads, len, head_dim].
@@ -107,9 +110,9 @@ class ProjectedHeads {
   }
   TensorView out() const { return rows_by_head(rows, sizes_); }
 
-  TensorView q, k, v;  // [batch, heads of one or more projections, len, head_dim]
-  TensorView rows;     // [batch, q_len, width]: the heads' outputs
-  TensorView lse;      // [batch, num_heads, q_len], undefined unless kept
+  TensorView q, k, v;        // [batch, heads of one or more projections, len, head_dim]
+  TensorView rows;           // [batch, q_len, width]: the heads' outputs
+  TensorView lse, lse_rest;  // [batch, num_heads, q_len], undefined unless kept
 
  private:
   // How many projections stand beside query's, key's and value's; 0: with the one before.
@@ -164,7 +167,8 @@ AttentionCall ProjectedAttention::attend(const ProjectedCall& call,
   attention.dropout = call.dropout;
   attention.empty_rows = call.empty_rows;
   attention.weights_mode = call.weights_mode;
-  attention.outputs = {.out = heads.out(), .lse = heads.lse, .weights = call.weights};
+  attention.outputs = {
+      .out = heads.out(), .lse = heads.lse, .weights = call.weights, .lse_rest = heads.lse_rest};
   run_attention(attention);
   return attention;
 }
@@ -191,7 +195,7 @@ void ProjectedAttention::run_training(const ForwardInputs& inputs, ProjectedCall
     ProjectedHeads heads(call, sizes_, /*keep_lse=*/true);
     heads.place(state.memory.reserve(heads.bytes()));
     state.attention = attend(call, heads);
-    state.attention.outputs = {.out = heads.out(), .lse = heads.lse};
+    state.attention.outputs = {.out = heads.out(), .lse = heads.lse, .lse_rest = heads.lse_rest};
     state.rows = heads.rows;
     packed_->out.run(heads.rows, call.out);
   }

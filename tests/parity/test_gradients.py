@@ -8,6 +8,7 @@ import torch
 import contract_gradients
 from case import DTYPES, NUM_CASES, draw, fill, run, torch_mask, torch_module
 from error_rule import LessExact, expect_as_good
+from test_from_scratch import draw_mask, split_module, wide_module
 from test_multihead_attention import expect_same_as_torch
 
 SEEDS = range(10_000, 10_000 + NUM_CASES)  # other cases than the forward's,
@@ -164,3 +165,56 @@ def test_random_configuration(build, tmp_path, seed):
             if attempt + 1 == DRAWS:
                 raise
         fill(case, np.random.default_rng((seed, attempt)))
+
+
+def scratch_gradients(module, inputs, mask, d_out, dtype):
+    """The from-scratch class's own, by autograd."""
+    module = module.to(DTYPES[dtype])
+    module.zero_grad()
+    leaf = lambda x: torch.from_numpy(np.array(x)).to(DTYPES[dtype]).requires_grad_()
+    leaves = dict(zip(("query", "key", "value"), map(leaf, inputs)))
+    given = None if mask is None else torch.from_numpy(mask)
+    if mask is not None and mask.dtype == np.float32:
+        given = leaves["attn_mask"] = leaf(mask)
+    out = module(*(leaves[name] for name in ("query", "key", "value")), given)
+    (out * torch.from_numpy(d_out).to(DTYPES[dtype])).sum().backward()
+    leaves |= dict(module.named_parameters())
+    return {name: tensor.grad.numpy().copy() for name, tensor in leaves.items()}
+
+
+def expect_scratch_gradients(build, tmp_path, make, seed, attempt):
+    """The class's code in float64 is the truth of float32 modules. `seed` is the configuration and
+    the mask, `attempt` the numbers."""
+    rng = np.random.default_rng(seed)
+    torch.manual_seed(1000 * seed + attempt)
+    heads = int(rng.choice([1, 2, 3, 5]))
+    embed = int(rng.choice([2, 4, 8])) * heads
+    batch, q_len, kv_len = (int(rng.integers(1, n)) for n in (4, 30, 30))
+    module = make(embed, heads)
+    state = {f"parameter/{name}": p.detach().numpy().copy() for name, p in module.state_dict().items()}
+    mask = None if rng.random() < 0.2 else draw_mask(rng, batch, heads, q_len, kv_len)
+    numbers = np.random.default_rng((seed, attempt))
+    inputs = [numbers.standard_normal((batch, n, embed)).astype(np.float32)
+              for n in (q_len, kv_len, kv_len)]
+    d_out = numbers.standard_normal(inputs[0].shape).astype(np.float32)
+    tensors = dict(zip(("query", "key", "value"), inputs)) | {"attn_mask": mask, "d_out": d_out}
+    ours = our_gradients(build, tmp_path, tensors | state, {
+        "class": "scratch", "embed_dim": embed, "num_heads": heads, "full": make is wide_module})
+    truth = scratch_gradients(module, inputs, mask, d_out, "float64")
+    others = [scratch_gradients(module, inputs, mask, d_out, "float32")]
+    assert ours.keys() == truth.keys()
+    for name, gradient in ours.items():
+        expect_as_good("gradient, from scratch", gradient, truth[name].astype(np.longdouble),
+                       [each[name] for each in others], factor=4)
+
+
+@pytest.mark.parametrize("make", [split_module, wide_module])
+@pytest.mark.parametrize("seed", range(40))
+def test_from_scratch(build, tmp_path, make, seed):
+    """Luck as above: torch is the only other here, and some gradients are nothing but rounding."""
+    for attempt in range(DRAWS):
+        try:
+            return expect_scratch_gradients(build, tmp_path, make, seed, attempt)
+        except LessExact:
+            if attempt + 1 == DRAWS:
+                raise

@@ -95,6 +95,10 @@ BackwardTile<T> BackwardTiles<T>::tile_at(const Place& at, TileMask* masks) cons
   tile.d_out = matrix<T>(backward.inputs.d_out, batch, head, row);
   tile.lse = offset<T>(backward.inputs.lse, batch, head, row);
   tile.lse_stride = backward.inputs.lse.stride(2);
+  if (const ConstTensorView& rest = backward.inputs.lse_rest; rest.defined()) {
+    tile.lse_rest = offset<T>(rest, batch, head, row);
+    tile.lse_rest_stride = rest.stride(2);
+  }
   tile.delta = delta_ + (batch * call.num_heads() + head) * call.q_len() + row;
   const ConstTensorView& d_weights = backward.inputs.d_weights;
   if (!d_weights.defined()) return tile;

@@ -17,6 +17,7 @@ class Checker : private CallChecks {
   void run() const {
     rows(backward_.inputs.out, "out", "v_head_dim", call_.v_head_dim());
     lse(backward_.inputs.lse, "lse");
+    if (backward_.inputs.lse_rest.defined()) lse(backward_.inputs.lse_rest, "lse_rest");
     rows(backward_.inputs.d_out, "d_out", "v_head_dim", call_.v_head_dim());
     const ConstTensorView& d_weights = backward_.inputs.d_weights;
     if (d_weights.defined()) {
@@ -67,8 +68,8 @@ class Checker : private CallChecks {
   void apart(const ConstTensorView& view, const std::string& name) const {
     separate(view, name,
              {&call_.query, &call_.key, &call_.value, &call_.extra_key, &call_.extra_value,
-              &backward_.inputs.out, &backward_.inputs.lse, &backward_.inputs.d_out,
-              &backward_.inputs.d_weights});
+              &backward_.inputs.out, &backward_.inputs.lse, &backward_.inputs.lse_rest,
+              &backward_.inputs.d_out, &backward_.inputs.d_weights});
     const TensorView* gradients[] = {&backward_.d_query, &backward_.d_key, &backward_.d_value,
                                      &backward_.d_extra_key, &backward_.d_extra_value};
     for (const TensorView* other : gradients) separate(view, name, {other});

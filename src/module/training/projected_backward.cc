@@ -221,7 +221,8 @@ void ProjectedAttention::Backward::attention_backward() const {
   backward.inputs = {.out = state_.attention.outputs.out,
                      .lse = state_.attention.outputs.lse,
                      .d_out = rows_by_head(d_heads_, sizes_),
-                     .d_weights = to_.d_weights};
+                     .d_weights = to_.d_weights,
+                     .lse_rest = state_.attention.outputs.lse_rest};
   backward.d_query = d_heads_of(0);
   backward.d_key = d_heads_of(1);
   backward.d_value = d_heads_of(2);
