@@ -44,8 +44,20 @@ uint64_t sample_of(const ConstTensorView& view) {
   return hash;
 }
 
+// Parameters of at most so many bytes are compared whole: some microseconds.
+constexpr int64_t kComparedBytes = 160 * 1024;
+
+int64_t bytes_of(const ConstTensorView& view) {
+  return view.numel() * static_cast<int64_t>(dtype_bytes(view.dtype()));
+}
+
+bool same_numbers(const ConstTensorView& a, const ConstTensorView& row_major) {
+  const auto bytes = static_cast<size_t>(bytes_of(row_major));
+  return bytes == 0 || (a.is_contiguous() && std::memcmp(a.data(), row_major.data(), bytes) == 0);
+}
+
 void copy(const ConstTensorView& from, const TensorView& to) {
-  const size_t bytes = static_cast<size_t>(to.numel()) * dtype_bytes(to.dtype());
+  const auto bytes = static_cast<size_t>(bytes_of(to));
   if (bytes == 0) return;
   if (from.is_contiguous()) {
     std::memcpy(to.data(), from.data(), bytes);
@@ -85,17 +97,29 @@ void TorchModule::follow(const nb::tuple& parameters, bool always) {
     views.push_back(tensor_view(parameter, "parameter"));
     now.push_back(look_at(parameter, views.back()));
   }
-  if (packed_ && now == seen_ && !always) return;
+  if (packed_ && now == seen_ && !always && is_packed(views)) return;
   seen_.clear();
   pack(views);
   seen_ = std::move(now);
 }
 
+bool TorchModule::is_packed(const std::vector<ConstTensorView>& views) const {
+  int64_t bytes = 0;
+  for (const ConstTensorView& view : views) bytes += bytes_of(view);
+  if (bytes > kComparedBytes) return true;
+  for (size_t i = 0; i < views.size(); ++i) {
+    if (!same_numbers(views[i], own_[i].second)) return false;
+  }
+  return true;
+}
+
 void TorchModule::pack(const std::vector<ConstTensorView>& views) {
-  if (!packed_ || packed_.use_count() > 1) packed_ = std::make_shared<MultiheadAttention>(config_);
-  const ParameterViews own = packed_->parameters();
-  for (size_t i = 0; i < own.size(); ++i) {
-    const auto& [name, to] = own[i];
+  if (!packed_ || packed_.use_count() > 1) {
+    packed_ = std::make_shared<MultiheadAttention>(config_);
+    own_ = packed_->parameters();
+  }
+  for (size_t i = 0; i < own_.size(); ++i) {
+    const auto& [name, to] = own_[i];
     const bool fits = i < views.size() && std::ranges::equal(views[i].shape(), to.shape()) &&
                       views[i].dtype() == to.dtype();
     if (!fits) throw nb::value_error(("MultiheadAttention: " + name + ": wrong shape").c_str());

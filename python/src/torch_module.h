@@ -63,10 +63,13 @@ class TorchModule {
     bool operator==(const Seen&) const = default;
   };
   static Seen look_at(nb::handle parameter, const ConstTensorView& view);
+  // Whether the packed numbers are these, as far as it can be known in a few microseconds.
+  bool is_packed(const std::vector<ConstTensorView>& views) const;
   void pack(const std::vector<ConstTensorView>& views);
 
   MultiheadAttention::Config config_;
   std::shared_ptr<MultiheadAttention> packed_;  // replaced, not changed, while a call holds it
+  ParameterViews own_;                          // of packed_
   std::vector<Seen> seen_;
 };
 

@@ -13,7 +13,7 @@ from torch_case import OURS, TORCHS, Leaves, answers, formula, module_of, names_
 
 NUM_CASES = int(os.environ.get("POLYHEAD_PARITY_CASES", "1000"))
 FLOAT64_LIMIT = 1e-10  # of the largest value
-FLOAT32_EVERY = 3  # of the configurations: the naive sums take their time
+FLOAT32_EVERY = 5  # of the configurations: the naive sums take their time
 
 
 def expect_float64(name, got, want):

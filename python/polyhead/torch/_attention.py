@@ -10,7 +10,7 @@ from torch import Tensor
 
 from polyhead import _core
 from polyhead._typing import CausalAlign, EmptyRows, Weights
-from polyhead.torch._engine import draw_seed, is_plain
+from polyhead.torch._engine import draw_seed, follow_threads, is_plain
 from polyhead.torch._functorch import Operator, differentiable_once, once
 
 
@@ -136,6 +136,7 @@ def _core_of(options: OpOptions, seed: Tensor | None = None) -> Any:
 def _forward_into_new(operands: Operands, core: Any, weights_mode: str | None,
                       keeps: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """(out, lse, weights)"""
+    follow_threads()
     query, key, value, _ = operands
     out = query.new_empty(*query.shape[:3], value.shape[3])
     lse = query.new_empty(query.shape[:3]) if keeps else None

@@ -20,8 +20,10 @@ def check_call(module: MultiheadAttention, query: Tensor, key: Tensor, value: Te
     """What torch says about masks before anything else."""
     if key_padding_mask is None or attn_mask is None or key_padding_mask.dtype == attn_mask.dtype:
         return
+    if torch.compiler.is_compiling():  # a graph cannot warn
+        return
     warnings.warn("Support for mismatched key_padding_mask and attn_mask is deprecated. "
-                  "Use same type for both instead.", stacklevel=4)
+                  "Use same type for both instead.", stacklevel=5)
 
 
 def probability(p: float, weights: str | None) -> float:

@@ -25,6 +25,7 @@ def convert(model: Model) -> Model:
     for module in model.modules():
         if type(module) is nn.MultiheadAttention:
             module.__class__ = MultiheadAttention
+    for module in model.modules():
         if isinstance(module, nn.TransformerEncoderLayer):
             _be_called(module.self_attn)
         if isinstance(module, nn.TransformerEncoder) and _has_ours(module):

@@ -70,6 +70,7 @@ class Engine:
     def forward(self, call: Sequence[Tensor | None], options: Options, seed: int | None,
                 keeps: bool) -> tuple[Tensor, Tensor | None, Any]:
         """(out, weights, what a backward needs) in self.dtype; dropout needs a seed."""
+        follow_threads()
         query, key = call[0], call[1]
         assert query is not None and key is not None
         out = torch.empty_like(query, memory_format=torch.contiguous_format)
@@ -100,6 +101,8 @@ def attend(module: MultiheadAttention, call: Call, parameters: list[Tensor | Non
         module.in_proj_bias is not None, module.bias_k is not None, module.add_zero_attn)
     if not is_plain((*call, *parameters)):
         _checks.refuse_nested(call)
+        if any(x is not None and x.device != query.device for x in (*call, *parameters)):
+            _checks.raise_torchs_error(module, call)
         from polyhead.torch import _op  # pylint: disable=import-outside-toplevel
         return _op.attend(config, call, parameters, options, (dtype, result_dtype))
     engine = module.__dict__.get("_engine")
@@ -111,7 +114,7 @@ def attend(module: MultiheadAttention, call: Call, parameters: list[Tensor | Non
                 x is not None and x.requires_grad for x in (*call, *parameters)):
             return _Attention.apply(engine, options, dtypes, *call, *parameters)
         return _Attention.forward(None, engine, options, dtypes, *call, *parameters)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, IndexError):
         _checks.raise_torchs_error(module, call)
         raise
 
@@ -121,7 +124,7 @@ def is_plain(tensors: Sequence[Tensor | None]) -> bool:
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0 \
             or torch._C._functorch.maybe_current_level() is not None or torch.jit.is_tracing():
         return False
-    return all(x is None or type(x) in _PLAIN and x.is_cpu for x in tensors)
+    return all(x is None or type(x) in _PLAIN and x.is_cpu and not x.is_nested for x in tensors)
 
 
 _PLAIN = (Tensor, torch.nn.Parameter)
@@ -130,6 +133,22 @@ _PLAIN = (Tensor, torch.nn.Parameter)
 def draw_seed() -> Tensor:
     """Of dropout, from torch's generator."""
     return torch.randint(0, 2**63 - 1, ())
+
+
+class _Threads:
+    """The library's number of threads follows torch's."""
+
+    seen = 0
+
+    @classmethod
+    def follow(cls) -> None:
+        now = torch.get_num_threads()
+        if now != cls.seen:
+            _core.set_num_threads(now)
+            cls.seen = now
+
+
+follow_threads = _Threads.follow
 
 
 class _Attention(torch.autograd.Function):

@@ -90,6 +90,14 @@ TEST_F(ModuleTrainingErrors, Contexts) {
   });
 }
 
+TEST_F(ModuleTrainingErrors, DropoutOfTheContext) {
+  TrainingContext context;
+  context.dropout.p = 1.5;
+  expect_refused("MultiheadAttention: context: dropout.p: got 1.5; must be between 0 and 1", [&] {
+    problem_.module.forward(problem_.query, problem_.key, problem_.value, {}, &context);
+  });
+}
+
 // A forward that is refused leaves no half a context.
 TEST_F(ModuleTrainingErrors, ARefusedForwardLeavesTheContext) {
   expect_refused("MultiheadAttention: key: batch is 1", [&] {

@@ -219,6 +219,22 @@ TEST_P(ModuleTraining, EachForwardDrawsAnewAndResumedTheSame) {
   EXPECT_FALSE(compare_bits(forward(&other), outs[0]).ok);
 }
 
+TEST_P(ModuleTraining, TheContextMaySayHowMuchIsDropped) {
+  const TrainingProblem problem(variants()[2]);
+  const auto forward = [&](const DropoutDraw& dropout) {
+    TrainingContext context;
+    context.dropout = dropout;
+    return problem.module
+        .forward(problem.query, problem.key, problem.value, problem.options(), &context)
+        .out;
+  };
+  expect_same_bits(forward({.seed = 5, .p = 0.2}), forward({.seed = 5}), "the module's own");
+  const Tensor none =
+      problem.module.forward(problem.query, problem.key, problem.value, problem.options()).out;
+  expect_same_bits(forward({.seed = 5, .p = 0}), none, "no dropout");
+  EXPECT_FALSE(compare_bits(forward({.seed = 5, .p = 0.5}), forward({.seed = 5})).ok);
+}
+
 // Backward leaves the context as it is; what is not asked for changes nothing of the rest.
 TEST_P(ModuleTraining, BackwardMayBeRepeatedInParts) {
   const TrainingProblem problem(everything());
