@@ -46,24 +46,10 @@ std::string description(nb::handle object) {
 constexpr const char* kNeed =
     "a numpy array, or an object with __dlpack__, of float32, float64, bool, int32 or int64";
 
-// What is needed of numpy at each call, looked up once. Not freed: numpy stays loaded.
+// What is needed of numpy at each call; found once, never freed: numpy stays loaded.
 struct Numpy {
-  PyObject* ndarray;
-  PyObject* empty;
-  PyObject* float32;
-  PyObject* float64;
-};
-
-const Numpy& numpy() {
-  static const Numpy found = [] {
-    const nb::object module = nb::module_::import_("numpy");
-    return Numpy{nb::object(module.attr("ndarray")).release().ptr(),
-                 nb::object(module.attr("empty")).release().ptr(),
-                 nb::object(module.attr("dtype")("float32")).release().ptr(),
-                 nb::object(module.attr("dtype")("float64")).release().ptr()};
-  }();
-  return found;
-}
+  nb::handle ndarray, empty, float32, float64;
+} numpy;
 
 // What another library's own __dlpack__ gives. Not left to nanobind, which where that refuses (a
 // tensor that requires grad) finds other ways.
@@ -87,7 +73,7 @@ nb::object capsule_of(nb::handle object, const char* argument) {
 
 template <class Array>
 Array import_array(nb::handle object, const char* argument, bool writable) {
-  const bool is_numpys = nb::isinstance(object, numpy().ndarray);
+  const bool is_numpys = nb::isinstance(object, numpy.ndarray);
   nb::object source = nb::borrow(object);
   if (!is_numpys && nb::hasattr(object, "__dlpack__")) source = capsule_of(object, argument);
   Array array;
@@ -141,6 +127,12 @@ Result import_view(nb::handle object, const char* argument, bool writable) {
 
 }  // namespace
 
+void find_numpy() {
+  const nb::object module = nb::module_::import_("numpy");
+  numpy = {nb::object(module.attr("ndarray")).release(), nb::object(module.attr("empty")).release(),
+           module.attr("dtype")("float32").release(), module.attr("dtype")("float64").release()};
+}
+
 Input optional_input(nb::handle object, const char* argument) {
   return object.is_none() ? Input() : input(object, argument);
 }
@@ -163,8 +155,7 @@ NewArray new_array(Shape shape, DType dtype) {
     PyTuple_SetItem(sizes.ptr(), static_cast<Py_ssize_t>(i), PyLong_FromLongLong(shape[i]));
   }
   const bool is_float32 = dtype == DType::kFloat32;
-  nb::object array =
-      nb::handle(numpy().empty)(sizes, nb::handle(is_float32 ? numpy().float32 : numpy().float64));
+  nb::object array = numpy.empty(sizes, is_float32 ? numpy.float32 : numpy.float64);
   void* const data = output(array, "numpy.empty").view.data();
   return {std::move(array), TensorView(data, dtype, shape)};
 }

@@ -14,6 +14,10 @@ namespace nb = nanobind;
 // Nothing for what the library has no name for.
 std::optional<DType> dtype_of_array(nb::dlpack::dtype dtype);
 
+// Once, before anything else of this file: at import. Looked up at a first call by two threads, one
+// could wait for the lookup of the other, and that for the GIL.
+void find_numpy();
+
 // A view, and what keeps its memory alive.
 struct Input {
   nb::ndarray<nb::ro> array;

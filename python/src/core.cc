@@ -5,6 +5,7 @@
 #include <polyhead/error.h>
 #include <polyhead/runtime.h>
 
+#include "arrays.h"
 #include "bind.h"
 
 namespace polyhead::python {
@@ -25,6 +26,7 @@ void translate_io_error(const std::exception_ptr& thrown, void*) {
 
 NB_MODULE(_core, module) {
   nanobind::set_leak_warnings(false);  // torch's graphs may hold objects of ours to the end
+  polyhead::python::find_numpy();
   nanobind::register_exception_translator(polyhead::python::translate_io_error);
   module.def("version", polyhead::version);
   module.def("available_isas", polyhead::available_isas);

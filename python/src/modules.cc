@@ -91,7 +91,7 @@ void bind_state(nb::class_<Module>& type) {
       [](const Module& module, const fs::path& path, const std::string& prefix) {
         module.save(path.string(), prefix);
       },
-      nb::arg("path"), nb::arg("prefix"));
+      nb::arg("path"), nb::arg("prefix"), nb::call_guard<nb::gil_scoped_release>());
   type.def("backward", backward<Module>, nb::arg("context"), nb::arg("d_outputs"),
            nb::arg("d_inputs"), nb::arg("d_parameters"), nb::arg("accumulate"));
 }
@@ -116,8 +116,14 @@ void bind_mha(nb::module_& module) {
       "load",
       [](const fs::path& path, const std::string& prefix, std::optional<int64_t> num_heads,
          bool batch_first, bool add_zero_attn, double dropout, nb::handle names) {
-        return Mha::load(path.string(), {given(num_heads, "num_heads"), layout_of(batch_first),
-                                         prefix, add_zero_attn, dropout, name_map(names)});
+        const LoadOptions options{given(num_heads, "num_heads"),
+                                  layout_of(batch_first),
+                                  prefix,
+                                  add_zero_attn,
+                                  dropout,
+                                  name_map(names)};
+        nb::gil_scoped_release others_may_run;
+        return Mha::load(path.string(), options);
       },
       nb::arg("path"), nb::arg("prefix"), nb::arg("num_heads").none(), nb::arg("batch_first"),
       nb::arg("add_zero_attn"), nb::arg("dropout"), nb::arg("names").none());
@@ -155,9 +161,10 @@ void bind_scratch(nb::module_& module) {
       "load",
       [](const fs::path& path, const std::string& prefix, std::optional<int64_t> num_heads,
          nb::handle names) {
-        return Scratch::load(path.string(), {.num_heads = given(num_heads, "num_heads"),
-                                             .prefix = prefix,
-                                             .names = name_map(names)});
+        const LoadOptions options{
+            .num_heads = given(num_heads, "num_heads"), .prefix = prefix, .names = name_map(names)};
+        nb::gil_scoped_release others_may_run;
+        return Scratch::load(path.string(), options);
       },
       nb::arg("path"), nb::arg("prefix"), nb::arg("num_heads").none(), nb::arg("names").none());
   type.def(

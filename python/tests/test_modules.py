@@ -2,6 +2,9 @@
 
 import copy
 import pickle
+import sys
+import threading
+import time
 
 import contract
 import numpy as np
@@ -56,6 +59,34 @@ def test_copies_and_pickles(options):
         expect_same_bits(twin(*inputs)[0], expected)
     twin.load_state_dict({n: np.zeros_like(p) for n, p in twin.state_dict().items()})
     expect_same_bits(module(*inputs)[0], expected)  # a copy has parameters of its own
+
+def turns_of_another_thread(call):
+    """How often it ran during the call. It is never made way for; it must be let."""
+    turns, done = [], threading.Event()
+
+    def take_turns():
+        while not done.is_set():
+            turns.append(None)
+            time.sleep(1e-4)
+
+    other = threading.Thread(target=take_turns)
+    other.start()
+    before, seconds = len(turns), sys.getswitchinterval()
+    sys.setswitchinterval(100)
+    call()
+    found = len(turns) - before
+    sys.setswitchinterval(seconds)
+    done.set()
+    other.join()
+    return found
+
+
+def test_other_threads_run_while_files_are_read_and_written(tmp_path):
+    path = tmp_path / "mha.safetensors"
+    module = Mha(512, 8)
+    assert turns_of_another_thread(lambda: module.save_safetensors(path)) > 0
+    assert turns_of_another_thread(lambda: Mha.from_safetensors(path, num_heads=8)) > 0
+
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
