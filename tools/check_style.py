@@ -33,7 +33,6 @@ ALLOWED = {
     # Measures the library it shows against this CPU's peak.
     "demo": {"base", "simd", "kernels", "module", "report", "public", "cli"},
     "examples": {"public"},
-    "train": {"report", "public"},  # an example that shows its heads as the command does
     "python": {"public"},
 }
 # In kernels: pure functions on one thread.
@@ -73,8 +72,6 @@ def layer_of(path):
         return "public"
     if parts[:2] == ("cli", "demo"):
         return "demo"
-    if parts[:2] == ("examples", "train"):
-        return "train"
     return parts[1] if parts[0] == "src" and len(parts) > 2 else parts[0]
 
 

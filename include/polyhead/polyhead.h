@@ -6,5 +6,6 @@
 #include <polyhead/io.h>
 #include <polyhead/linear.h>
 #include <polyhead/multihead_attention.h>
+#include <polyhead/report.h>
 #include <polyhead/runtime.h>
 #include <polyhead/tensor_view.h>

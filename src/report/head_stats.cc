@@ -1,8 +1,12 @@
 #include "report/head_stats.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <limits>
+#include <map>
+#include <string_view>
+#include <vector>
 
 namespace polyhead {
 namespace {
@@ -31,7 +35,29 @@ bool add_row(const ConstTensorView& weights, int64_t query, HeadStats* sum) {
   return mass > 0;
 }
 
+bool sees_anything(const ConstTensorView& weights, int64_t query) {
+  int64_t key = 0;
+  while (key < weights.size(1) && !(weight_at(weights, query, key) > 0)) ++key;
+  return key < weights.size(1);
+}
+
 }  // namespace
+
+double induction_score(const ConstTensorView& weights, std::span<const std::string> tokens) {
+  std::map<std::string_view, std::vector<int64_t>> followed_by;  // the places after a token
+  double sum = 0;
+  int64_t rows = 0;
+  for (int64_t query = 1; query < weights.size(0); ++query) {
+    // At this moment the places that it knows lie before the query.
+    const auto known = followed_by.find(tokens[static_cast<size_t>(query)]);
+    if (known != followed_by.end() && sees_anything(weights, query)) {
+      ++rows;
+      for (const int64_t key : known->second) sum += std::max(0.0, weight_at(weights, query, key));
+    }
+    followed_by[tokens[static_cast<size_t>(query - 1)]].push_back(query);
+  }
+  return rows > 0 ? sum / static_cast<double>(rows) : std::numeric_limits<double>::quiet_NaN();
+}
 
 double weight_at(const ConstTensorView& weights, int64_t query, int64_t key) {
   const int64_t offset = query * weights.stride(0) + key * weights.stride(1);

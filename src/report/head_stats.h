@@ -1,7 +1,9 @@
-// What one head does, in six numbers.
+// What one head does, in numbers.
 #pragma once
 
 #include <cstdint>
+#include <span>
+#include <string>
 
 #include <polyhead/tensor_view.h>
 
@@ -21,6 +23,12 @@ struct HeadStats {
 // weights [q_len, kv_len], float32 or float64, any strides; NaN counts as 0. Where no row sees
 // anything the measures are NaN.
 HeadStats head_stats(const ConstTensorView& weights);
+
+// How far a head is an induction head: from a token that stood earlier in the row, the weight on
+// what followed it there, as long as that lies before the token itself; summed over the earlier
+// places, and the mean over the tokens that have one and see anything. NaN where there are none.
+// weights as above, square; `tokens` name its rows and columns.
+double induction_score(const ConstTensorView& weights, std::span<const std::string> tokens);
 
 // One element of a float32 or float64 [q_len, kv_len] view.
 double weight_at(const ConstTensorView& weights, int64_t query, int64_t key);

@@ -2,6 +2,7 @@
 
 #include <bit>
 #include <cstring>
+#include <limits>
 #include <string_view>
 
 #include <polyhead/error.h>
@@ -75,6 +76,13 @@ std::string item_json(const ReportItem& item, const ConstTensorView& weights) {
                  ",\"keys\":", json_strings(item.key_labels), "}");
 }
 
+// The measure that needs to know the tokens; NaN where they are not known.
+double induction_of(const ReportItem& item, const ConstTensorView& weights) {
+  return item.query_labels.empty() || item.query_labels != item.key_labels
+             ? std::numeric_limits<double>::quiet_NaN()
+             : induction_score(weights, item.query_labels);
+}
+
 // Titles, labels and sizes.
 std::string meta_json(const ReportData& data, WeightCode code, const QuantiseLoss& loss) {
   std::string items, layers;
@@ -89,7 +97,7 @@ std::string meta_json(const ReportData& data, WeightCode code, const QuantiseLos
   }
   return message("{\"title\":", json_string(data.title),
                  ",\"subtitle\":", json_string(data.subtitle),
-                 ",\"facts\":", json_strings(data.facts),
+                 ",\"guide\":", json_strings(data.guide), ",\"facts\":", json_strings(data.facts),
                  ",\"bits\":", code == WeightCode::kLinear16 ? 16 : 8, ",\"worst\":", loss.worst,
                  ",\"nan\":", loss.nan, ",\"items\":[", items, "],\"layers\":[", layers, "]}");
 }
@@ -99,9 +107,9 @@ void append_float(std::string* out, double x) {
   for (int shift = 0; shift < 32; shift += 8) out->push_back(static_cast<char>(bits >> shift));
 }
 
-void append_stats(std::string* out, const HeadStats& stats) {
+void append_stats(std::string* out, const HeadStats& stats, double induction) {
   for (const double x : {stats.entropy_bits, stats.mean_distance, stats.previous, stats.next,
-                         stats.diagonal, stats.first}) {
+                         stats.diagonal, stats.first, induction}) {
     append_float(out, x);
   }
 }
@@ -118,7 +126,8 @@ std::string data_blocks(const ReportData& data, WeightCode code) {
               .narrow(2, 0, shown_columns(data.items[i], all));
       std::string stats;
       for (int64_t head = 0; head < shown.size(0); ++head) {
-        append_stats(&stats, head_stats(shown.select(0, head)));
+        const ConstTensorView one = shown.select(0, head);  // [rows, columns]
+        append_stats(&stats, head_stats(one), induction_of(data.items[i], one));
       }
       blocks += data_block(message("stats-", l, "-", i), stats);
       blocks += data_block(message("weights-", l, "-", i), quantise(shown, code, &loss));

@@ -60,6 +60,21 @@ class Consumers:
         self.check(name, out, started, not static, environment)
 
 
+def trains(prefix, consumers):
+    """The example of several files, from what is installed alone."""
+    sources = sorted((prefix / "share/doc/polyhead/examples/train").glob("*.cc"))
+    folder, = prefix.glob("**/pkgconfig")
+    flags = run("pkg-config", "--cflags", "--libs", "polyhead-nn",
+                env={**os.environ, "PKG_CONFIG_PATH": str(folder)}).split()
+    program = consumers.folder / "train"
+    run(consumers.cxx_compiler, "-std=c++20", *sources, "-o", program, *flags)
+    printed = run(program, "--steps", "2", "--width", "16", "--heads", "2", cwd=consumers.folder,
+                  env={**os.environ, "LD_LIBRARY_PATH": str(folder.parent)})
+    if not (consumers.folder / "heads.html").exists():
+        sys.exit(f"the installed example wrote no page:\n{printed}")
+    print("examples/train:", printed.splitlines()[0])
+
+
 def check_links(readme):
     for target in re.findall(r"\]\(([^)#:]+)\)", readme.read_text(encoding="utf-8")):
         if not (readme.parent / target).exists():
@@ -82,6 +97,7 @@ def installed(build, consumers):
     consumers.by_pkg_config("nn", cxx, "training.cc", moved, static=False, package="polyhead-nn")
     consumers.by_pkg_config("c", c, "program.c", moved, static=False)
     consumers.by_pkg_config("c-static", c, "program.c", moved, static=True)
+    trains(moved, consumers)
     check_links(moved / "share/doc/polyhead/README.md")
     if (command := moved / "bin" / "polyhead").exists():
         print("command:", run(command, "info").splitlines()[0])

@@ -3,6 +3,7 @@
 //   matrix.html   one layer above 128 tokens, rows and columns of different number
 //   nan.html      two heads, the weights of the first all NaN
 //   none.html     a layer without a name, and no queries
+//   twice.html    tokens that come again, a head that looks at what followed them
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -92,6 +93,19 @@ void empty_page(const std::string& path) {
                       .layers = {{.weights = weights}}});
 }
 
+// Head 1 looks at what followed the same token before, head 2 at itself and so does head 3.
+void twice_page(const std::string& path) {
+  const std::vector<std::string> tokens = {"a", "b", "c", "a", "b", "c"};
+  const auto score = [](int64_t, int64_t head, int64_t query, int64_t key) {
+    return key == (head == 0 && query > 2 ? query - 2 : query) ? 9.0 : 0.0;
+  };
+  const Tensor weights = softmax_weights(0, {1, 3, 6, 6}, score);
+  write_report(path, {.title = "Twice",
+                      .guide = {"Look at head 1.", "<b>Then</b> at the others."},
+                      .items = {{.title = "", .query_labels = tokens, .key_labels = tokens}},
+                      .layers = {{.weights = weights}}});
+}
+
 }  // namespace
 }  // namespace polyhead
 
@@ -105,5 +119,6 @@ int main(int argc, char** argv) {
   polyhead::matrix_page(folder + "/matrix.html");
   polyhead::nan_page(folder + "/nan.html");
   polyhead::empty_page(folder + "/none.html");
+  polyhead::twice_page(folder + "/twice.html");
   return 0;
 }

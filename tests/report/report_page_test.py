@@ -14,7 +14,7 @@ from page_case import PageCase, run_page_tests, text, value
 
 class PageTest(PageCase):
     def test_every_head_is_drawn_and_nothing_sticks_out(self):
-        for page, heads in (("small.html", 18), ("matrix.html", 4)):
+        for page, heads in (("small.html", 18), ("matrix.html", 4), ("twice.html", 3)):
             for width in (400, 1600):
                 for dark in (False, True):
                     self.open(page, "", width, dark)
@@ -46,6 +46,27 @@ class PageTest(PageCase):
         self.assertEqual(text("#head-heading"), "Head 2")  # its layer has no name
         self.assertIn("Entropy\u2013", text("#chips"))
         self.assertIn("Spread\u2013", text("#chips"))
+
+    def test_an_induction_head_is_found_and_opens_by_itself(self):
+        self.open("twice.html", "#order=induction")
+        self.assertEqual(text("#head-heading"), "Head 1")
+        self.assertIn("Induction100 %", text("#chips"))
+        self.assertEqual(text("#grid .caption"), "1\u00b71")
+        self.assertEqual(text("#grid .score"), "100 %")
+        self.assertEqual(value("[...document.querySelectorAll('#guide p')]"
+                               ".map(e => e.textContent).join('|')"),
+                         "Look at head 1.|<b>Then</b> at the others.")
+        self.open("small.html", "#order=induction")  # no token comes twice
+        self.assertNotIn("Induction", text("#chips"))
+        self.assertNotIn("induction", text("#measure"))
+
+    def test_heads_that_are_alike(self):
+        self.open("twice.html", "#head=2")
+        self.assertEqual(text("#alike-list"), "Head 3100 %Head 150 %")
+        value("document.querySelector('#alike-list button').click()")
+        self.assertEqual(text("#head-heading"), "Head 3")
+        self.open("none.html", "#head=2")
+        self.assertEqual(text("#alike-list"), "Head 10 %")
 
     def test_hostile_labels_are_text(self):
         self.open("small.html", "#item=0")

@@ -10,7 +10,7 @@ function decodeWeights(id) {
 
 const toWeight = wide ? (code) => code / 65535 : (code) => (code / 255) ** 2;
 
-// The six measures, in the order of the file.
+// The measures, in the order of the file.
 const measures = [
   {
     key: "entropy",
@@ -38,12 +38,28 @@ const measures = [
     share: true,
     help: "weight on the first token, often a place to rest",
   },
+  {
+    key: "induction",
+    name: "Induction",
+    share: true,
+    help: "from a token that stood here before, weight on what followed it there",
+  },
 ];
 
+// Of a matrix that is not square only the first means something; the last needs tokens that recur.
+function measuresOf(items) {
+  const square = items.every((item) => meta.items[item].rows === meta.items[item].columns);
+  const recur = (item) =>
+    heads.some(({ layer, head }) => !Number.isNaN(statsOf(item, layer, head).induction));
+  return measures.filter(
+    ({ key }) => key === "entropy" || (square && (key !== "induction" || items.some(recur))),
+  );
+}
+
 // NaN: there is nothing to measure.
-function measureText(measure, value) {
+function measureText(measure, value, unit = measure.unit) {
   if (Number.isNaN(value)) return "\u2013";
-  return measure.share ? percent(value) : `${value.toFixed(2)} ${measure.unit}`;
+  return measure.share ? percent(value) : `${value.toFixed(2)} ${unit}`.trim();
 }
 
 // One head of one item: codes is [rows, columns] of the quantised weights.

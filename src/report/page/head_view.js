@@ -19,6 +19,7 @@ const headView = {
     else
       matrixView.build(byId("picture"), this.head, state, ({ row }) => choose("query", row, true));
     byId("numbers").open = false;
+    this.alike();
     this.draw(state);
   },
 
@@ -29,12 +30,11 @@ const headView = {
   },
 
   chips(stats) {
-    const square = this.head.rows === this.head.columns;
     const keys = 2 ** stats.entropy;
     const none = Number.isNaN(keys) && "\u2013";
     const chip = (name, value, help) =>
       element("div", { title: help }, element("dt", {}, name), element("dd", {}, value));
-    const positional = measures
+    const positional = measuresOf([this.head.item])
       .slice(1)
       .map((measure) => chip(measure.name, measureText(measure, stats[measure.key]), measure.help));
     byId("chips").replaceChildren(
@@ -44,7 +44,7 @@ const headView = {
         none ? "no query sees a key, or the weights are NaN" : `as spread out as ${keys.toFixed(1)} keys looked at evenly`,
       ),
       chip("Spread", none || `${keys.toFixed(1)} keys`, "2 to the power of the entropy"),
-      ...(square ? positional : []),
+      ...positional,
     );
   },
 
@@ -95,6 +95,21 @@ const headView = {
     byId("top-list").replaceChildren(
       ...(rows.length ? rows : [element("li", {}, "nothing: the row is empty")]),
     );
+  },
+
+  // The heads that do most nearly the same.
+  alike() {
+    const others = heads
+      .filter(({ layer, head }) => layer !== this.head.layer || head !== this.head.head)
+      .map((one) => ({ ...one, alike: overlap(this.head, headOf(this.head.item, one.layer, one.head)) }))
+      .sort((a, b) => b.alike - a.alike);
+    const rows = others.slice(0, 3).map((one) => {
+      const button = element("button", { type: "button" }, visible(headName(one)));
+      button.addEventListener("click", () => openHead(one.layer, one.head));
+      return element("li", {}, button, element("span", { className: "value" }, percent(one.alike)));
+    });
+    byId("alike").hidden = rows.length === 0;
+    byId("alike-list").replaceChildren(...rows);
   },
 
   // The fall-back for eyes and ears that the picture does not reach.

@@ -15,11 +15,12 @@ const state = {
 
 const clampIndex = (text, size) => Math.min(size - 1, Math.max(0, Math.floor(Number(text)) || 0));
 
-// Without being asked for another: a head that does one thing, say look at the previous token.
+// Without being asked for another: a head that does one thing, say look at the previous token, or
+// at what followed the same token before.
 function clearestHead(item) {
   const clear = ({ layer, head }) => {
     const stats = statsOf(item, layer, head);
-    return Math.max(stats.previous, stats.next) || 0; // NaN is not clear
+    return Math.max(stats.previous || 0, stats.next || 0, stats.induction || 0); // NaN is not clear
   };
   return heads.reduce((best, one) => (clear(one) > clear(best) ? one : best));
 }
@@ -111,6 +112,7 @@ function showAll() {
 function fillPage() {
   byId("title").textContent = visible(meta.title);
   byId("subtitle").textContent = meta.subtitle ? visible(meta.subtitle) : "";
+  byId("guide").append(...meta.guide.map((line) => element("p", {}, visible(line))));
   byId("items").hidden = meta.items.length < 2;
   byId("item").append(
     ...meta.items.map((item, i) =>
@@ -121,10 +123,9 @@ function fillPage() {
       ),
     ),
   );
-  const square = meta.items.every((item) => item.rows === item.columns);
   byId("measure").append(
     element("option", { value: "model" }, "layer and head"),
-    ...(square ? measures : measures.slice(0, 1)).map(({ key, name }) =>
+    ...measuresOf([...meta.items.keys()]).map(({ key, name }) =>
       element("option", { value: key }, name.toLowerCase()),
     ),
   );

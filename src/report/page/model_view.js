@@ -1,17 +1,19 @@
 // Every head as a small picture: layers x heads, or ordered by a measure.
 const modelView = {
-  cells: [], // { layer, head, button, canvas, caption, value } in the order shown
+  cells: [], // { layer, head, button, canvas, caption, score, value } in the order shown
 
   build(state, open) {
     const grid = byId("grid");
     this.cells = heads.map(({ layer, head }) => {
       const canvas = element("canvas", { "aria-hidden": "true" });
       const caption = element("span", { className: "caption" });
-      const button = element("button", { type: "button", className: "cell" }, canvas, caption);
+      const score = element("span", { className: "caption score" });
+      const button = element("button", { type: "button", className: "cell" }, canvas, caption, score);
       button.addEventListener("click", () => open(layer, head));
-      return { layer, head, button, canvas, caption, value: 0 };
+      return { layer, head, button, canvas, caption, score, value: 0 };
     });
     grid.addEventListener("keydown", (event) => this.move(event));
+    grid.style.setProperty("--columns", Math.ceil(Math.sqrt(2 * heads.length))); // when ordered
     grid.style.setProperty("--heads", Math.max(...meta.layers.map((layer) => layer.heads)));
   },
 
@@ -23,6 +25,7 @@ const modelView = {
       const stats = statsOf(state.item, cell.layer, cell.head);
       cell.value = measure ? stats[measure.key] : 0;
       cell.caption.textContent = measure ? `${cell.layer + 1}\u00b7${cell.head + 1}` : "";
+      cell.score.textContent = measure ? measureText(measure, cell.value, "") : "";
       const note = meta.layers[cell.layer].notes[cell.head];
       const words = [
         cell.caption.textContent,
