@@ -46,13 +46,11 @@ void print_machine() {
             << set_by("POLYHEAD_NUM_THREADS") << "; results do not depend on it\n";
 }
 
-void print_plans() {
-  std::cout << "\nPlans for attention; a call takes the first that supports it:\n";
+void print_plans(const char* title, const std::vector<PlanInfo>& plans) {
+  std::cout << "\n" << title << ":\n";
   size_t width = 0;
-  for (const PlanInfo& plan : attention_plans()) {
-    width = std::max(width, std::string_view(plan.name).size());
-  }
-  for (const PlanInfo& plan : attention_plans()) {
+  for (const PlanInfo& plan : plans) width = std::max(width, std::string_view(plan.name).size());
+  for (const PlanInfo& plan : plans) {
     const std::string name = plan.name;
     std::cout << "  " << name << std::string(width - name.size() + 2, ' ') << plan.when << "\n";
   }
@@ -66,7 +64,8 @@ int run_info(const InfoArguments& arguments) {
     return kOk;
   }
   print_machine();
-  print_plans();
+  print_plans("Plans for attention; a call takes the first that supports it", attention_plans());
+  print_plans("Plans for its gradients; a call takes the first that fits", attention_backward_plans());
   return kOk;
 }
 

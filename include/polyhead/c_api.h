@@ -101,7 +101,11 @@ typedef struct polyhead_attention_options {
   size_t num_masks; /* at most 64 */
   const char* plan; /* null: the first that fits; else by its name in `polyhead info` */
   int32_t empty_rows;
-  int32_t weights; /* POLYHEAD_WEIGHTS_... */
+  int32_t weights;  /* POLYHEAD_WEIGHTS_... */
+  double dropout_p; /* of a pair of query and key; what is kept counts 1 / (1 - p) times */
+  uint64_t seed;    /* which pairs: a function of seed, dropout_call, head, query and key */
+  uint32_t dropout_call;
+  int32_t reserved;
 } polyhead_attention_options;
 
 typedef struct polyhead_attention_outputs {
@@ -118,6 +122,37 @@ polyhead_status polyhead_attention_forward(const polyhead_attention_options* opt
                                            const polyhead_tensor* query, const polyhead_tensor* key,
                                            const polyhead_tensor* value,
                                            const polyhead_attention_outputs* outputs);
+
+/* What the forward of the same arguments wrote, and the derivatives of a loss with respect to it. */
+typedef struct polyhead_attention_backward_inputs {
+  size_t struct_size;
+  const polyhead_tensor* out;       /* [B, H, L, Dv] */
+  const polyhead_tensor* lse;       /* [B, H, L] */
+  const polyhead_tensor* d_out;     /* [B, H, L, Dv] */
+  const polyhead_tensor* d_weights; /* as the weights; null: the loss does not see them */
+} polyhead_attention_backward_inputs;
+
+/* Where derivatives with respect to the inputs go, in their shapes: overwritten. Null: not wanted. */
+typedef struct polyhead_attention_gradients {
+  size_t struct_size;
+  const polyhead_tensor* d_query;
+  const polyhead_tensor* d_key;
+  const polyhead_tensor* d_value;
+  const polyhead_tensor* const* d_masks; /* null, or [num_masks]; of additive float masks only */
+} polyhead_attention_gradients;
+
+/* options: as in the forward; a plan is one of the backward's own. A hidden pair, and a row that
+ * sees no key, has gradient 0. */
+polyhead_status polyhead_attention_backward(const polyhead_attention_options* options_or_null,
+                                            const polyhead_tensor* query,
+                                            const polyhead_tensor* key,
+                                            const polyhead_tensor* value,
+                                            const polyhead_attention_backward_inputs* inputs,
+                                            const polyhead_attention_gradients* gradients);
+
+/* keep [B, H, L, S], POLYHEAD_BOOL: 1 for the pairs that dropout_p, seed and dropout_call leave. */
+polyhead_status polyhead_attention_dropout_mask(const polyhead_attention_options* options,
+                                                const polyhead_tensor* keep);
 
 /* ---- torch.nn.MultiheadAttention ----
  * A handle is the caller's from load or create to destroy. Its forward, save and getters run from

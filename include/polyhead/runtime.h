@@ -41,6 +41,7 @@ struct PlanInfo {
   const char* when;  // one line: which calls it supports, and how it runs them
 };
 std::vector<PlanInfo> attention_plans();
+std::vector<PlanInfo> attention_backward_plans();  // the same for attention_backward
 
 }  // namespace polyhead
 #pragma GCC visibility pop

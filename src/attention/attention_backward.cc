@@ -5,6 +5,7 @@
 #include <string>
 
 #include <polyhead/error.h>
+#include <polyhead/runtime.h>
 #include "attention/attention_backward_reference.h"
 #include "attention/backward/backward_plans.h"
 #include "base/float_env.h"
@@ -73,6 +74,12 @@ const BackwardPlan& choose(const BackwardCall& backward) {
 }  // namespace
 
 std::span<const BackwardPlan> backward_plans() { return kPlans; }
+
+std::vector<PlanInfo> attention_backward_plans() {
+  std::vector<PlanInfo> table;
+  for (const BackwardPlan& plan : kPlans) table.push_back({plan.name, plan.when});
+  return table;
+}
 
 void run_attention_backward(const BackwardCall& backward) {
   DefaultFloatEnv env;

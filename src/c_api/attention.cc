@@ -7,59 +7,95 @@
 namespace polyhead::c_api {
 namespace {
 
-constexpr const char* kFunction = "polyhead_attention_forward";
 constexpr size_t kMaxMasks = 64;
 
-Mask mask_of(const polyhead_mask* given) {
-  const auto mask = read_options(given, {kFunction, "masks"});
-  require_zero(mask.reserved, {kFunction, "masks[].reserved"});
-  const auto kind = enum_of(mask.kind, Mask::Kind::kCausal, {kFunction, "masks[].kind"});
-  if (kind == Mask::Kind::kCausal) {
-    return Mask::causal(
-        enum_of(mask.causal_align, CausalAlign::kBottomRight, {kFunction, "masks[].causal_align"}));
-  }
-  const ConstTensorView tensor = required_view(mask.tensor, {kFunction, "masks[].tensor"});
-  if (kind == Mask::Kind::kAdditive) {
-    return Mask::additive(tensor, mask.factor == 0 ? 1 : mask.factor);
-  }
-  return Mask::boolean(tensor,
-                       enum_of(mask.sense, MaskSense::kIncluded, {kFunction, "masks[].sense"}));
-}
+// What all of these functions are called with, on behalf of the function that is named.
+class Arguments {
+ public:
+  explicit Arguments(const char* function) : function_(function) {}
 
-// The caller's array, in the caller's steps: its masks may be smaller or larger than ours.
-std::vector<Mask> masks_of(const polyhead_mask* masks, size_t count) {
-  std::vector<Mask> result;
-  if (count > kMaxMasks) {
-    fail({kFunction, "num_masks"}, message("is ", count), message("at most ", kMaxMasks));
+  AttentionOptions options(const polyhead_attention_options* given) const {
+    const auto options = read_options(given, place("options"));
+    AttentionOptions result;
+    if (options.scale != nullptr) result.scale = *options.scale;
+    result.masks = masks(options.masks, options.num_masks);
+    result.empty_rows = enum_of(options.empty_rows, EmptyRow::kNan, place("options.empty_rows"));
+    result.weights = enum_of(options.weights, WeightsMode::kPerHead, place("options.weights"));
+    result.plan = options.plan;
+    require_zero(options.reserved, place("options.reserved"));
+    result.dropout_p = options.dropout_p;
+    result.seed = options.seed;
+    result.dropout_call = options.dropout_call;
+    return result;
   }
-  if (count == 0) return result;
-  require_not_null(masks, {kFunction, "masks"});
-  result.reserve(count);
-  const size_t step = masks->struct_size;
-  const auto* at = reinterpret_cast<const std::byte*>(masks);
-  for (size_t i = 0; i < count; ++i, at += step) {
-    const auto* mask = reinterpret_cast<const polyhead_mask*>(at);
-    if (mask->struct_size != step) {
-      fail({kFunction, "masks"},
-           message("struct_size is ", mask->struct_size, " in masks[", i, "]"),
-           message("that of masks[0], ", step));
+
+  // One for each mask, or none.
+  std::vector<TensorView> mask_gradients(const polyhead_tensor* const* tensors,
+                                         size_t num_masks) const {
+    std::vector<TensorView> result;
+    if (tensors == nullptr) return result;
+    result.reserve(num_masks);
+    for (size_t i = 0; i < num_masks; ++i) {
+      result.push_back(optional_view(tensors[i], place("gradients.d_masks[]")));
     }
-    result.push_back(mask_of(mask));
+    return result;
   }
-  return result;
-}
 
-AttentionOptions options_of(const polyhead_attention_options* given) {
-  const auto options = read_options(given, {kFunction, "options"});
-  AttentionOptions result;
-  if (options.scale != nullptr) result.scale = *options.scale;
-  result.masks = masks_of(options.masks, options.num_masks);
-  result.empty_rows =
-      enum_of(options.empty_rows, EmptyRow::kNan, {kFunction, "options.empty_rows"});
-  result.weights = enum_of(options.weights, WeightsMode::kPerHead, {kFunction, "options.weights"});
-  result.plan = options.plan;
-  return result;
-}
+  TensorView required(const polyhead_tensor* tensor, const char* argument) const {
+    return required_view(tensor, place(argument));
+  }
+  TensorView optional(const polyhead_tensor* tensor, const char* argument) const {
+    return optional_view(tensor, place(argument));
+  }
+  template <class Options>
+  Options required_struct(const Options* given, const char* argument) const {
+    require_not_null(given, place(argument));
+    return read_options(given, place(argument));
+  }
+
+ private:
+  Place place(const char* argument) const { return {function_, argument}; }
+
+  Mask mask(const polyhead_mask* given) const {
+    const auto mask = read_options(given, place("masks"));
+    require_zero(mask.reserved, place("masks[].reserved"));
+    const auto kind = enum_of(mask.kind, Mask::Kind::kCausal, place("masks[].kind"));
+    if (kind == Mask::Kind::kCausal) {
+      return Mask::causal(
+          enum_of(mask.causal_align, CausalAlign::kBottomRight, place("masks[].causal_align")));
+    }
+    const ConstTensorView tensor = required_view(mask.tensor, place("masks[].tensor"));
+    if (kind == Mask::Kind::kAdditive) {
+      return Mask::additive(tensor, mask.factor == 0 ? 1 : mask.factor);
+    }
+    return Mask::boolean(tensor,
+                         enum_of(mask.sense, MaskSense::kIncluded, place("masks[].sense")));
+  }
+
+  // The caller's array, in the caller's steps: its masks may be smaller or larger than ours.
+  std::vector<Mask> masks(const polyhead_mask* masks, size_t count) const {
+    std::vector<Mask> result;
+    if (count > kMaxMasks) {
+      fail(place("num_masks"), message("is ", count), message("at most ", kMaxMasks));
+    }
+    if (count == 0) return result;
+    require_not_null(masks, place("masks"));
+    result.reserve(count);
+    const size_t step = masks->struct_size;
+    const auto* at = reinterpret_cast<const std::byte*>(masks);
+    for (size_t i = 0; i < count; ++i, at += step) {
+      const auto* one = reinterpret_cast<const polyhead_mask*>(at);
+      if (one->struct_size != step) {
+        fail(place("masks"), message("struct_size is ", one->struct_size, " in masks[", i, "]"),
+             message("that of masks[0], ", step));
+      }
+      result.push_back(mask(one));
+    }
+    return result;
+  }
+
+  const char* function_;
+};
 
 }  // namespace
 }  // namespace polyhead::c_api
@@ -70,16 +106,54 @@ extern "C" polyhead_status polyhead_attention_forward(const polyhead_attention_o
                                                       const polyhead_tensor* value,
                                                       const polyhead_attention_outputs* outputs) {
   using namespace polyhead::c_api;
+  static constexpr const char* kFunction = "polyhead_attention_forward";
   return guarded(kFunction, [&] {
-    const auto query_view = required_view(query, {kFunction, "query"});
-    const auto key_view = required_view(key, {kFunction, "key"});
-    const auto value_view = required_view(value, {kFunction, "value"});
-    require_not_null(outputs, {kFunction, "outputs"});
-    const auto wanted = read_options(outputs, {kFunction, "outputs"});
-    polyhead::attention_forward(
-        query_view, key_view, value_view, options_of(options),
-        {.out = required_view(wanted.out, {kFunction, "outputs.out"}),
-         .lse = optional_view(wanted.lse, {kFunction, "outputs.lse"}),
-         .weights = optional_view(wanted.weights, {kFunction, "outputs.weights"})});
+    const Arguments arguments(kFunction);
+    const auto query_view = arguments.required(query, "query");
+    const auto key_view = arguments.required(key, "key");
+    const auto value_view = arguments.required(value, "value");
+    const auto wanted = arguments.required_struct(outputs, "outputs");
+    polyhead::attention_forward(query_view, key_view, value_view, arguments.options(options),
+                                {.out = arguments.required(wanted.out, "outputs.out"),
+                                 .lse = arguments.optional(wanted.lse, "outputs.lse"),
+                                 .weights = arguments.optional(wanted.weights, "outputs.weights")});
+  });
+}
+
+extern "C" polyhead_status polyhead_attention_backward(
+    const polyhead_attention_options* options, const polyhead_tensor* query,
+    const polyhead_tensor* key, const polyhead_tensor* value,
+    const polyhead_attention_backward_inputs* inputs,
+    const polyhead_attention_gradients* gradients) {
+  using namespace polyhead::c_api;
+  static constexpr const char* kFunction = "polyhead_attention_backward";
+  return guarded(kFunction, [&] {
+    const Arguments arguments(kFunction);
+    const auto query_view = arguments.required(query, "query");
+    const auto key_view = arguments.required(key, "key");
+    const auto value_view = arguments.required(value, "value");
+    const auto given = arguments.required_struct(inputs, "inputs");
+    const auto wanted = arguments.required_struct(gradients, "gradients");
+    const auto read = arguments.options(options);
+    polyhead::attention_backward(
+        query_view, key_view, value_view, read,
+        {.out = arguments.required(given.out, "inputs.out"),
+         .lse = arguments.required(given.lse, "inputs.lse"),
+         .d_out = arguments.required(given.d_out, "inputs.d_out"),
+         .d_weights = arguments.optional(given.d_weights, "inputs.d_weights")},
+        {.d_query = arguments.optional(wanted.d_query, "gradients.d_query"),
+         .d_key = arguments.optional(wanted.d_key, "gradients.d_key"),
+         .d_value = arguments.optional(wanted.d_value, "gradients.d_value"),
+         .d_masks = arguments.mask_gradients(wanted.d_masks, read.masks.size())});
+  });
+}
+
+extern "C" polyhead_status polyhead_attention_dropout_mask(
+    const polyhead_attention_options* options, const polyhead_tensor* keep) {
+  using namespace polyhead::c_api;
+  static constexpr const char* kFunction = "polyhead_attention_dropout_mask";
+  return guarded(kFunction, [&] {
+    const Arguments arguments(kFunction);
+    polyhead::attention_dropout_mask(arguments.options(options), arguments.required(keep, "keep"));
   });
 }

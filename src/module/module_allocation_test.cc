@@ -1,50 +1,16 @@
 // forward_into and backward allocate nothing after their first call of a shape: counted.
-#include <atomic>
-#include <cstdlib>
-#include <new>
-
 #include <gtest/gtest.h>
 #include <polyhead/multihead_attention.h>
 #include "module/module_test_tools.h"
+#include "testing/allocations.h"
 #include "testing/machine.h"
-
-namespace {
-
-std::atomic<long> g_allocations{0};
-
-void* counted(std::size_t bytes, std::size_t alignment) {
-  g_allocations.fetch_add(1);
-  const std::size_t rounded = (bytes + alignment - 1) / alignment * alignment;
-  void* memory = std::aligned_alloc(alignment, rounded == 0 ? alignment : rounded);
-  if (memory == nullptr) throw std::bad_alloc();
-  return memory;
-}
-
-}  // namespace
-
-void* operator new(std::size_t bytes) { return counted(bytes, alignof(std::max_align_t)); }
-void* operator new(std::size_t bytes, std::align_val_t alignment) {
-  return counted(bytes, static_cast<std::size_t>(alignment));
-}
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
-void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }
 
 namespace polyhead {
 namespace {
 
+using oracle::allocations_after_the_first;
 using oracle::random_mha;
 using oracle::random_tensor;
-
-// Calls `forward` once, then counts what five more calls allocate.
-template <class F>
-long allocations_after_the_first(const F& forward) {
-  forward();
-  const long before = g_allocations.load();
-  for (int i = 0; i < 5; ++i) forward();
-  return g_allocations.load() - before;
-}
 
 TEST(ModuleAllocation, TheCounterCounts) {
   EXPECT_EQ(allocations_after_the_first([] { Tensor tensor(DType::kFloat32, {2}); }), 5);

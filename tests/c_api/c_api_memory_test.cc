@@ -296,6 +296,36 @@ TEST_F(CApiMemory, AttentionForward) {
             1);
 }
 
+// On a call whose gradients take memory of several kinds: sums for each task, and for the mask.
+TEST_F(CApiMemory, AttentionBackward) {
+  Buffers buffers;
+  const polyhead_tensor q = {buffers.input.data(), POLYHEAD_FLOAT32, 4, kHeadsShape, nullptr};
+  const polyhead_tensor lse = {buffers.input.data(), POLYHEAD_FLOAT32, 3, kHeadsShape, nullptr};
+  const polyhead_tensor d_key = {buffers.out.data(), POLYHEAD_FLOAT32, 4, kHeadsShape, nullptr};
+  std::vector<float> numbers(buffers.weights.size());
+  const polyhead_tensor added = {numbers.data(), POLYHEAD_FLOAT32, 4, kWeightsShape, nullptr};
+  const polyhead_tensor* const d_masks[] = {&buffers.w};
+  polyhead_mask mask{};
+  mask.struct_size = sizeof mask;
+  mask.kind = POLYHEAD_MASK_ADDITIVE;
+  mask.tensor = &added;
+  polyhead_attention_options options{};
+  options.struct_size = sizeof options;
+  options.masks = &mask;
+  options.num_masks = 1;
+  const polyhead_attention_backward_inputs inputs = {sizeof inputs, &q, &lse, &q, nullptr};
+  const polyhead_attention_gradients gradients = {sizeof gradients, nullptr, &d_key, nullptr,
+                                                  d_masks};
+  buffers.mark();
+  EXPECT_GT(fail_each("polyhead_attention_backward",
+                      {[&] {
+                         return polyhead_attention_backward(&options, &q, &q, &q, &inputs,
+                                                            &gradients);
+                       },
+                       [&] { buffers.mark(); }, [&] { return buffers.marked(); }}),
+            2);
+}
+
 // A handle of each class, made and destroyed; what is left allocated is counted.
 TEST_F(CApiMemory, CreateLoadAndSave) {
   const char* path = "c_api_memory_test.safetensors";

@@ -123,6 +123,12 @@ TEST(CApi, AttentionHasTheBitsOfCpp) {
   masks[3].causal_align = POLYHEAD_BOTTOM_RIGHT;
   options.masks.back() = Mask::causal(CausalAlign::kBottomRight);
   expect_another("its alignment");
+  c_options.dropout_p = options.dropout_p = 0.5;
+  expect_another("dropout");
+  c_options.seed = options.seed = 3;
+  expect_another("its seed");
+  c_options.dropout_call = options.dropout_call = 4;
+  expect_another("its call");
   c_options.plan = options.plan = "reference";
   c_options.weights = POLYHEAD_WEIGHTS_PER_HEAD;
   options.weights = WeightsMode::kPerHead;
@@ -130,6 +136,70 @@ TEST(CApi, AttentionHasTheBitsOfCpp) {
   c_options.weights = POLYHEAD_WEIGHTS_AVERAGE;
   options.weights = WeightsMode::kAverage;
   op.run(c_options, options);
+}
+
+TEST(CApi, AttentionBackwardHasTheBitsOfCpp) {
+  const AttentionOp op;
+  const Both out{random_tensor(DType::kFloat64, {2, 4, 6, 3}, 6)};
+  const Both lse{random_tensor(DType::kFloat64, {2, 4, 6}, 7)};
+  const Both d_out{random_tensor(DType::kFloat64, {2, 4, 6, 3}, 8)};
+  const Both d_weights{random_tensor(DType::kFloat64, {2, 6, 9}, 9)};
+  const Both d_query{Tensor(DType::kFloat64, op.query.view.shape())};
+  const Both d_key{Tensor(DType::kFloat64, op.key.view.shape())};
+  const Both d_value{Tensor(DType::kFloat64, op.value.view.shape())};
+  const Both d_added{Tensor(DType::kFloat64, op.added.view.shape())};
+  std::array<polyhead_mask, 2> masks{};
+  for (polyhead_mask& mask : masks) mask.struct_size = sizeof mask;
+  masks[0].tensor = &op.hidden.c;
+  masks[1].kind = POLYHEAD_MASK_ADDITIVE;
+  masks[1].tensor = &op.added.c;
+  masks[1].factor = -3;
+  auto c_options = sized<polyhead_attention_options>();
+  c_options.masks = masks.data();
+  c_options.num_masks = masks.size();
+  c_options.weights = POLYHEAD_WEIGHTS_AVERAGE;
+  c_options.dropout_p = 0.25;
+  auto inputs = sized<polyhead_attention_backward_inputs>();
+  inputs.out = &out.c;
+  inputs.lse = &lse.c;
+  inputs.d_out = &d_out.c;
+  inputs.d_weights = &d_weights.c;
+  const polyhead_tensor* d_masks[] = {nullptr, &d_added.c};
+  auto gradients = sized<polyhead_attention_gradients>();
+  gradients.d_query = &d_query.c;
+  gradients.d_key = &d_key.c;
+  gradients.d_value = &d_value.c;
+  gradients.d_masks = d_masks;
+  EXPECT_STREQ(ok(polyhead_attention_backward(&c_options, &op.query.c, &op.key.c, &op.value.c,
+                                              &inputs, &gradients)),
+               "ok");
+  Tensor query(DType::kFloat64, op.query.view.shape()), key(DType::kFloat64, op.key.view.shape()),
+      value(DType::kFloat64, op.value.view.shape()), added(DType::kFloat64, op.added.view.shape());
+  AttentionOptions options;
+  options.masks = {Mask::boolean(op.hidden.view, MaskSense::kExcluded),
+                   Mask::additive(op.added.view, -3)};
+  options.weights = WeightsMode::kAverage;
+  options.dropout_p = 0.25;
+  attention_backward(op.query.view, op.key.view, op.value.view, options,
+                     {out.view, lse.view, d_out.view, d_weights.view},
+                     {query, key, value, {{}, added}});
+  EXPECT_TRUE(same_bits(d_query.view, query));
+  EXPECT_TRUE(same_bits(d_key.view, key));
+  EXPECT_TRUE(same_bits(d_value.view, value));
+  EXPECT_TRUE(same_bits(d_added.view, added));
+  EXPECT_NE(query.data_as<double>()[0], 0);
+}
+
+TEST(CApi, DropoutMaskIsThatOfCpp) {
+  const Both keep{Tensor(DType::kBool, {2, 3, 4, 20})};
+  auto c_options = sized<polyhead_attention_options>();
+  c_options.dropout_p = 0.5;
+  c_options.seed = 77;
+  c_options.dropout_call = 5;
+  EXPECT_STREQ(ok(polyhead_attention_dropout_mask(&c_options, &keep.c)), "ok");
+  Tensor wanted(DType::kBool, {2, 3, 4, 20});
+  attention_dropout_mask({.dropout_p = 0.5, .seed = 77, .dropout_call = 5}, wanted);
+  EXPECT_TRUE(same_bits(keep.view, wanted));
 }
 
 TEST(CApi, EmptyRowsReachTheOp) {

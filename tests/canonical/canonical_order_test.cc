@@ -8,6 +8,7 @@
 #include <gtest/gtest.h>
 #include <polyhead/linear.h>
 #include <polyhead/runtime.h>
+#include "attention/attention_backward.h"
 #include "attention/attention_call.h"
 #include "inputs.h"
 #include "testing/machine.h"
@@ -52,6 +53,10 @@ Tensor mask_tensor(const Vector& v, const MaskInput& mask) {
       return numbers_as<int32_t>(mask.numbers, DType::kInt32, all);
     case 'k':
       return numbers_as<uint8_t>(mask.numbers, DType::kBool, shape({v.batch, 1, 1, v.kv_len}));
+    case 'g':
+      return numbers_as<float>(mask.numbers, DType::kFloat32, shape({v.heads, 1, v.kv_len}));
+    case 'w':
+      return numbers_as<float>(mask.numbers, DType::kFloat32, shape({v.q_len, 1}));
     default:
       return numbers_as<uint8_t>(mask.numbers, DType::kBool, all);
   }
@@ -104,41 +109,117 @@ Digests run_linear(const Vector& v, const Inputs<T>& in) {
 }
 
 template <class T>
-Digests run_attention_vector(const Vector& v, const Inputs<T>& in) {
-  const Tensor query = tensor(in.query, {v.batch, v.heads, v.q_len, v.head_dim}),
-               key = tensor(in.key, {v.batch, v.kv_heads, v.kv_len, v.head_dim}),
-               value = tensor(in.value, {v.batch, v.kv_heads, v.kv_len, v.v_head_dim}),
-               extra_key = tensor(in.extra_key, {v.kv_heads, v.extra, v.head_dim}),
-               extra_value = tensor(in.extra_value, {v.kv_heads, v.extra, v.v_head_dim});
-  const Masks masks = masks_of(v, in.masks);
-  const size_t columns = v.kv_len + v.extra;
-  Tensor out(dtype_of<T>(), shape({v.batch, v.heads, v.q_len, v.v_head_dim})),
-      lse(dtype_of<T>(), shape({v.batch, v.heads, v.q_len})), weights;
-  AttentionCall call{.query = query, .key = key, .value = value};
-  if (v.extra > 0) call.extra_key = extra_key, call.extra_value = extra_value;
-  call.scale = v.scale_number();
-  call.masks = masks.masks;
-  call.empty_rows = v.empty == "nan" ? EmptyRow::kNan : EmptyRow::kZero;
-  call.dropout = {v.dropout_p(), canonical::kDropoutSeed, canonical::kDropoutCall};
-  call.outputs = {.out = out, .lse = lse};
-  if (v.weights != "-") {
-    const bool mean = v.weights == "mean";
-    call.weights_mode = mean ? WeightsMode::kAverage : WeightsMode::kPerHead;
-    weights = Tensor(dtype_of<T>(), mean ? shape({v.batch, v.q_len, columns})
-                                         : shape({v.batch, v.heads, v.q_len, columns}));
-    call.outputs.weights = weights;
+struct Operands {
+  Tensor query, key, value, extra_key, extra_value;
+  Masks masks;
+
+  Operands(const Vector& v, const Inputs<T>& in)
+      : query(tensor(in.query, {v.batch, v.heads, v.q_len, v.head_dim})),
+        key(tensor(in.key, {v.batch, v.kv_heads, v.kv_len, v.head_dim})),
+        value(tensor(in.value, {v.batch, v.kv_heads, v.kv_len, v.v_head_dim})),
+        extra_key(tensor(in.extra_key, {v.kv_heads, v.extra, v.head_dim})),
+        extra_value(tensor(in.extra_value, {v.kv_heads, v.extra, v.v_head_dim})),
+        masks(masks_of(v, in.masks)) {}
+
+  AttentionCall call(const Vector& v) const {
+    AttentionCall call{.query = query, .key = key, .value = value};
+    if (v.extra > 0) call.extra_key = extra_key, call.extra_value = extra_value;
+    call.scale = v.scale_number();
+    call.masks = masks.masks;
+    call.empty_rows = v.empty == "nan" ? EmptyRow::kNan : EmptyRow::kZero;
+    call.dropout = {v.dropout_p(), canonical::kDropoutSeed, canonical::kDropoutCall};
+    if (v.weights == "mean") call.weights_mode = WeightsMode::kAverage;
+    if (v.weights == "heads") call.weights_mode = WeightsMode::kPerHead;
+    return call;
   }
-  validate(call, "canonical_order_test");
-  run_attention(call);
-  return {.out = digest_of<T>(out),
-          .lse = digest_of<T>(lse),
-          .weights = weights.defined() ? digest_of<T>(weights) : "-"};
+};
+
+Sizes weights_shape(const Vector& v) {
+  const size_t columns = v.kv_len + v.extra;
+  return v.weights == "mean" ? shape({v.batch, v.q_len, columns})
+                             : shape({v.batch, v.heads, v.q_len, columns});
+}
+
+struct Forward {
+  Tensor out, lse, weights;  // weights not defined where they are not wanted
+
+  Forward(const Vector& v, AttentionCall call)
+      : out(call.query.dtype(), shape({v.batch, v.heads, v.q_len, v.v_head_dim})),
+        lse(call.query.dtype(), shape({v.batch, v.heads, v.q_len})) {
+    if (v.weights != "-") weights = Tensor(call.query.dtype(), weights_shape(v));
+    call.outputs = {.out = out, .lse = lse};
+    if (weights.defined()) call.outputs.weights = weights;
+    validate(call, "canonical_order_test");
+    run_attention(call);
+  }
+};
+
+template <class T>
+Digests run_attention_vector(const Vector& v, const Inputs<T>& in) {
+  const Operands<T> operands(v, in);
+  const Forward forward(v, operands.call(v));
+  return {.out = digest_of<T>(forward.out),
+          .lse = digest_of<T>(forward.lse),
+          .weights = forward.weights.defined() ? digest_of<T>(forward.weights) : "-"};
+}
+
+template <class T>
+std::string digest_of_all(const std::vector<Tensor>& tensors) {
+  std::vector<T> numbers;
+  for (const Tensor& one : tensors) {
+    if (!one.defined()) continue;
+    const T* data = one.template data_as<T>();
+    numbers.insert(numbers.end(), data, data + one.numel());
+  }
+  return canonical::digest(numbers.data(), numbers.size());
+}
+
+Tensor like(const ConstTensorView& view, DType dtype) {
+  return view.defined() ? Tensor(dtype, view.shape()) : Tensor();
+}
+
+template <class T>
+Digests run_backward_vector(const Vector& v, const Inputs<T>& in) {
+  const Operands<T> operands(v, in);
+  BackwardCall backward{.call = operands.call(v)};
+  const Forward forward(v, backward.call);
+  const canonical::Cotangents<T> cotangents = canonical::make_cotangents<T>(v);
+  const Tensor d_out = tensor(cotangents.d_out, {v.batch, v.heads, v.q_len, v.v_head_dim});
+  backward.inputs = {.out = forward.out, .lse = forward.lse, .d_out = d_out};
+  if (v.weights != "-") {
+    backward.inputs.d_weights =
+        ConstTensorView(cotangents.d_weights.data(), dtype_of<T>(), weights_shape(v));
+  }
+  const AttentionCall& call = backward.call;
+  Tensor d_query = like(call.query, dtype_of<T>());
+  std::vector<Tensor> keys, values;
+  for (const auto& view : {call.key, call.extra_key}) keys.push_back(like(view, dtype_of<T>()));
+  for (const auto& view : {call.value, call.extra_value}) {
+    values.push_back(like(view, dtype_of<T>()));
+  }
+  std::vector<TensorView> d_masks;
+  for (size_t n = 0; n < in.masks.size(); ++n) {
+    const bool wanted = in.masks[n].differentiable();
+    if (wanted) values.push_back(like(call.masks[n].tensor(), dtype_of<T>()));
+    d_masks.push_back(wanted ? values.back().view() : TensorView());
+  }
+  backward.d_query = d_query;
+  backward.d_key = keys[0];
+  backward.d_value = values[0];
+  if (v.extra > 0) backward.d_extra_key = keys[1], backward.d_extra_value = values[1];
+  backward.d_masks = d_masks;
+  validate(backward, "canonical_order_test");
+  run_attention_backward(backward);
+  return {.out = digest_of<T>(d_query),
+          .lse = digest_of_all<T>(keys),
+          .weights = digest_of_all<T>(values)};
 }
 
 template <class T>
 Digests run_vector(const Vector& v) {
   const Inputs<T> in = canonical::make_inputs<T>(v);
-  return v.op == "linear" ? run_linear(v, in) : run_attention_vector(v, in);
+  if (v.op == "linear") return run_linear(v, in);
+  return v.op == "backward" ? run_backward_vector(v, in) : run_attention_vector(v, in);
 }
 
 TEST(CanonicalOrder, LibraryGivesTheDigestsOfTheTable) {

@@ -19,7 +19,9 @@
 namespace canonical {
 
 // One line of vectors.txt. For op "linear": [q_len, head_dim] -> [q_len, v_head_dim], and the
-// gradients for d_y = out: d_x in the place of lse, d_weight and d_bias in that of the weights.
+// gradients for d_y = out: d_x in the place of lse, d_weight and d_bias in that of the weights. For
+// "backward": d_query, then d_key with that of the appended columns, then d_value with that and
+// those of the masks.
 struct Vector {
   std::string op, name, dtype;
   size_t batch, heads, kv_heads, q_len, kv_len, extra, head_dim, v_head_dim;
@@ -78,19 +80,25 @@ std::vector<T> uniforms(uint32_t seed, size_t count, T gain) {
 }
 
 // One mask: t, r causal (top left, bottom right); b, c boolean [L, S]; k padding [B, S]; f, d, i
-// added, [L, S] of float32, float64 and int32. The numbers of b, c and k are 1 where a pair is
-// hidden.
+// added, [L, S] of float32, float64 and int32; g, w added, float32 [H, 1, S] and [L, 1]. The numbers
+// of b, c and k are 1 where a pair is hidden.
 struct MaskInput {
   char kind;
   std::vector<double> numbers;
-  bool added() const { return kind == 'f' || kind == 'd' || kind == 'i'; }
+  bool differentiable() const {
+    return kind == 'f' || kind == 'd' || kind == 'g' || kind == 'w';
+  }
+  bool added() const { return differentiable() || kind == 'i'; }
   bool causal() const { return kind == 't' || kind == 'r'; }
-  double factor() const { return kind == 'f' ? 0.3 : kind == 'i' ? 0.7 : 1; }
+  double factor() const {
+    return kind == 'f' ? 0.3 : kind == 'i' ? 0.7 : kind == 'g' ? -0.5 : 1;
+  }
 };
 
-// Element n of the mask, at (row, j): the query, or for padding the batch item, and the key.
+// Element n of the mask, at (row, j): the query, or for k the batch item and for g the head, and the
+// key; w has one for all keys.
 inline double mask_number(const Vector& v, char kind, uint32_t seed, size_t row, size_t j) {
-  const uint64_t n = row * v.kv_len + j;
+  const uint64_t n = kind == 'w' ? row : row * v.kv_len + j;
   switch (kind) {
     case 'b':
       return row == 1 || hash(seed, n) % 3 == 0;
@@ -101,11 +109,18 @@ inline double mask_number(const Vector& v, char kind, uint32_t seed, size_t row,
     case 'f':
       if (hash(seed + 100, n) % 5 == 0) return -std::numeric_limits<double>::infinity();
       return static_cast<double>(4 * uniform<float>(seed, n));
+    case 'g':
+    case 'w':
+      return static_cast<double>(4 * uniform<float>(seed, n));
     case 'd':
       return 4 * uniform<double>(seed, n);
     default:
       return static_cast<double>(hash(seed, n) % 7) - 3;
   }
+}
+
+inline size_t mask_rows(const Vector& v, char kind) {
+  return kind == 'k' ? v.batch : kind == 'g' ? v.heads : v.q_len;
 }
 
 inline std::vector<MaskInput> make_masks(const Vector& v) {
@@ -114,9 +129,10 @@ inline std::vector<MaskInput> make_masks(const Vector& v) {
   for (const char kind : v.masks) {
     MaskInput mask{kind, {}};
     const auto seed = static_cast<uint32_t>(6 + masks.size());
-    const size_t rows = mask.causal() ? 0 : kind == 'k' ? v.batch : v.q_len;
+    const size_t rows = mask.causal() ? 0 : mask_rows(v, kind);
+    const size_t columns = kind == 'w' ? 1 : v.kv_len;
     for (size_t row = 0; row < rows; ++row) {
-      for (size_t j = 0; j < v.kv_len; ++j) {
+      for (size_t j = 0; j < columns; ++j) {
         mask.numbers.push_back(mask_number(v, kind, seed, row, j));
       }
     }
@@ -175,6 +191,22 @@ Inputs<T> make_inputs(const Vector& v) {
     poison(v.kv_len, v.v_head_dim, &in.value);
   }
   return in;
+}
+
+// The derivatives of a loss with respect to what the forward gives; op "backward".
+template <class T>
+struct Cotangents {
+  std::vector<T> d_out;      // [B, H, L, Dv]
+  std::vector<T> d_weights;  // [B, H, L, S + X], its mean [B, L, S + X], or empty
+};
+
+template <class T>
+Cotangents<T> make_cotangents(const Vector& v) {
+  const size_t rows = v.batch * v.heads * v.q_len, columns = v.kv_len + v.extra;
+  Cotangents<T> result{uniforms<T>(50, rows * v.v_head_dim, 1), {}};
+  if (v.weights == "heads") result.d_weights = uniforms<T>(51, rows * columns, 1);
+  if (v.weights == "mean") result.d_weights = uniforms<T>(51, rows / v.heads * columns, 1);
+  return result;
 }
 
 // SHA-256 of the numbers, row-major, little-endian; every NaN as the quiet one without payload.

@@ -9,8 +9,8 @@ import random
 import sys
 
 
-def some_masks(draw):
-    return ''.join(draw.sample('trbckfdi', draw.choice([0, 0, 1, 1, 2, 3]))) or '-'
+def some_masks(draw, letters):
+    return ''.join(draw.sample(letters, draw.choice([0, 0, 1, 1, 2, 3]))) or '-'
 
 
 def linear(draw, name, dtype):
@@ -18,7 +18,7 @@ def linear(draw, name, dtype):
     return f'linear {name} {dtype} 1 1 1 {rows} 0 0 {k} {n} - plain - zero - - ? ? ?'
 
 
-def attention(draw, name, dtype):
+def call(op, masks, draw, name, dtype):
     kv_heads, q_len = draw.randint(1, 2), draw.randint(1, 70)
     heads = kv_heads * draw.randint(1, 3)
     kv_len = draw.randint(*draw.choices([(0, 0), (1, 150), (1000, 2200)], [1, 17, 2])[0])
@@ -27,14 +27,22 @@ def attention(draw, name, dtype):
     regime = draw.choice(['plain', 'peaked', 'rising', 'falling', 'poisoned'])
     words = [draw.choice(['zero', 'nan']), draw.choice(['heads', 'mean', '-']),
              draw.choice(['-', '-', '0.1', '0.5', '1'])]
-    return (f'attention {name} {dtype} {draw.randint(1, 2)} {heads} {kv_heads} {q_len} {kv_len} '
-            f'{widths} {scale} {regime} {some_masks(draw)} {" ".join(words)} ? ? ?')
+    return (f'{op} {name} {dtype} {draw.randint(1, 2)} {heads} {kv_heads} {q_len} {kv_len} '
+            f'{widths} {scale} {regime} {some_masks(draw, masks)} {" ".join(words)} ? ? ?')
+
+
+def attention(draw, name, dtype):
+    return call('attention', 'trbckfdi', draw, name, dtype)
+
+
+def backward(draw, name, dtype):
+    return call('backward', 'trbckfdigw', draw, name, dtype)
 
 
 def main():
     draw = random.Random(sys.argv[2] if len(sys.argv) > 2 else '20')
     for n in range(int(sys.argv[1])):
-        op = linear if n % 8 == 0 else attention
+        op = linear if n % 8 == 0 else backward if n % 4 == 1 else attention
         print(op(draw, f'random_{n}', draw.choice(['float32', 'float64'])))
 
 

@@ -292,8 +292,10 @@ TEST_F(Command, InfoOfTheMachine) {
   const Outcome outcome = polyhead({"info"});
   EXPECT_EQ(outcome.code, 0);
   EXPECT_NE(outcome.out.find(isa() + " (in use)"), std::string::npos) << outcome.out;
-  for (const PlanInfo& plan : attention_plans()) {
-    EXPECT_NE(outcome.out.find(plan.name), std::string::npos) << plan.name;
+  for (const auto& plans : {attention_plans(), attention_backward_plans()}) {
+    for (const PlanInfo& plan : plans) {
+      EXPECT_NE(outcome.out.find(plan.name), std::string::npos) << plan.name;
+    }
   }
   EXPECT_NE(polyhead({"info"}, {.environment = {{"POLYHEAD_NUM_THREADS", "3"}}})
                 .out.find("threads  3 of"),

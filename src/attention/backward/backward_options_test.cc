@@ -160,7 +160,7 @@ TEST(AttentionBackward, WritesIntoAPackedProjection) {
 TEST(AttentionBackward, RunsThePlanThatIsForced) {
   const BackwardProblem problem(usual());
   const Gradients chosen = backward(problem);
-  for (const BackwardPlan& plan : backward_plans()) {
+  for (const PlanInfo& plan : attention_backward_plans()) {
     EXPECT_GT(std::string(plan.when).size(), 10u) << plan.name;
     const bool reference = std::string(plan.name) == "backward_reference";
     const bool same =

@@ -186,6 +186,22 @@ TEST(BackwardValidation, Overlaps) {
   });
 }
 
+// Views of stride 0 may be of any length: 2^31 parts of 2^33 bytes are 0 bytes modulo 2^64.
+TEST(BackwardValidation, PartsThatWrapAroundAreNotTried) {
+  const float number = 0;
+  const int64_t none[] = {0, 0, 0, 0}, queries[] = {1, 1, int64_t{1} << 28, 8},
+                keys[] = {1, 1, 512 * ((int64_t{1} << 31) + 1), 8};
+  const ConstTensorView query(&number, DType::kFloat32, queries, none),
+      key(&number, DType::kFloat32, keys, none);
+  BackwardCall backward{.call = call_of(query, key, key, {})};
+  Tensor gradient(DType::kFloat32, {1, 1, 1, 8});
+  backward.d_query = backward.d_key = gradient;
+  backward.call.plan = "backward_chunk_tasks";
+  for (const BackwardPlan& plan : backward_plans()) {
+    if (std::string(plan.name) == backward.call.plan) EXPECT_FALSE(plan.fits(backward));
+  }
+}
+
 TEST(BackwardValidation, ExtraColumns) {
   Arguments a;
   BackwardCall backward{.call = call_of(a.query, a.key, a.value, a.options)};
