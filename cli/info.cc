@@ -65,7 +65,8 @@ int run_info(const InfoArguments& arguments) {
   }
   print_machine();
   print_plans("Plans for attention; a call takes the first that supports it", attention_plans());
-  print_plans("Plans for its gradients; a call takes the first that fits", attention_backward_plans());
+  print_plans("Plans for its gradients; a call takes the first that fits",
+              attention_backward_plans());
   return kOk;
 }
 

@@ -204,12 +204,13 @@ AttentionRun run_attention_case(AttentionCall call, const std::string& plan, Sto
   AttentionRun run;
   run.out = GuardedTensor(dtype, {batch, heads, q_len, call.v_head_dim()}, storage);
   run.lse = GuardedTensor(dtype, {batch, heads, q_len}, storage);
+  run.lse_rest = GuardedTensor(dtype, {batch, heads, q_len}, storage);
   if (call.weights_mode == WeightsMode::kAverage) {
     run.weights = GuardedTensor(dtype, {batch, q_len, columns}, storage);
   } else if (call.weights_mode == WeightsMode::kPerHead) {
     run.weights = GuardedTensor(dtype, {batch, heads, q_len, columns}, storage);
   }
-  call.outputs = {run.out.view(), run.lse.view(), run.weights.view()};
+  call.outputs = {run.out.view(), run.lse.view(), run.weights.view(), run.lse_rest.view()};
   if (!plan.empty()) call.plan = plan.c_str();
   validate(call, "attention_forward");
   run_attention(call);

@@ -89,8 +89,10 @@ class AttentionProblem {
 std::vector<Mask> narrowed(const std::vector<Mask>& masks, int dim, int64_t start, int64_t length);
 
 struct AttentionRun {
-  GuardedTensor out, lse, weights;  // weights undefined for WeightsMode::kNone
-  bool intact() const { return out.intact() && lse.intact() && weights.intact(); }
+  GuardedTensor out, lse, lse_rest, weights;  // weights undefined for WeightsMode::kNone
+  bool intact() const {
+    return out.intact() && lse.intact() && lse_rest.intact() && weights.intact();
+  }
 };
 
 // Validates and runs with outputs of its own, NaN before the call. Plan: "" is the op's choice.

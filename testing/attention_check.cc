@@ -70,6 +70,7 @@ void expect_truth(const AttentionRun& run, const AttentionTruth& truth, const st
 void expect_same_run(const AttentionRun& a, const AttentionRun& b, const std::string& what) {
   expect_same_bits(a.out.view(), b.out.view(), "out: " + what);
   expect_same_bits(a.lse.view(), b.lse.view(), "lse: " + what);
+  expect_same_bits(a.lse_rest.view(), b.lse_rest.view(), "lse_rest: " + what);
   ASSERT_EQ(a.weights.defined(), b.weights.defined());
   if (a.weights.defined()) {
     expect_same_bits(a.weights.view(), b.weights.view(), "weights: " + what);

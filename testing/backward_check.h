@@ -17,12 +17,14 @@ struct BackwardProblem {
   explicit BackwardProblem(const AttentionCase& spec, bool loss_sees_weights = true);
 
   AttentionBackwardInputs inputs() const {
-    return {forward.out.view(), forward.lse.view(), d_out.view(), d_weights.view()};
+    const TensorView rest = with_rest ? forward.lse_rest.view() : TensorView();
+    return {forward.out.view(), forward.lse.view(), d_out.view(), d_weights.view(), rest};
   }
   AttentionCotangents cotangents() const { return {d_out.view(), d_weights.view()}; }
 
   AttentionProblem problem;
   AttentionRun forward;
+  bool with_rest;  // whether the backward is told lse_rest: every other seed
   GuardedTensor d_out, d_weights;
 };
 

@@ -120,8 +120,8 @@ struct AttentionGradients {
 // probabilities are made again from lse, a tile at a time. A masked pair, and a row without visible
 // keys, has gradient 0 whatever its numbers are. The bits do not depend on threads, the ISA (with
 // fused multiply-add), nor on which gradients are asked for. options.plan names one of the
-// backward's own plans. Throws InvalidArgument or std::bad_alloc before any gradient is touched. One
-// dtype throughout, float32 or float64; gradients must not overlap inputs or each other.
+// backward's own plans. Throws InvalidArgument or std::bad_alloc before any gradient is touched.
+// One dtype throughout, float32 or float64; gradients must not overlap inputs or each other.
 // Memory: O((L + S) * D) at most; about 36 MiB and L numbers a head. Safe from many threads.
 void attention_backward(const ConstTensorView& query, const ConstTensorView& key,
                         const ConstTensorView& value, const AttentionOptions& options,

@@ -110,9 +110,10 @@ typedef struct polyhead_attention_options {
 
 typedef struct polyhead_attention_outputs {
   size_t struct_size;
-  const polyhead_tensor* out;     /* [B, H, L, Dv], any strides */
-  const polyhead_tensor* lse;     /* [B, H, L] log of the sum of exp(scores), or null */
-  const polyhead_tensor* weights; /* [B, L, S] averaged, [B, H, L, S] per head, or null */
+  const polyhead_tensor* out;      /* [B, H, L, Dv], any strides */
+  const polyhead_tensor* lse;      /* [B, H, L] log of the sum of exp(scores), or null */
+  const polyhead_tensor* weights;  /* [B, L, S] averaged, [B, H, L, S] per head, or null */
+  const polyhead_tensor* lse_rest; /* [B, H, L] what rounding took from lse, or null */
 } polyhead_attention_outputs;
 
 /* out = softmax(scale * query . key^T + masks) . value
@@ -123,16 +124,17 @@ polyhead_status polyhead_attention_forward(const polyhead_attention_options* opt
                                            const polyhead_tensor* value,
                                            const polyhead_attention_outputs* outputs);
 
-/* What the forward of the same arguments wrote, and the derivatives of a loss with respect to it. */
+/* What the forward of the same arguments wrote, and a loss's derivatives with respect to it. */
 typedef struct polyhead_attention_backward_inputs {
   size_t struct_size;
   const polyhead_tensor* out;       /* [B, H, L, Dv] */
   const polyhead_tensor* lse;       /* [B, H, L] */
   const polyhead_tensor* d_out;     /* [B, H, L, Dv] */
   const polyhead_tensor* d_weights; /* as the weights; null: the loss does not see them */
+  const polyhead_tensor* lse_rest;  /* [B, H, L], or null: of note where scores are far from 0 */
 } polyhead_attention_backward_inputs;
 
-/* Where derivatives with respect to the inputs go, in their shapes: overwritten. Null: not wanted. */
+/* Where derivatives with respect to inputs go, in their shapes: overwritten. Null: not wanted. */
 typedef struct polyhead_attention_gradients {
   size_t struct_size;
   const polyhead_tensor* d_query;

@@ -68,8 +68,7 @@ class Arguments {
     if (kind == Mask::Kind::kAdditive) {
       return Mask::additive(tensor, mask.factor == 0 ? 1 : mask.factor);
     }
-    return Mask::boolean(tensor,
-                         enum_of(mask.sense, MaskSense::kIncluded, place("masks[].sense")));
+    return Mask::boolean(tensor, enum_of(mask.sense, MaskSense::kIncluded, place("masks[].sense")));
   }
 
   // The caller's array, in the caller's steps: its masks may be smaller or larger than ours.
@@ -113,10 +112,12 @@ extern "C" polyhead_status polyhead_attention_forward(const polyhead_attention_o
     const auto key_view = arguments.required(key, "key");
     const auto value_view = arguments.required(value, "value");
     const auto wanted = arguments.required_struct(outputs, "outputs");
-    polyhead::attention_forward(query_view, key_view, value_view, arguments.options(options),
-                                {.out = arguments.required(wanted.out, "outputs.out"),
-                                 .lse = arguments.optional(wanted.lse, "outputs.lse"),
-                                 .weights = arguments.optional(wanted.weights, "outputs.weights")});
+    polyhead::attention_forward(
+        query_view, key_view, value_view, arguments.options(options),
+        {.out = arguments.required(wanted.out, "outputs.out"),
+         .lse = arguments.optional(wanted.lse, "outputs.lse"),
+         .weights = arguments.optional(wanted.weights, "outputs.weights"),
+         .lse_rest = arguments.optional(wanted.lse_rest, "outputs.lse_rest")});
   });
 }
 
@@ -140,7 +141,8 @@ extern "C" polyhead_status polyhead_attention_backward(
         {.out = arguments.required(given.out, "inputs.out"),
          .lse = arguments.required(given.lse, "inputs.lse"),
          .d_out = arguments.required(given.d_out, "inputs.d_out"),
-         .d_weights = arguments.optional(given.d_weights, "inputs.d_weights")},
+         .d_weights = arguments.optional(given.d_weights, "inputs.d_weights"),
+         .lse_rest = arguments.optional(given.lse_rest, "inputs.lse_rest")},
         {.d_query = arguments.optional(wanted.d_query, "gradients.d_query"),
          .d_key = arguments.optional(wanted.d_key, "gradients.d_key"),
          .d_value = arguments.optional(wanted.d_value, "gradients.d_value"),

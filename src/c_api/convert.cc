@@ -82,7 +82,7 @@ static_assert(sizeof(polyhead_load_options) == 48 + 4 * sizeof(int32_t));
 static_assert(sizeof(polyhead_mha_config) == 56 + 6 * sizeof(int32_t));
 static_assert(sizeof(polyhead_forward_options) == 24 + 4 * sizeof(int32_t));
 static_assert(sizeof(polyhead_scratch_config) == 32 + 2 * sizeof(int32_t));
-static_assert(sizeof(polyhead_attention_options) == 40 + 2 * sizeof(int32_t));
+static_assert(sizeof(polyhead_attention_options) == 56 + 4 * sizeof(int32_t));
 static_assert(sizeof(polyhead_mask) == 24 + 4 * sizeof(int32_t));
 
 }  // namespace

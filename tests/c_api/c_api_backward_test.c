@@ -39,6 +39,7 @@ static polyhead_status call_backward(arguments* a) {
   inputs.lse = at(a, 4);
   inputs.d_out = at(a, 5);
   inputs.d_weights = at(a, 6);
+  inputs.lse_rest = at(a, 4);
   gradients.struct_size = sizeof gradients;
   gradients.d_query = at(a, 8);
   gradients.d_key = at(a, 9);
@@ -59,7 +60,7 @@ static void test_backward_structs(void) {
   inputs.out = at(&a, 3);
   inputs.lse = at(&a, 4);
   inputs.d_out = at(&a, 5);
-  inputs.d_weights = NULL;
+  inputs.d_weights = inputs.lse_rest = NULL;
   gradients.struct_size = sizeof gradients;
   gradients.d_key = at(&a, 9);
 #define BACKWARD(inputs, gradients) \

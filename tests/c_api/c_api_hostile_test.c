@@ -87,6 +87,7 @@ static polyhead_status call_attention(arguments* a) {
   outputs.out = at(a, 3);
   outputs.weights = at(a, 4);
   outputs.lse = at(a, 7);
+  outputs.lse_rest = NULL;
   return polyhead_attention_forward(&options, at(a, 0), at(a, 1), at(a, 2), &outputs);
 }
 

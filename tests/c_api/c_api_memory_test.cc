@@ -288,7 +288,7 @@ TEST_F(CApiMemory, AttentionForward) {
   options.masks = &mask;
   options.num_masks = 1;
   options.weights = POLYHEAD_WEIGHTS_PER_HEAD;
-  const polyhead_attention_outputs outputs = {sizeof outputs, &out, nullptr, &buffers.w};
+  const polyhead_attention_outputs outputs = {sizeof outputs, &out, nullptr, &buffers.w, nullptr};
   buffers.mark();
   EXPECT_GT(fail_each("polyhead_attention_forward",
                       {[&] { return polyhead_attention_forward(&options, &q, &q, &q, &outputs); },
@@ -313,17 +313,16 @@ TEST_F(CApiMemory, AttentionBackward) {
   options.struct_size = sizeof options;
   options.masks = &mask;
   options.num_masks = 1;
-  const polyhead_attention_backward_inputs inputs = {sizeof inputs, &q, &lse, &q, nullptr};
+  const polyhead_attention_backward_inputs inputs = {sizeof inputs, &q, &lse, &q, nullptr, nullptr};
   const polyhead_attention_gradients gradients = {sizeof gradients, nullptr, &d_key, nullptr,
                                                   d_masks};
   buffers.mark();
-  EXPECT_GT(fail_each("polyhead_attention_backward",
-                      {[&] {
-                         return polyhead_attention_backward(&options, &q, &q, &q, &inputs,
-                                                            &gradients);
-                       },
-                       [&] { buffers.mark(); }, [&] { return buffers.marked(); }}),
-            2);
+  EXPECT_GT(
+      fail_each(
+          "polyhead_attention_backward",
+          {[&] { return polyhead_attention_backward(&options, &q, &q, &q, &inputs, &gradients); },
+           [&] { buffers.mark(); }, [&] { return buffers.marked(); }}),
+      2);
 }
 
 // A handle of each class, made and destroyed; what is left allocated is counted.

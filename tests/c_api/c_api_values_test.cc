@@ -62,13 +62,15 @@ struct AttentionOp {
 
   // Through C and through C++; both must agree, and the C++ result is returned.
   Tensor run(const polyhead_attention_options& c_options, const AttentionOptions& options) const {
-    Both out{Tensor(DType::kFloat64, {2, 4, 6, 3})}, lse{Tensor(DType::kFloat64, {2, 4, 6})};
+    Both out{Tensor(DType::kFloat64, {2, 4, 6, 3})}, lse{Tensor(DType::kFloat64, {2, 4, 6})},
+        rest{random_tensor(DType::kFloat64, {2, 4, 6}, 10)};
     Both weights{options.weights == WeightsMode::kAverage ? Tensor(DType::kFloat64, {2, 6, 9})
                                                           : Tensor(DType::kFloat64, {2, 4, 6, 9})};
     const bool weighs = options.weights != WeightsMode::kNone;
     auto outputs = sized<polyhead_attention_outputs>();
     outputs.out = &out.c;
     outputs.lse = &lse.c;
+    outputs.lse_rest = &rest.c;
     outputs.weights = weighs ? &weights.c : nullptr;
     EXPECT_STREQ(ok(polyhead_attention_forward(&c_options, &query.c, &key.c, &value.c, &outputs)),
                  "ok");
@@ -79,6 +81,7 @@ struct AttentionOp {
     EXPECT_TRUE(same_bits(out.view, wanted));
     EXPECT_TRUE(same_bits(lse.view, wanted_lse));
     EXPECT_TRUE(same_bits(weights.view, wanted_weights));
+    EXPECT_EQ(rest.view.data_as<double>()[47], 0);  // nothing is lost in double
     return wanted;
   }
 };
@@ -142,6 +145,7 @@ TEST(CApi, AttentionBackwardHasTheBitsOfCpp) {
   const AttentionOp op;
   const Both out{random_tensor(DType::kFloat64, {2, 4, 6, 3}, 6)};
   const Both lse{random_tensor(DType::kFloat64, {2, 4, 6}, 7)};
+  const Both rest{random_tensor(DType::kFloat64, {2, 4, 6}, 10)};
   const Both d_out{random_tensor(DType::kFloat64, {2, 4, 6, 3}, 8)};
   const Both d_weights{random_tensor(DType::kFloat64, {2, 6, 9}, 9)};
   const Both d_query{Tensor(DType::kFloat64, op.query.view.shape())};
@@ -164,6 +168,7 @@ TEST(CApi, AttentionBackwardHasTheBitsOfCpp) {
   inputs.lse = &lse.c;
   inputs.d_out = &d_out.c;
   inputs.d_weights = &d_weights.c;
+  inputs.lse_rest = &rest.c;
   const polyhead_tensor* d_masks[] = {nullptr, &d_added.c};
   auto gradients = sized<polyhead_attention_gradients>();
   gradients.d_query = &d_query.c;
@@ -181,7 +186,7 @@ TEST(CApi, AttentionBackwardHasTheBitsOfCpp) {
   options.weights = WeightsMode::kAverage;
   options.dropout_p = 0.25;
   attention_backward(op.query.view, op.key.view, op.value.view, options,
-                     {out.view, lse.view, d_out.view, d_weights.view},
+                     {out.view, lse.view, d_out.view, d_weights.view, rest.view},
                      {query, key, value, {{}, added}});
   EXPECT_TRUE(same_bits(d_query.view, query));
   EXPECT_TRUE(same_bits(d_key.view, key));

@@ -84,7 +84,7 @@ class Backward {
   void fill_in(const std::vector<T>& query, const Keys<T>& keys, size_t j, size_t n,
                Pair<T>* pair) const {
     const T lse = forward.lse[n] == -kInfinity<T> ? kInfinity<T> : forward.lse[n];
-    pair->p = exponential(score_of(query, keys, j) - lse);
+    pair->p = exponential(score_of(query, keys, j) - lse - forward.lse_rest[n]);
     pair->kept = pair->dropped ? T{0} : pair->p * dropout_factor<T>(v);
   }
 
@@ -115,9 +115,7 @@ class Backward {
     pair->d_score = pair->p * (d_p - delta);
   }
 
-  T scaled(const Pair<T>& pair) const {
-    return pair.d_score * static_cast<T>(v.scale_number());
-  }
+  T scaled(const Pair<T>& pair) const { return pair.d_score * static_cast<T>(v.scale_number()); }
 
   // Chunks of 512 keys, and the appended ones.
   void add_to_query(const std::vector<Pair<T>>& pairs) {
@@ -195,7 +193,8 @@ std::vector<T> sum_over_keys(const Vector& v, const std::vector<T>& table) {
 
 // In the mask's own shape.
 template <class T>
-std::vector<T> mask_gradient(const Vector& v, const MaskInput& mask, const std::vector<T>& d_scores) {
+std::vector<T> mask_gradient(const Vector& v, const MaskInput& mask,
+                             const std::vector<T>& d_scores) {
   const bool by_head = mask.kind == 'g';
   std::vector<T> gradient;
   for (size_t h = 0; h < (by_head ? v.heads : 1); ++h) {

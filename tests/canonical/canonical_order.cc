@@ -82,7 +82,7 @@ Digests digests_of(const Vector& v) {
   Outputs<T> outputs = run_attention(v, in);
   if (v.weights == "mean") outputs.weights = average_heads(v, outputs.weights);
   Digests result = digests_of_vectors(outputs.out, outputs.lse, outputs.weights);
-  if (v.weights == "-") result.weights = "-";
+  if (v.weights == "-") result.weights = v.weights;
   return result;
 }
 

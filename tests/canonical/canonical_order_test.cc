@@ -141,13 +141,14 @@ Sizes weights_shape(const Vector& v) {
 }
 
 struct Forward {
-  Tensor out, lse, weights;  // weights not defined where they are not wanted
+  Tensor out, lse, lse_rest, weights;  // weights not defined where they are not wanted
 
   Forward(const Vector& v, AttentionCall call)
       : out(call.query.dtype(), shape({v.batch, v.heads, v.q_len, v.v_head_dim})),
-        lse(call.query.dtype(), shape({v.batch, v.heads, v.q_len})) {
+        lse(call.query.dtype(), shape({v.batch, v.heads, v.q_len})),
+        lse_rest(lse.dtype(), lse.shape()) {
     if (v.weights != "-") weights = Tensor(call.query.dtype(), weights_shape(v));
-    call.outputs = {.out = out, .lse = lse};
+    call.outputs = {.out = out, .lse = lse, .lse_rest = lse_rest};
     if (weights.defined()) call.outputs.weights = weights;
     validate(call, "canonical_order_test");
     run_attention(call);
@@ -185,7 +186,8 @@ Digests run_backward_vector(const Vector& v, const Inputs<T>& in) {
   const Forward forward(v, backward.call);
   const canonical::Cotangents<T> cotangents = canonical::make_cotangents<T>(v);
   const Tensor d_out = tensor(cotangents.d_out, {v.batch, v.heads, v.q_len, v.v_head_dim});
-  backward.inputs = {.out = forward.out, .lse = forward.lse, .d_out = d_out};
+  backward.inputs = {
+      .out = forward.out, .lse = forward.lse, .d_out = d_out, .lse_rest = forward.lse_rest};
   if (v.weights != "-") {
     backward.inputs.d_weights =
         ConstTensorView(cotangents.d_weights.data(), dtype_of<T>(), weights_shape(v));

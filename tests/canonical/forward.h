@@ -171,7 +171,7 @@ void fold(const State<T>& chunk, State<T>* total) {
 
 template <class T>
 struct Outputs {
-  std::vector<T> out, lse, weights;
+  std::vector<T> out, lse, lse_rest, weights;
 };
 
 // 3, 5, 6, 7
@@ -236,9 +236,11 @@ void finish_row(const Vector& v, const State<T>& total, const Row<T>& row, size_
   const T for_empty = nan ? std::numeric_limits<T>::quiet_NaN() : T{0};
   const T inverse = dropout_factor<T>(v) / total.l;
   for (const T o : total.out) to->out.push_back(empty ? for_empty : o * inverse + T{0});
-  to->lse.push_back(empty ? -kInfinity<T>
-                          : static_cast<T>(static_cast<double>(total.m) +
-                                           logarithm(static_cast<double>(total.l))));
+  const double lse = empty ? -kInfinity<double>
+                           : static_cast<double>(total.m) + logarithm(static_cast<double>(total.l));
+  to->lse.push_back(static_cast<T>(lse));
+  const double rest = lse - static_cast<double>(to->lse.back());
+  to->lse_rest.push_back(rest == rest ? static_cast<T>(rest) : T{0});
   const size_t columns = row.probs.size();
   for (size_t c = 0; c < columns; ++c) {
     const T p = row.probs[c];

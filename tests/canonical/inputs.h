@@ -80,23 +80,19 @@ std::vector<T> uniforms(uint32_t seed, size_t count, T gain) {
 }
 
 // One mask: t, r causal (top left, bottom right); b, c boolean [L, S]; k padding [B, S]; f, d, i
-// added, [L, S] of float32, float64 and int32; g, w added, float32 [H, 1, S] and [L, 1]. The numbers
-// of b, c and k are 1 where a pair is hidden.
+// added, [L, S] of float32, float64 and int32; g, w added, float32 [H, 1, S] and [L, 1]. The
+// numbers of b, c and k are 1 where a pair is hidden.
 struct MaskInput {
   char kind;
   std::vector<double> numbers;
-  bool differentiable() const {
-    return kind == 'f' || kind == 'd' || kind == 'g' || kind == 'w';
-  }
+  bool differentiable() const { return kind == 'f' || kind == 'd' || kind == 'g' || kind == 'w'; }
   bool added() const { return differentiable() || kind == 'i'; }
   bool causal() const { return kind == 't' || kind == 'r'; }
-  double factor() const {
-    return kind == 'f' ? 0.3 : kind == 'i' ? 0.7 : kind == 'g' ? -0.5 : 1;
-  }
+  double factor() const { return kind == 'f' ? 0.3 : kind == 'i' ? 0.7 : kind == 'g' ? -0.5 : 1; }
 };
 
-// Element n of the mask, at (row, j): the query, or for k the batch item and for g the head, and the
-// key; w has one for all keys.
+// Element n of the mask, at (row, j): the query, or for k the batch item and for g the head, and
+// the key; w has one for all keys.
 inline double mask_number(const Vector& v, char kind, uint32_t seed, size_t row, size_t j) {
   const uint64_t n = kind == 'w' ? row : row * v.kv_len + j;
   switch (kind) {

@@ -198,7 +198,9 @@ TEST(BackwardValidation, PartsThatWrapAroundAreNotTried) {
   backward.d_query = backward.d_key = gradient;
   backward.call.plan = "backward_chunk_tasks";
   for (const BackwardPlan& plan : backward_plans()) {
-    if (std::string(plan.name) == backward.call.plan) EXPECT_FALSE(plan.fits(backward));
+    if (std::string(plan.name) == backward.call.plan) {
+      EXPECT_FALSE(plan.fits(backward));
+    }
   }
 }
 
