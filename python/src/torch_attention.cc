@@ -36,6 +36,12 @@ class OpOptions {
   double mask_factor_;
 };
 
+// lse and what rounding took from it, of one tensor [2, B, H, L].
+TensorView part_of_lse(nb::handle both, int64_t part) {
+  const TensorView view = tensor_view(both, "lse");
+  return view.defined() ? view.select(0, part) : view;
+}
+
 // inputs: query, key, value, attn_mask; outputs: out, lse, weights
 void forward(const OpOptions& options, const std::array<nb::handle, 4>& inputs,
              const std::array<nb::handle, 3>& outputs) {
@@ -44,8 +50,9 @@ void forward(const OpOptions& options, const std::array<nb::handle, 4>& inputs,
   const ConstTensorView value = tensor_view(inputs[2], "value");
   const AttentionOptions all = options.with(tensor_view(inputs[3], "attn_mask"));
   const AttentionOutputs to{.out = tensor_view(outputs[0], "out"),
-                            .lse = tensor_view(outputs[1], "lse"),
-                            .weights = tensor_view(outputs[2], "weights")};
+                            .lse = part_of_lse(outputs[1], 0),
+                            .weights = tensor_view(outputs[2], "weights"),
+                            .lse_rest = part_of_lse(outputs[1], 1)};
   nb::gil_scoped_release others_may_run;
   attention_forward(query, key, value, all, to);
 }
@@ -58,9 +65,10 @@ void backward(const OpOptions& options, const std::array<nb::handle, 4>& inputs,
   const ConstTensorView value = tensor_view(inputs[2], "value");
   const AttentionOptions all = options.with(tensor_view(inputs[3], "attn_mask"));
   const AttentionBackwardInputs from{.out = tensor_view(saved[0], "out"),
-                                     .lse = tensor_view(saved[1], "lse"),
+                                     .lse = part_of_lse(saved[1], 0),
                                      .d_out = tensor_view(saved[2], "d_out"),
-                                     .d_weights = tensor_view(saved[3], "d_weights")};
+                                     .d_weights = tensor_view(saved[3], "d_weights"),
+                                     .lse_rest = part_of_lse(saved[1], 1)};
   AttentionGradients to{tensor_view(gradients[0], "d_query"),
                         tensor_view(gradients[1], "d_key"),
                         tensor_view(gradients[2], "d_value"),

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from polyhead import _core
 from polyhead._typing import CausalAlign, EmptyRows, Weights
+from polyhead.torch import _checks
 from polyhead.torch._engine import draw_seed, follow_threads, is_plain
 from polyhead.torch._functorch import Operator, differentiable_once, once
 
@@ -35,14 +36,15 @@ def scaled_dot_product_attention(
     """
     options = OpOptions(scale, is_causal, causal_align, weights, empty_rows, dropout_p, 1.0)
     given = (query, key, value, attn_mask)
+    _checks.require_one_length(key, value)
     try:
-        check_operands(*given)
+        _checks.check_operands(*given)
         result_dtype = query.dtype
         if torch.is_autocast_enabled("cpu") and result_dtype != torch.float64:
             result_dtype = torch.get_autocast_dtype("cpu")
         operands, leading = four_dimensional(given, enable_gqa)
         out, all_weights = attend(operands, options)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RuntimeError):
         # What torch says to it, if it has something to say.
         torch.nn.functional.scaled_dot_product_attention(
             query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
@@ -66,21 +68,6 @@ class OpOptions(NamedTuple):
 
 # query [B, H, L, D], key [B, Hkv, S, D], value [B, Hkv, S, Dv], attn_mask
 Operands = tuple[Tensor, Tensor, Tensor, "Tensor | None"]
-
-
-def check_operands(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None) -> None:
-    """What torch would not notice, or not in time."""
-    if min(query.dim(), key.dim(), value.dim()) < 2 or not query.dtype == key.dtype == value.dtype:
-        raise ValueError("scaled_dot_product_attention: query, key, value: need one dtype and at "
-                         "least 2 dimensions")
-    if key.shape[-2] != value.shape[-2]:
-        raise RuntimeError(f"scaled_dot_product_attention: value: length is {value.shape[-2]}; "
-                           f"need the key's {key.shape[-2]}")
-    if attn_mask is None:
-        return
-    if attn_mask.dtype != torch.bool and attn_mask.dtype not in (torch.float32, query.dtype):
-        raise ValueError(f"scaled_dot_product_attention: attn_mask: dtype is {attn_mask.dtype}; "
-                         "need bool, float32 or the query's")
 
 
 def four_dimensional(given: Operands, enable_gqa: bool) -> tuple[Operands, list[int]]:
@@ -135,11 +122,11 @@ def _core_of(options: OpOptions, seed: Tensor | None = None) -> Any:
 
 def _forward_into_new(operands: Operands, core: Any, weights_mode: str | None,
                       keeps: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """(out, lse, weights)"""
+    """(out, lse and what rounding took from it [2, B, H, L], weights)"""
     follow_threads()
     query, key, value, _ = operands
     out = query.new_empty(*query.shape[:3], value.shape[3])
-    lse = query.new_empty(query.shape[:3]) if keeps else None
+    lse = query.new_empty(2, *query.shape[:3]) if keeps else None
     weights = None
     if weights_mode is not None:
         weights = query.new_empty(weights_shape(query, key, weights_mode))
@@ -211,7 +198,7 @@ def _forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
 @_forward.register_fake
 def _(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     query, key, value = arguments[:3]
-    return (query.new_empty(*query.shape[:3], value.shape[3]), query.new_empty(query.shape[:3]),
+    return (query.new_empty(*query.shape[:3], value.shape[3]), query.new_empty(2, *query.shape[:3]),
             query.new_empty(weights_shape(query, key, arguments[8] or None)))
 
 

@@ -73,3 +73,22 @@ def _float_mask(mask: Tensor | None, name: str, query: Tensor) -> Tensor | None:
     if mask.dtype != torch.bool:
         raise AssertionError(f"only bool and floating types of {name} are supported")
     return torch.zeros_like(mask, dtype=query.dtype).masked_fill_(mask, -math.inf)
+
+
+def require_one_length(key: Tensor, value: Tensor) -> None:
+    """torch reads past the end of a key that is shorter than the value."""
+    if min(key.dim(), value.dim()) >= 2 and key.shape[-2] != value.shape[-2]:
+        raise RuntimeError(f"scaled_dot_product_attention: value: length is {value.shape[-2]}; "
+                           f"need the key's {key.shape[-2]}")
+
+
+def check_operands(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None) -> None:
+    """What torch would not notice, or not in time."""
+    if min(query.dim(), key.dim(), value.dim()) < 2 or not query.dtype == key.dtype == value.dtype:
+        raise ValueError("scaled_dot_product_attention: query, key, value: need one dtype and at "
+                         "least 2 dimensions")
+    if attn_mask is None:
+        return
+    if attn_mask.dtype != torch.bool and attn_mask.dtype not in (torch.float32, query.dtype):
+        raise ValueError(f"scaled_dot_product_attention: attn_mask: dtype is {attn_mask.dtype}; "
+                         "need bool, float32 or the query's")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-PAGE = Path(__file__).resolve().parents[2] / "docs/torch.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs/torch.md"
 
 
 def test_page():

@@ -7,6 +7,20 @@ import torch
 
 from case import DTYPES
 
+
+def rounded(case):
+    """The case with every number as float32 has it: what is compared in two precisions begins with
+    the same ones."""
+    round_to = lambda x: x if x is None or x.dtype == bool else x.astype(np.float32)
+    case.state = {name: round_to(x) for name, x in case.state.items()}
+    same = case.self_attention
+    case.query = round_to(case.query)
+    case.key = case.query if same else round_to(case.key)
+    case.value = case.query if same else round_to(case.value)
+    case.attn_mask, case.key_padding_mask = map(round_to, (case.attn_mask, case.key_padding_mask))
+    return case
+
+
 class Leaves:
     """The case's tensors in one dtype, gradients wanted of all that are floating."""
 
@@ -75,43 +89,8 @@ def ours(case, module, leaves):
         causal_align=case.causal_align.replace("-", "_"))
 
 
-def chain(a, b, step):
-    """a [..., m, k] . b [..., k, n], one sum per element, term by term, forwards or backwards."""
-    total = torch.zeros((*a.shape[:-1], b.shape[-1]), dtype=a.dtype)
-    for k in range(a.shape[-1])[::step]:
-        total.addcmul_(a[..., k:k + 1], b[..., k:k + 1, :])
-    return total
-
-
-class Chain(torch.autograd.Function):
-    """The product and its gradients, the naive way."""
-
-    @staticmethod
-    def forward(ctx, a, b, step):
-        ctx.save_for_backward(a, b)
-        ctx.step = step
-        return chain(a, b, step)
-
-    @staticmethod
-    def backward(ctx, d):
-        a, b = ctx.saved_tensors
-        return chain(d, b.mT, ctx.step), chain(a.mT, d, ctx.step), None
-
-
-def product(a, b, step):
-    return a @ b if step == 0 else Chain.apply(a, b, step)
-
-
-def linear(x, weight, bias, step):
-    rows = x.flatten(0, -2)
-    if bias is not None:  # one more term of the sum, so that its gradient is a naive sum, too
-        rows = torch.cat([rows, torch.ones_like(rows[:, :1])], 1)
-        weight = torch.cat([weight, bias[:, None]], 1)
-    return product(rows, weight.mT, step).unflatten(0, x.shape[:-1])
-
-
-def formula(case, module, leaves, step=0):
-    """With rows that see nothing 0, as the contract says; `step` as in contract.product."""
+def formula(case, module, leaves):
+    """With rows that see nothing 0, as the contract says."""
     state = dict(module.named_parameters())
     packed = state.get("in_proj_weight")
     names = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
@@ -122,17 +101,17 @@ def formula(case, module, leaves, step=0):
         x = [one[None] for one in x]
     elif not case.batch_first:
         x = [one.transpose(0, 1) for one in x]
-    q, k, v = (linear(*all_of, step) for all_of in zip(x, weights, biases))
+    q, k, v = map(torch.nn.functional.linear, x, weights, biases)
     if case.add_bias_kv:
         k, v = (torch.cat([y, state[name].expand(case.batch, 1, -1)], 1)
                 for y, name in ((k, "bias_k"), (v, "bias_v")))
     if case.add_zero_attn:
         k, v = (torch.cat([y, torch.zeros_like(y[:, :1])], 1) for y in (k, v))
     q, k, v = (y.unflatten(2, (case.num_heads, -1)).transpose(1, 2) for y in (q, k, v))
-    scores = product(q * q.shape[-1] ** -0.5, k.mT, step)
+    scores = q * q.shape[-1] ** -0.5 @ k.mT
     heads = safe_softmax(scores, added_mask(case, leaves, scores))
-    out = product(heads, v, step).transpose(1, 2).flatten(2)
-    out = linear(out, state["out_proj.weight"], state.get("out_proj.bias"), step)
+    out = (heads @ v).transpose(1, 2).flatten(2)
+    out = torch.nn.functional.linear(out, state["out_proj.weight"], state.get("out_proj.bias"))
     heads = {"none": None, "average": heads.mean(1), "per-head": heads}[case.need_weights]
     if case.unbatched:
         return out[0], None if heads is None else heads[0]
@@ -162,11 +141,16 @@ def safe_softmax(scores, mask):
     return torch.softmax(scores.masked_fill(empty, 0), -1).masked_fill(empty, 0)
 
 
+def cotangents(case, results):
+    """Random numbers that float32 has, too, in the shapes of out and weights."""
+    rng = torch.Generator().manual_seed(case.seed)
+    return [torch.randn(x.shape, generator=rng) for x in results]
+
+
 def answers(case, module, leaves, run):
     """[out, weights if asked for, every gradient] as arrays, of a loss that sees both results."""
     results = [x for x in run(case, module, leaves) if x is not None]
-    rng = torch.Generator().manual_seed(case.seed)
-    d_results = [torch.randn(x.shape, generator=rng, dtype=torch.float64).to(x) for x in results]
+    d_results = [d.to(x) for d, x in zip(cotangents(case, results), results)]
     gradients = torch.autograd.grad(results, leaves.all(module), d_results, allow_unused=True)
     zeros = [torch.zeros_like(x) for x in leaves.all(module)]
     gradients = [zero if g is None else g for g, zero in zip(gradients, zeros)]
