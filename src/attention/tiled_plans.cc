@@ -57,6 +57,16 @@ void run_rows(const AttentionCall& call, const AttentionKernel<T>& kernel, const
   kernel.run(*tile, workspace);
 }
 
+// Keys and values of this size are in a cache still when the same call comes again.
+constexpr int64_t kNearBytes = int64_t{8} << 20;
+
+template <class T>
+bool keys_are_far(const AttentionCall& call) {
+  const int64_t keys = call.batch() * call.num_kv_heads() * call.kv_len();
+  const int64_t columns = call.head_dim() + call.v_head_dim();
+  return keys * columns > kNearBytes / static_cast<int64_t>(sizeof(T));
+}
+
 // Tasks: (batch, head, query tile), so that the keys and values of a head stay in cache from tile
 // to tile; the last tile first, since causal ones grow longer with the row.
 template <class T>
@@ -66,11 +76,12 @@ void run_by_head(const AttentionCall& call) {
   const Tiling tiling(call, kernel.max_rows);
   const int64_t rows = tiling.rows, tiles = tiling.tiles;
   const int64_t heads = call.num_heads();
+  const bool far = keys_are_far<T>(call);
   const auto run = [&](size_t task, std::byte* workspace) {
     const auto n = static_cast<int64_t>(task);
     const Place place{n / tiles / heads, n / tiles % heads, (tiles - 1 - n % tiles) * rows};
     AttentionTile<T> tile = shape;
-    tile.keys_are_far = tiles > 1 && n % tiles == 0;
+    tile.keys_are_far = tiles > 1 ? n % tiles == 0 : far;
     run_rows(call, kernel, place, &tile, workspace);
   };
   parallel_tasks(static_cast<size_t>(call.batch() * heads * tiles), attention_flops(call),
@@ -96,7 +107,7 @@ void run_head_sequences(const AttentionCall& call) {
   const int64_t heads = heads_per_task(call, tiles);
   const int64_t sequences = (call.num_heads() + heads - 1) / heads;
   AttentionTile<T> shape = largest_tile(call, kernel);
-  shape.keys_are_far = true;
+  shape.keys_are_far = tiles > 1 || keys_are_far<T>(call);
   shape.heads.average = call.weights_mode == WeightsMode::kAverage;
   shape.heads.keep_masks =
       heads_share_masks(call) && shape.kv_len * tiling.lanes * sizeof(T) <= kMostKeptBytes;

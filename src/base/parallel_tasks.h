@@ -35,6 +35,11 @@ void parallel_tasks(size_t count, double flops, size_t workspace_bytes, const F&
   const size_t workers = task_workers(count, flops);
   WorkspaceLease lease;
   std::byte* memory = lease.reserve(std::max<size_t>(bytes * workers, 1));
+  if (workers == 1) {  // no atomic steps: until one is done, a CPU begins nothing of the next task
+    return parallel_for(1, [&](size_t) {
+      for (size_t task = 0; task < count; ++task) body(task, memory);
+    });
+  }
   std::atomic<size_t> next{0};
   parallel_for(workers, [&](size_t worker) {
     for (size_t task; (task = next.fetch_add(1, std::memory_order_relaxed)) < count;) {

@@ -67,8 +67,8 @@ POLYHEAD_INLINE void fold_key_granule(Tile<T, NV>& tile, size_t first) {
   Granule<T> granule;
   if (!see_granule(tile, first, &granule)) return skip_granule(tile, first / kGranule);
   if (in.keys_are_far && first + (kAhead + 1) * kGranule <= in.kv_len) {
-    prefetch_rows(in.key, first + kAhead * kGranule, in.head_dim);
-    prefetch_rows(in.value, first + kAhead * kGranule, in.v_head_dim);
+    prefetch_rows<kGranule>(in.key, first + kAhead * kGranule, in.head_dim);
+    prefetch_rows<kGranule>(in.value, first + kAhead * kGranule, in.v_head_dim);
   }
   if (tile.chunk.num_pending == tile.pending_limit) drain_pending<NV>(tile.chunk);
   granule.probs = probs_of(tile, first / kGranule);

@@ -37,7 +37,8 @@ struct Strided {
   ptrdiff_t row_stride = 0, column_stride = 0;
 };
 
-// One mask tensor, positioned at the tile's first query and at key 0.
+// One mask tensor, positioned at the tile's first query and at key 0. Without defaults: tiles have
+// room for several, and most have none.
 struct TileMask {
   enum class Element : uint8_t {
     kFloat32,
@@ -48,10 +49,10 @@ struct TileMask {
     kHiddenIfTrue,
     kHiddenIfFalse
   };
-  const void* data = nullptr;
-  Element element = Element::kBool;
-  double factor = 1;                           // for those that are added
-  ptrdiff_t query_stride = 0, key_stride = 0;  // in elements
+  const void* data;
+  Element element;
+  double factor;                       // for those that are added
+  ptrdiff_t query_stride, key_stride;  // in elements
 };
 
 inline constexpr int kMaxTileMasks = 8;

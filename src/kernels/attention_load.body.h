@@ -72,13 +72,13 @@ __attribute__((noinline)) void load_query(Tile<T, NV>& tile) {
   });
 }
 
-// Asks for the rows [first, first + 8) of keys or values.
-template <class T>
+// Asks for the rows [first, first + kRows) of keys or values.
+template <int kRows, class T>
 POLYHEAD_INLINE void prefetch_rows(const Strided<const T>& matrix, size_t first, size_t columns) {
   constexpr size_t kLine = 64 / sizeof(T);
   if (matrix.column_stride != 1) return;
   const T* row = matrix.data + static_cast<ptrdiff_t>(first) * matrix.row_stride;
-  for (size_t j = 0; j < kGranule; ++j, row += matrix.row_stride) {
+  for (int j = 0; j < kRows; ++j, row += matrix.row_stride) {
     for (size_t c = 0; c < columns; c += kLine) __builtin_prefetch(row + c);
   }
 }

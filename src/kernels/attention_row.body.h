@@ -1,13 +1,17 @@
 // A tile of few query rows: what attention_forward.h specifies, bit for bit, where lanes of queries
 // would be idle.
 
+// Sizes and strides are taken out of the tile before a loop that stores: a store may be anywhere.
 template <class T>
 POLYHEAD_INLINE void begin_row(const AttentionTile<T>& in, Row<T>& row, size_t r) {
-  for (size_t d = 0; d < in.head_dim; d += kLanes<T>) {
-    const T* query = in.query.data + static_cast<ptrdiff_t>(r) * in.query.row_stride +
-                     static_cast<ptrdiff_t>(d) * in.query.column_stride;
-    const size_t n = at_most(in.head_dim - d, kLanes<T>);
-    store(row.query + d, load_row(query, in.query.column_stride, n) * splat(in.scale));
+  const size_t dims = in.head_dim;
+  const Strided<const T> query = rows_from(in.query, r);
+  const Vec<T> scale = splat(in.scale);
+  T* to = row.query;
+  for (size_t d = 0; d < dims; d += kLanes<T>) {
+    const T* from = query.data + static_cast<ptrdiff_t>(d) * query.column_stride;
+    const size_t n = at_most(dims - d, kLanes<T>);
+    store(to + d, load_row(from, query.column_stride, n) * scale);
   }
   const ptrdiff_t seen = in.causal_limit + static_cast<ptrdiff_t>(r) + 1;
   row.key_end = seen < 0 ? 0 : at_most(static_cast<size_t>(seen), in.kv_len);
@@ -21,7 +25,8 @@ POLYHEAD_INLINE void begin_row_chunk(Row<T>& row, size_t dims) {
   row.maximum = Vec<T>{};
   row.limit = splat(kMasked<T>);
   row.sum = Vec<T>{};
-  for (size_t d = 0; d < dims; d += kLanes<T>) store(row.out + d, Vec<T>{});
+  T* out = row.out;
+  for (size_t d = 0; d < dims; d += kLanes<T>) store(out + d, Vec<T>{});
 }
 
 template <class T>
@@ -41,54 +46,52 @@ POLYHEAD_INLINE void end_row_chunk(Row<T>& row, size_t dims) {
   }
 }
 
-// Keys [key, key + stretch.count), each row as far as it sees.
+// `count` keys from `key` on, each row as far as it sees.
 template <class T>
-POLYHEAD_INLINE void fold_stretch(RowTile<T>& tile, size_t key, const Stretch<T>& stretch) {
+POLYHEAD_INLINE void fold_stretch(const RowTile<T>& tile, size_t key, size_t count) {
   const AttentionTile<T>& in = tile.in;
-  for (size_t r = 0; r < in.rows && in.num_masks > 0; ++r) {
-    tile.rows[r].has_bias = sum_masks(in, r, key, stretch.count, tile.rows[r].bias);
+  const Stretch<T> stretch{
+      rows_from(in.key, key), rows_from(in.value, key),   count,
+      in.kv_len - key,        in.wants_weights ? key : 0, static_cast<uint32_t>(key / kGranule)};
+  const size_t rows = in.rows;
+  for (size_t r = 0; r < rows && in.num_masks > 0; ++r) {
+    tile.rows[r].has_bias = sum_masks(in, r, key, count, tile.rows[r].bias);
   }
-  score_keys(tile, stretch);
-  for (size_t r = 0; r < in.rows; ++r) {
+  score_stretch(tile, stretch);
+  for (size_t r = 0; r < rows; ++r) {
     Row<T>& row = tile.rows[r];
-    if (row.key_end <= key) continue;
-    Stretch<T> seen = stretch;
-    seen.count = at_most(stretch.count, row.key_end - key);
-    fold_row(tile, row, seen);
+    if (row.key_end > key) fold_row(tile, row, stretch, at_most(count, row.key_end - key));
   }
 }
 
 template <class T>
-POLYHEAD_INLINE void fold_all_keys(RowTile<T>& tile) {
-  const AttentionTile<T>& in = tile.in;
-  const size_t key_end = tile.rows[in.rows - 1].key_end;
+POLYHEAD_INLINE void fold_all_keys(const RowTile<T>& tile) {
+  const size_t rows = tile.in.rows, dims = tile.in.v_head_dim;
+  const size_t key_end = tile.rows[rows - 1].key_end;
   size_t key = 0;
   do {
-    for (size_t r = 0; r < in.rows; ++r) begin_row_chunk(tile.rows[r], in.v_head_dim);
+    for (size_t r = 0; r < rows; ++r) begin_row_chunk(tile.rows[r], dims);
     const size_t chunk_end = at_most(key_end, key + kChunk);
     for (; key < chunk_end; key += kStretch) {
-      fold_stretch(
-          tile, key,
-          {rows_from(in.key, key), rows_from(in.value, key), at_most(chunk_end - key, kStretch),
-           in.wants_weights ? key : 0, static_cast<uint32_t>(key / kGranule)});
+      fold_stretch(tile, key, at_most(chunk_end - key, kStretch));
     }
-    for (size_t r = 0; r < in.rows; ++r) end_row_chunk(tile.rows[r], in.v_head_dim);
+    for (size_t r = 0; r < rows; ++r) end_row_chunk(tile.rows[r], dims);
   } while (key < key_end);
 }
 
 // The appended columns: a chunk of their own, which all rows see.
 template <class T>
-__attribute__((noinline)) void fold_extra_columns(RowTile<T>& tile) {
+__attribute__((noinline)) void fold_extra_columns(const RowTile<T>& tile) {
   const AttentionTile<T>& in = tile.in;
-  const Stretch<T> stretch{in.extra_key, in.extra_value, in.num_extra, extra_column(in),
-                           kAppendedGranule};
+  const Stretch<T> stretch{in.extra_key, in.extra_value,   in.num_extra,
+                           in.num_extra, extra_column(in), kAppendedGranule};
   for (size_t r = 0; r < in.rows; ++r) {
     begin_row_chunk(tile.rows[r], in.v_head_dim);
     tile.rows[r].has_bias = false;
   }
-  score_keys(tile, stretch);
+  score_stretch(tile, stretch);
   for (size_t r = 0; r < in.rows; ++r) {
-    fold_row(tile, tile.rows[r], stretch);
+    fold_row(tile, tile.rows[r], stretch, stretch.count);
     end_row_chunk(tile.rows[r], in.v_head_dim);
   }
 }
@@ -96,12 +99,18 @@ __attribute__((noinline)) void fold_extra_columns(RowTile<T>& tile) {
 template <class T>
 POLYHEAD_INLINE void store_row_out(const AttentionTile<T>& in, const Row<T>& row, size_t r,
                                    const Normaliser<T, 1>& by) {
-  T* out = in.out.data + static_cast<ptrdiff_t>(r) * in.out.row_stride;
+  const size_t dims = in.v_head_dim;
   const ptrdiff_t step = in.out.column_stride;
-  for (size_t d = 0; d < in.v_head_dim; d += kLanes<T>) {
-    const Vec<T> mean = load(row.total + d) * by.factor[0] + by.offset[0];
-    store_row(out + static_cast<ptrdiff_t>(d) * step, step, mean,
-              at_most(in.v_head_dim - d, kLanes<T>));
+  const Vec<T> factor = by.factor[0], offset = by.offset[0];
+  const T* total = row.total;
+  T* out = in.out.data + static_cast<ptrdiff_t>(r) * in.out.row_stride;
+  size_t d = 0;
+  for (; step == 1 && d + kLanes<T> <= dims; d += kLanes<T>) {
+    store(out + d, load(total + d) * factor + offset);
+  }
+  for (; d < dims; d += kLanes<T>) {
+    const Vec<T> mean = load(total + d) * factor + offset;
+    store_row(out + static_cast<ptrdiff_t>(d) * step, step, mean, at_most(dims - d, kLanes<T>));
   }
 }
 
@@ -141,7 +150,7 @@ template <class T>
 void run_few_rows(const AttentionTile<T>& in, std::byte* workspace) {
   Row<T> rows[kFewRows<T>];
   size_t bytes;
-  RowTile<T> tile = carve_rows(in, rows, in.rows, workspace, &bytes);
+  const RowTile<T> tile = carve_rows(in, rows, in.rows, workspace, &bytes);
   for (size_t r = 0; r < in.rows; ++r) begin_row(in, rows[r], r);
   fold_all_keys(tile);
   if (in.num_extra > 0) fold_extra_columns(tile);

@@ -1,8 +1,5 @@
 // Few rows: keys to scores, and what masks do to them.
 
-// Fewer dot products than this are made key by key: a square would be mostly zeros.
-inline constexpr size_t kFewScores = 4;
-
 // s[lanes] for a square of keys x columns of D, [d, d + lanes): the chains of a vector of keys go
 // on for each row.
 template <class T>
@@ -26,26 +23,14 @@ POLYHEAD_INLINE void score_square(const RowTile<T>& tile, const Stretch<T>& stre
   }
 }
 
-// The chain of one pair, the same in all lanes.
+// The score of one pair, in all lanes: a square would be mostly zeros. splat: an operand of the FMA
+// in memory.
 template <class T>
-POLYHEAD_INLINE T score_pair(const T* query, const T* key, ptrdiff_t step, size_t head_dim) {
+POLYHEAD_INLINE Vec<T> score_pair(const T* query, const T* key, ptrdiff_t step, size_t head_dim) {
   Vec<T> s{};
-#pragma GCC unroll 4
-  for (size_t d = 0; d < head_dim; ++d, key += step)
-    s = fma(broadcast(query + d), broadcast(key), s);
-  return s[0];
-}
-
-template <class T>
-POLYHEAD_INLINE void score_pairs(const RowTile<T>& tile, const Stretch<T>& stretch, size_t first) {
-  const Strided<const T> key = rows_from(stretch.key, first);
-  for (size_t r = 0; r < tile.in.rows; ++r) {
-    T* scores = tile.rows[r].probs + stretch.column + first;
-    const T* from = key.data;
-    for (size_t j = 0; j < stretch.count - first; ++j, from += key.row_stride) {
-      scores[j] = score_pair(tile.rows[r].query, from, key.column_stride, tile.in.head_dim);
-    }
-  }
+#pragma GCC unroll 8
+  for (size_t d = 0; d < head_dim; ++d, key += step) s = fma(splat(query[d]), splat(*key), s);
+  return s;
 }
 
 // Whether a row sees one of the keys [first, first + n).
@@ -63,18 +48,18 @@ POLYHEAD_INLINE bool any_row_sees(const RowTile<T>& tile, size_t first, size_t n
 }
 
 // The scores of all rows. Two vectors of keys at a time: one's chain waits while the other's square
-// is transposed.
+// is transposed. Squares come in strides, so far keys are asked for.
 template <class T>
 __attribute__((noinline)) void score_keys(const RowTile<T>& tile, const Stretch<T>& stretch) {
   constexpr size_t kN = kLanes<T>, kKeys = 2 * kN;
+  const size_t dims = tile.in.head_dim;
   for (size_t first = 0; first < stretch.count; first += kKeys) {
     const size_t keys = at_most(stretch.count - first, kKeys);
     if (!any_row_sees(tile, first, keys)) continue;
-    if (keys * tile.in.rows <= kFewScores || tile.in.head_dim == 0) {
-      score_pairs(tile, stretch, first);
-      return;
+    if (tile.in.keys_are_far && first + kAhead * kGranule + kKeys <= stretch.rest) {
+      prefetch_rows<kKeys>(stretch.key, first + kAhead * kGranule, dims);
     }
-    for (size_t d = 0; d < tile.in.head_dim; d += kN) {
+    for (size_t d = 0; d < dims; d += kN) {
       score_square(tile, stretch, first, d);
       if (keys > kN) score_square(tile, stretch, first + kN, d);
     }
@@ -132,4 +117,22 @@ __attribute__((noinline)) bool sum_masks(const AttentionTile<T>& in, size_t r, s
     if (is_boolean(in.masks[n])) changes |= hide_keys(in.masks[n], r, key, count, bias);
   }
   return changes;
+}
+
+template <class T>
+POLYHEAD_INLINE void score_stretch(const RowTile<T>& tile, const Stretch<T>& stretch) {
+  const AttentionTile<T>& in = tile.in;
+  const size_t dims = in.head_dim;
+  if (in.rows == 1 && stretch.count == 1) {
+    const Row<T>& row = *tile.rows;
+    const T* key = stretch.key.data;
+    const ptrdiff_t step = stretch.key.column_stride;
+    const Vec<T> s =
+        step == 1 ? score_pair(row.query, key, 1, dims) : score_pair(row.query, key, step, dims);
+    return store(row.probs + stretch.column, s);
+  }
+  for (size_t r = 0; r < in.rows && dims == 0; ++r) {
+    __builtin_memset(tile.rows[r].probs + stretch.column, 0, stretch.count * sizeof(T));
+  }
+  score_keys(tile, stretch);
 }

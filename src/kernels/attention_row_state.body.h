@@ -37,6 +37,7 @@ template <class T>
 struct Stretch {
   Strided<const T> key, value;  // from its first key on
   size_t count;
+  size_t rest;       // keys from its first to the last there is
   size_t column;     // of its first key in probs
   uint32_t granule;  // of its first key, for dropout
 };

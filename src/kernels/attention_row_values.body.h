@@ -79,16 +79,19 @@ POLYHEAD_INLINE void accumulate(const SeenKeys<T>& seen, Row<T>& row, size_t dim
   std::swap(row.out, row.next_out);
 }
 
-// p = exp(s - m) in place of the scores [begin, end) of a stretch, where m moved at both.
+// p = exp(s - m) in place of the scores [begin, end), where m moved at both; the last of a stretch
+// may be followed by anything.
 template <class T>
 POLYHEAD_INLINE void make_probs(const RowTile<T>& tile, const Row<T>& row,
-                                const Stretch<T>& stretch, size_t begin, size_t end) {
+                                const Stretch<T>& stretch, size_t begin, size_t end, bool last) {
+  const Vec<T> m = row.maximum, log2e = splat(kLog2E<T>);
   T* probs = row.probs + stretch.column;
+  T* maxima = tile.in.wants_weights ? row.maxima + stretch.column : nullptr;
   for (size_t at = begin; at < end; at += kLanes<T>) {
-    const Vec<T> p = exp2_flushed((load(probs + at) - row.maximum) * splat(kLog2E<T>));
-    const size_t n = end == stretch.count ? kLanes<T> : at_most(end - at, kLanes<T>);
+    const Vec<T> p = exp2_flushed((load(probs + at) - m) * log2e);
+    const size_t n = last ? kLanes<T> : at_most(end - at, kLanes<T>);
     store_row(probs + at, 1, p, n);
-    if (tile.in.wants_weights) store_row(row.maxima + stretch.column + at, 1, row.maximum, n);
+    if (maxima != nullptr) store_row(maxima + at, 1, m, n);
   }
 }
 
@@ -119,9 +122,9 @@ __attribute__((noinline)) void drop_keys(const RowTile<T>& tile, Row<T>& row,
 // Probabilities of the keys [begin, end) of a stretch, and all that they add.
 template <class T>
 POLYHEAD_INLINE void fold_scores(const RowTile<T>& tile, Row<T>& row, const Stretch<T>& stretch,
-                                 size_t begin, size_t end) {
+                                 size_t begin, size_t end, bool last) {
   if (begin == end) return;
-  make_probs(tile, row, stretch, begin, end);
+  make_probs(tile, row, stretch, begin, end, last);
   SeenKeys<T> seen{kEveryKey.keys + begin, end - begin, row.probs + stretch.column, stretch.value};
   if (row.has_bias) {
     seen.keys = tile.seen_keys;
@@ -148,7 +151,8 @@ POLYHEAD_INLINE void raise_row(Row<T>& row, T highest, size_t dims) {
   if (!started) return;
   const Vec<T> factor = rescale_factor(old, row.maximum);
   row.sum *= factor;
-  for (size_t d = 0; d < dims; d += kLanes<T>) store(row.out + d, load(row.out + d) * factor);
+  T* out = row.out;
+  for (size_t d = 0; d < dims; d += kLanes<T>) store(out + d, load(out + d) * factor);
 }
 
 template <class T>
@@ -159,38 +163,49 @@ POLYHEAD_INLINE T highest_of(const T* scores) {
   return highest;
 }
 
-// Masks and pads the scores [0, count) of a stretch: -inf is left out of the maximum.
+// Scores between two looks at the maximum: whole vectors, whole granules.
+template <class T>
+inline constexpr size_t kStep = kLanes<T> > kGranule ? kLanes<T> : kGranule;
+
+// Masks the scores [0, count) of a stretch, and those up to a whole step: -inf is left
+// out of the maximum.
 template <class T>
 POLYHEAD_INLINE void mask_row(const Row<T>& row, T* scores, size_t count) {
   for (size_t at = 0; row.has_bias && at < count; at += kLanes<T>) {
     const Vec<T> bias = load(row.bias + at);
     store(scores + at, bias == splat(kMasked<T>) ? bias : load(scores + at) + bias);
   }
-  for (size_t k = 0; k < 16; k += kLanes<T>) store(scores + count + k, splat(kMasked<T>));
+  const Vec<T> end = splat(static_cast<T>(count));
+  const size_t padded = round_up(count, kStep<T>);
+  for (size_t at = count / kStep<T> * kStep<T>; at < padded; at += kLanes<T>) {
+    const Vec<T> key = iota<T>() + splat(static_cast<T>(at));
+    store(scores + at, key < end ? load(scores + at) : splat(kMasked<T>));
+  }
 }
 
-// Goes through the granules of a stretch: those between two rises of m are made at once.
+// Goes through the granules of the first `count` keys of a stretch: those between two rises of m
+// are made at once.
 template <class T>
 __attribute__((noinline)) void fold_row(const RowTile<T>& tile, Row<T>& row,
-                                        const Stretch<T>& stretch) {
-  constexpr size_t kStep = kLanes<T> > kGranule ? kLanes<T> : kGranule;
+                                        const Stretch<T>& stretch, size_t count) {
   const size_t dims = tile.in.v_head_dim;
   T* scores = row.probs + stretch.column;
-  mask_row(row, scores, stretch.count);
+  mask_row(row, scores, count);
   size_t begin = 0;
-  for (size_t at = 0; at < stretch.count; at += kStep) {
+  for (size_t at = 0; at < count; at += kStep<T>) {
     bool rises = false;
-    for (size_t k = 0; k < kStep; k += kLanes<T>) {
+    for (size_t k = 0; k < kStep<T>; k += kLanes<T>) {
       rises |= any_greater(load(scores + at + k), row.limit);
     }
     if (!rises) continue;
-    for (size_t granule = at; granule < at + kStep; granule += kGranule) {
+    const size_t end = at_most(at + kStep<T>, count);
+    for (size_t granule = at; granule < end; granule += kGranule) {
       const T highest = highest_of(scores + granule);
       if (!(highest > row.limit[0])) continue;
-      fold_scores(tile, row, stretch, begin, granule);
+      fold_scores(tile, row, stretch, begin, granule, false);
       begin = granule;
       raise_row(row, highest, dims);
     }
   }
-  fold_scores(tile, row, stretch, begin, stretch.count);
+  fold_scores(tile, row, stretch, begin, count, true);
 }

@@ -17,6 +17,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SCORES = 'src/kernels/attention_scores.body.h'
 VALUES = 'src/kernels/attention_values.body.h'
+ROW_VALUES = 'src/kernels/attention_row_values.body.h'
 CALL = 'src/attention/tile_of_call.h'
 BACKWARD_PLANS = 'src/attention/backward/backward_plans.cc'
 BACKWARD_TILES = 'src/attention/backward/backward_tiles.h'
@@ -68,6 +69,12 @@ DEFECTS = {
     'dropped_values_multiplied': (
         'src/kernels/attention_forward.body.h', 'if (drops || granule.hides_keys())',
         'if (granule.hides_keys())'),
+    'few_rows_rescale_forgotten': (
+        ROW_VALUES, 'store(out + d, load(out + d) * factor)', 'store(out + d, load(out + d))'),
+    'few_rows_hidden_values_multiplied': (
+        ROW_VALUES, 'seen.count += row.bias[j] != kMasked<T>', 'seen.count += 1'),
+    'few_rows_one_maximum_for_all': (
+        ROW_VALUES, 'if (!(highest > row.limit[0])) continue;', 'if (granule > 0) continue;'),
     'projection_without_bias': (
         'src/kernels/gemm.body.h', 'acc[j][i] += load(block.bias',
         'acc[j][i] += 0 * load(block.bias'),
