@@ -24,7 +24,10 @@ bool wants_all(const BackwardCall& backward) {
   return backward.d_query.defined() && backward.wants_keys();
 }
 
-bool keep_busy(int64_t tasks) { return num_threads() == 1 || tasks >= 2 * num_threads(); }
+bool keep_busy(int64_t tasks) {
+  const int threads = num_threads();
+  return threads == 1 || tasks >= 2 * threads;
+}
 
 // Each chunk's sums are added to what the chunks before left in d_query.
 template <class T>
@@ -113,53 +116,41 @@ void queries_alone(const BackwardTiles<T>& tiles) {
                  tiles.workspace_bytes(), run);
 }
 
-// As many keys to a task as keep all threads busy: their sums do not feel it.
-template <class T>
-int64_t keys_per_task(const BackwardTiles<T>& tiles) {
-  auto keys = static_cast<int64_t>(kBackwardChunk);
-  const AttentionCall& call = tiles.call;
-  while (keys > 64 &&
-         !keep_busy(call.batch() * call.num_kv_heads() * ((call.kv_len() + keys - 1) / keys))) {
-    keys /= 2;
+// As many keys to a task as keep all threads busy: their sums do not feel it. Found once a call,
+// for the number of threads may change while it runs.
+struct KeyTasks {
+  int64_t kv_heads, keys = kBackwardChunk, ranges = 0;
+  bool extra;
+
+  explicit KeyTasks(const AttentionCall& call)
+      : kv_heads(call.batch() * call.num_kv_heads()), extra(call.num_extra() > 0) {
+    const auto divide = [&] { ranges = (call.kv_len() + keys - 1) / keys; };
+    for (divide(); keys > 64 && !keep_busy(kv_heads * ranges); divide()) keys /= 2;
   }
-  return keys;
-}
+  size_t count() const { return static_cast<size_t>(kv_heads * (ranges + extra)); }
+};
 
 template <class T>
-int64_t ranges_of_keys(const BackwardTiles<T>& tiles) {
-  const int64_t keys = keys_per_task(tiles);
-  return (tiles.call.kv_len() + keys - 1) / keys;
-}
-
-template <class T>
-size_t num_key_tasks(const BackwardTiles<T>& tiles) {
+void keys_alone(const BackwardTiles<T>& tiles, const KeyTasks& tasks) {
   const AttentionCall& call = tiles.call;
-  return static_cast<size_t>(call.batch() * call.num_kv_heads() *
-                             (ranges_of_keys(tiles) + (call.num_extra() > 0)));
-}
-
-template <class T>
-void keys_alone(const BackwardTiles<T>& tiles) {
-  const AttentionCall& call = tiles.call;
-  const int64_t keys = keys_per_task(tiles), ranges = ranges_of_keys(tiles);
-  const int64_t kv_heads = call.batch() * call.num_kv_heads();
   const auto run = [&](size_t task, std::byte* workspace) {
     const auto n = static_cast<int64_t>(task);
-    const int64_t begin = n / kv_heads * keys;
-    KeyRange range{begin, std::min(call.kv_len(), begin + keys), false};
-    if (n / kv_heads == ranges) range = {0, call.num_extra(), true};
-    tiles.run_keys(n % kv_heads / call.num_kv_heads(), n % call.num_kv_heads(), range, workspace,
-                   [](const Place&, TileGradients<T>*) {});
+    const int64_t begin = n / tasks.kv_heads * tasks.keys;
+    KeyRange range{begin, std::min(call.kv_len(), begin + tasks.keys), false};
+    if (n / tasks.kv_heads == tasks.ranges) range = {0, call.num_extra(), true};
+    tiles.run_keys(n % tasks.kv_heads / call.num_kv_heads(), n % call.num_kv_heads(), range,
+                   workspace, [](const Place&, TileGradients<T>*) {});
   };
-  parallel_tasks(num_key_tasks(tiles), tiles.flops(), tiles.workspace_bytes(), run);
+  parallel_tasks(tasks.count(), tiles.flops(), tiles.workspace_bytes(), run);
 }
 
 template <class T>
 void in_two_phases(const BackwardTiles<T>& tiles) {
+  const KeyTasks tasks(tiles.call);
   const bool keys = tiles.backward.wants_keys();
-  if (keys) reserve_task_memory(num_key_tasks(tiles), tiles.flops(), tiles.workspace_bytes());
+  if (keys) reserve_task_memory(tasks.count(), tiles.flops(), tiles.workspace_bytes());
   if (tiles.backward.d_query.defined()) queries_alone(tiles);
-  if (keys) keys_alone(tiles);
+  if (keys) keys_alone(tiles, tasks);
 }
 
 // All memory is there before anything of a gradient is.
