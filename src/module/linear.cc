@@ -141,12 +141,6 @@ DType PackedLinear::dtype() const { return impl_ ? impl_->dtype : DType::kFloat3
 
 namespace {
 
-void require_features(const Require& require, const char* name, const LinearOperand& operand,
-                      int64_t need) {
-  if (operand.features == need) return;
-  require.fail(name, message("has ", operand.features, " features"), message(need, " wide"));
-}
-
 void require_columns(const Require& require, const char* name, const LinearOperand& operand,
                      int64_t first, int64_t out_features) {
   if (first >= 0 && first <= out_features && operand.features <= out_features - first) return;
@@ -159,7 +153,7 @@ void require_columns(const Require& require, const char* name, const LinearOpera
 void PackedLinear::run(const ConstTensorView& x, const TensorView& out, int64_t first) const {
   const Require require("PackedLinear::run");
   const LinearOperand in(require, x, "x", dtype()), to(require, out, "out", dtype());
-  require_features(require, "x", in, in_features());
+  in.require_features(in_features(), require, "x");
   require_columns(require, "out", to, first, out_features());
   to.require_rows_of(in, require, "out", "x");
   if (out.numel() == 0) return;
@@ -180,7 +174,7 @@ void PackedLinear::input_gradient(const ConstTensorView& d_y, const TensorView& 
   const Require require("PackedLinear::input_gradient");
   const LinearOperand from(require, d_y, "d_y", dtype()), to(require, d_x, "d_x", dtype());
   require_columns(require, "d_y", from, first, out_features());
-  require_features(require, "d_x", to, in_features());
+  to.require_features(in_features(), require, "d_x");
   to.require_rows_of(from, require, "d_x", "d_y");
   if (d_x.numel() == 0) return;
   with_float_type(dtype(), [&](auto type) {

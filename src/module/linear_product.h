@@ -16,12 +16,6 @@
 
 namespace polyhead {
 
-inline void require_dtype(const Require& require, const ConstTensorView& view, const char* name,
-                          DType dtype) {
-  if (view.dtype() == dtype) return;
-  require.fail(name, message("dtype is ", dtype_name(view.dtype())), dtype_name(dtype));
-}
-
 // [rows, features], [batch, len, features] or [batch, heads, len, head_dim].
 struct LinearOperand {
   int64_t batch = 0, len = 0, features = 0;
@@ -47,6 +41,11 @@ struct LinearOperand {
     if (batch == other.batch && len == other.len) return;
     require.fail(name, message("has batch ", batch, ", length ", len),
                  message("batch ", other.batch, ", length ", other.len, ", as ", other_name));
+  }
+
+  void require_features(int64_t need, const Require& require, const char* name) const {
+    if (features == need) return;
+    require.fail(name, message("has ", features, " features"), message(need, " wide"));
   }
 };
 

@@ -48,4 +48,10 @@ class Require {
   const char* function_;
 };
 
+inline void require_dtype(const Require& require, const ConstTensorView& view, const char* name,
+                          DType dtype) {
+  if (view.dtype() == dtype) return;
+  require.fail(name, message("dtype is ", dtype_name(view.dtype())), dtype_name(dtype));
+}
+
 }  // namespace polyhead

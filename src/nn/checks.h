@@ -17,12 +17,6 @@ inline void require_float(const Require& require, const ConstTensorView& view, c
   require.fail(name, message("dtype is ", dtype_name(view.dtype())), "float32 or float64");
 }
 
-inline void require_dtype(const Require& require, const ConstTensorView& view, const char* name,
-                          DType dtype) {
-  if (view.dtype() == dtype) return;
-  require.fail(name, message("dtype is ", dtype_name(view.dtype())), dtype_name(dtype));
-}
-
 inline void require_dense(const Require& require, const ConstTensorView& view, const char* name) {
   require.given(view, name);
   if (view.is_contiguous()) return;

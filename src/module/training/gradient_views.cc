@@ -7,14 +7,10 @@
 #include <cstring>
 #include <type_traits>
 
+#include "base/float_type.h"
+
 namespace polyhead {
 namespace {
-
-template <class F>
-void with_type(DType dtype, const F& f) {
-  if (dtype == DType::kFloat32) return f(float());
-  f(double());
-}
 
 // Calls f(a's offset, b's offset) for each element of two views of one shape.
 template <class F>
@@ -60,14 +56,14 @@ bool row_is_finite(const T* row, int64_t step, int64_t count) {
 
 void set_zero(const TensorView& view) {
   if (!view.defined()) return;
-  with_type(view.dtype(), [&](auto zero) {
+  with_float_type(view.dtype(), [&](auto zero) {
     auto* to = view.data_as<decltype(zero)>();
     for_each_pair(view, view, [&](int64_t at, int64_t) { to[at] = 0; });
   });
 }
 
 void add_elements(const ConstTensorView& from, const TensorView& to) {
-  with_type(to.dtype(), [&](auto type) {
+  with_float_type(to.dtype(), [&](auto type) {
     const auto* a = from.data_as<decltype(type)>();
     auto* b = to.data_as<decltype(type)>();
     for_each_pair(from, to, [&](int64_t at_a, int64_t at_b) { b[at_b] += a[at_a]; });
@@ -75,7 +71,7 @@ void add_elements(const ConstTensorView& from, const TensorView& to) {
 }
 
 void copy_elements(const ConstTensorView& from, const TensorView& to) {
-  with_type(to.dtype(), [&](auto type) {
+  with_float_type(to.dtype(), [&](auto type) {
     const auto* a = from.data_as<decltype(type)>();
     auto* b = to.data_as<decltype(type)>();
     for_each_pair(from, to, [&](int64_t at_a, int64_t at_b) { b[at_b] = a[at_a]; });
@@ -100,7 +96,7 @@ TensorView adjoined(const TensorView& first, int count) {
 
 bool all_finite(const ConstTensorView& x) {
   bool finite = true;
-  with_type(x.dtype(), [&](auto type) {
+  with_float_type(x.dtype(), [&](auto type) {
     using T = decltype(type);
     for (int64_t n = 0; finite && n < x.size(0) * x.size(1); ++n) {
       finite = row_is_finite(row_of<const T>(x, n), x.stride(2), x.size(2));
@@ -110,7 +106,7 @@ bool all_finite(const ConstTensorView& x) {
 }
 
 void copy_used_rows(const ConstTensorView& x, const ConstTensorView& d_y, const TensorView& to) {
-  with_type(x.dtype(), [&](auto type) {
+  with_float_type(x.dtype(), [&](auto type) {
     using T = decltype(type);
     for (int64_t n = 0; n < x.size(0) * x.size(1); ++n) {
       const bool used = !row_is_zero<T>(d_y, n);
