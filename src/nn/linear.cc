@@ -7,6 +7,7 @@
 #include <polyhead/nn/layers.h>
 #include "base/float_env.h"
 #include "base/float_type.h"
+#include "module/linear_product.h"
 #include "nn/checks.h"
 
 namespace polyhead::nn {
@@ -76,6 +77,14 @@ void Linear::forward_into(const ConstTensorView& x, const TensorView& y) const {
 
 void Linear::backward(const ConstTensorView& x, const ConstTensorView& d_y, const TensorView& d_x,
                       bool accumulate) {
+  if (d_x.defined()) {  // all of it that can fail comes before the first gradient
+    const Require require("Linear::backward");
+    const DType dtype = impl_->packed.dtype();
+    const LinearOperand in(require, x, "x", dtype), to(require, d_x, "d_x", dtype);
+    to.require_features(in.features, require, "d_x");
+    to.require_rows_of(in, require, "d_x", "x");
+    impl_->packed.prepare_input_gradient();
+  }
   linear_weight_gradient(x, d_y, impl_->d_weight, impl_->d_bias.view(), accumulate);
   if (d_x.defined()) impl_->packed.input_gradient(d_y, d_x);
 }

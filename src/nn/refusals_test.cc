@@ -37,6 +37,26 @@ TEST(Refusals, Layers) {
   EXPECT_EQ(refused([&] { LayerNorm(3, -1); }), "LayerNorm: epsilon: -1; must be 0 or more");
 }
 
+TEST(Refusals, LinearBackwardWritesNothing) {
+  Random random{.seed = 1};
+  Linear linear({.in_features = 3, .out_features = 4}, random);
+  const Tensor x = random_tensor(DType::kFloat32, {2, 3}, 1);
+  const Tensor d_y = random_tensor(DType::kFloat32, {2, 4}, 2);
+  Tensor wide(DType::kFloat32, {2, 5}), longer(DType::kFloat32, {3, 3});
+  Tensor twice(DType::kFloat64, {2, 3});
+  const auto backward = [&](const TensorView& d_x) {
+    return refused([&] { linear.backward(x, d_y, d_x, true); });
+  };
+  EXPECT_EQ(backward(wide), "Linear::backward: d_x: has 5 features; must be 3 wide");
+  EXPECT_EQ(backward(longer),
+            "Linear::backward: d_x: has batch 1, length 3; must be batch 1, length 2, as x");
+  EXPECT_EQ(backward(twice), "Linear::backward: d_x: dtype is float64; must be float32");
+  for (const Parameter& each : linear.parameters()) {
+    oracle::expect_same_bits(each.gradient, Tensor(DType::kFloat32, each.gradient.shape()),
+                             each.name);
+  }
+}
+
 TEST(Refusals, Ids) {
   Embedding embedding(random_tensor(DType::kFloat32, {5, 2}, 1));
   Tensor ids = random_ids({3}, 5, 2), x(DType::kFloat32, {3});
