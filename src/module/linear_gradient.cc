@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "base/float_env.h"
 #include "base/workspace.h"
 #include "module/linear_product.h"
 
@@ -146,11 +147,13 @@ void linear_weight_gradient(const ConstTensorView& x, const ConstTensorView& d_y
   const int64_t shape[] = {out.features, in.features};
   check_gradient(require, d_weight, "d_weight", shape, dtype);
   check_gradient(require, d_bias, "d_bias", Shape(shape, 1), dtype);
-  if (in.features * out.features == 0 && !d_bias.defined()) return;
+  const int64_t used = d_weight.defined() ? in.features : 0;  // d_bias needs nothing of x
+  if (used * out.features == 0 && !d_bias.defined()) return;
+  const DefaultFloatEnv env;  // a sum is added to d_bias outside of the tasks
   with_float_type(dtype, [&](auto type) {
     using T = decltype(type);
     WorkspaceLease lease;
-    const Side<T> from{matrix_of<const T>(x), static_cast<size_t>(in.features)};
+    const Side<T> from{matrix_of<const T>(x), static_cast<size_t>(used)};
     const Side<T> to{matrix_of<const T>(d_y), static_cast<size_t>(out.features)};
     WeightGradient<T>(from, to, in.rows(), lease).run(d_weight, d_bias, accumulate);
   });

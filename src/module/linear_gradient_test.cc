@@ -1,6 +1,7 @@
 // The gradients of PackedLinear against plain loops in double, and the bits they promise.
 #include <gtest/gtest.h>
 
+#include <cfenv>
 #include <cmath>
 #include <string>
 #include <thread>
@@ -254,6 +255,38 @@ TEST(LinearGradient, OnlyWhatIsWanted) {
   linear_weight_gradient(x, d_y, {}, d_bias);
   oracle::expect_same_bits(d_weight, expected.d_weight, "d_weight");
   oracle::expect_same_bits(d_bias, expected.d_bias, "d_bias");
+}
+
+TEST(LinearGradient, TheBiasAloneTakesNoMemoryForX) {
+  const int64_t rows = 3, wide = int64_t{1} << 50;  // more than there can be
+  const float one = 1;
+  const int64_t shape[] = {rows, wide}, strides[] = {0, 0};
+  const Tensor d_y = random_tensor(DType::kFloat32, {rows, 4}, 1);
+  Tensor d_bias(DType::kFloat32, {4}), expected(DType::kFloat32, {4});
+  linear_weight_gradient({&one, DType::kFloat32, shape, strides}, d_y, {}, d_bias);
+  linear_weight_gradient(d_y, d_y, {}, expected);
+  oracle::expect_same_bits(d_bias, expected, "d_bias");
+}
+
+TEST(LinearGradient, TheCallersRoundingModeChangesNoBit) {
+  for (const DType dtype : {DType::kFloat32, DType::kFloat64}) {
+    const Tensor x = random_tensor(dtype, {40, 50}, 1), d_y = random_tensor(dtype, {40, 30}, 2);
+    const Tensor old = random_tensor(dtype, {30, 50}, 3), old_bias = random_tensor(dtype, {30}, 4);
+    for (const bool accumulate : {false, true}) {
+      Tensor expected = old, expected_bias = old_bias;
+      linear_weight_gradient(x, d_y, expected, expected_bias, accumulate);
+      for (const int mode : {FE_UPWARD, FE_DOWNWARD, FE_TOWARDZERO}) {
+        Tensor d_weight = old, d_bias = old_bias;
+        ASSERT_EQ(std::fesetround(mode), 0);
+        linear_weight_gradient(x, d_y, d_weight, d_bias, accumulate);
+        const int after = std::fegetround();
+        std::fesetround(FE_TONEAREST);
+        EXPECT_EQ(after, mode) << "the caller's mode must be put back";
+        oracle::expect_same_bits(d_weight, expected, "d_weight");
+        oracle::expect_same_bits(d_bias, expected_bias, "d_bias");
+      }
+    }
+  }
 }
 
 TEST(LinearGradient, WithoutRowsOrFeaturesTheSumsAreZero) {
