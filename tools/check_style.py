@@ -135,7 +135,7 @@ def check_words(path, text):
     code = cpp_scan.without_comments_and_strings(text).split("\n")
     in_library = path.parts[0] in ("src", "include") and not is_test(path)
     in_kernel_test = path.stem.endswith("_test") and layer_of(path) in (
-        "kernels", "attention", "module")
+        "kernels", "attention", "module", "nn")
     in_region = path.name.endswith((".body.h", ".inc.h"))
     for number, line in enumerate(code, 1):
         if in_region and (match := REGION_WORDS.search(line)):

@@ -30,7 +30,7 @@ TEST_F(Fixtures, Linear) {
 }
 
 TEST_F(Fixtures, LayerNorm) {
-  class LayerNorm norm(read("layer_norm/weight"), read("layer_norm/bias"), 1e-3);
+  class LayerNorm norm(read("layer_norm/weight"), read("layer_norm/bias"), 0.001);
   const Tensor x = read("layer_norm/x");
   Tensor d_x(x.dtype(), x.shape());
   expect(norm.forward(x), "layer_norm/y");
@@ -77,9 +77,11 @@ TEST_F(Fixtures, AdamWAndClipping) {
   parameters.add("weight", weight, d_weight);
   parameters.add("bias", bias, d_bias);
   parameters[1].decays = false;
-  AdamW optimizer(
-      parameters,
-      {.learning_rate = 0.05, .beta1 = 0.8, .beta2 = 0.95, .epsilon = 1e-6, .weight_decay = 0.2});
+  AdamW optimizer(parameters, {.learning_rate = 0.05,
+                               .beta1 = 0.8,
+                               .beta2 = 0.95,
+                               .epsilon = 0.000001,
+                               .weight_decay = 0.2});
   for (const std::string step : {"adamw/0/", "adamw/1/", "adamw/2/", "adamw/3/"}) {
     std::copy_n(read(step + "d_weight").data_as<double>(), 12, d_weight.data_as<double>());
     std::copy_n(read(step + "d_bias").data_as<double>(), 4, d_bias.data_as<double>());

@@ -37,7 +37,7 @@ Results run_linear(DType dtype, int64_t rows, int64_t width) {
 
 Results run_layer_norm(DType dtype, int64_t rows, int64_t width) {
   Inputs in(dtype, rows, width);
-  LayerNorm norm(random_tensor(dtype, {width}, 3), random_tensor(dtype, {width}, 4), 1e-2);
+  LayerNorm norm(random_tensor(dtype, {width}, 3), random_tensor(dtype, {width}, 4), 0.01);
   Results results;
   results.keep(norm.forward(in.x));
   norm.backward(in.x, in.d_y, in.d_x);

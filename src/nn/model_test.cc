@@ -13,7 +13,7 @@ constexpr int64_t kVocabulary = 7, kWidth = 8, kLength = 6, kBatch = 2;
 class Model {
  public:
   explicit Model(DType dtype, double dropout = 0)
-      : tokens_(kVocabulary, kWidth, random_, dtype), norm_(kWidth, 1e-5, dtype) {
+      : tokens_(kVocabulary, kWidth, random_, dtype), norm_(kWidth, 0.00001, dtype) {
     for (uint64_t i = 0; i < 2; ++i) {
       MultiheadAttention attention({.embed_dim = kWidth,
                                     .num_heads = 2,
