@@ -19,12 +19,14 @@ from polyhead._attention import scaled_dot_product_attention
 from polyhead._core import get_num_threads, isa, set_num_threads
 from polyhead._core import version as _version
 from polyhead._modules import FromScratchMultiHeadAttention, MultiheadAttention
+from polyhead._report import Report
 
 __version__ = _version()
 
 __all__ = [
     "FromScratchMultiHeadAttention",
     "MultiheadAttention",
+    "Report",
     "get_num_threads",
     "isa",
     "scaled_dot_product_attention",

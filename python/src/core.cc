@@ -43,6 +43,8 @@ NB_MODULE(_core, module) {
       "number of CPUs.");
   polyhead::python::bind_attention(module);
   polyhead::python::bind_modules(module);
+  polyhead::python::bind_report(module);
   polyhead::python::bind_torch_attention(module);
   polyhead::python::bind_torch_module(module);
+  polyhead::python::bind_torch_threads(module);
 }

@@ -2,6 +2,7 @@
 
 #include <nanobind/ndarray.h>
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -40,6 +41,11 @@ Torch find_torch() {
   return {reinterpret_cast<PyTypeObject*>(nb::object(type).release().ptr()), api};
 }
 
+const Torch& torch() {
+  static const Torch found = find_torch();
+  return found;
+}
+
 [[noreturn]] void refuse(const char* argument, const std::string& got) {
   const std::string need = "; need a dense torch tensor in the CPU's memory";
   throw nb::type_error((std::string(argument) + ": got " + got + need).c_str());
@@ -48,13 +54,12 @@ Torch find_torch() {
 }  // namespace
 
 TensorView tensor_view(nb::handle tensor, const char* argument) {
-  static const Torch torch = find_torch();
   if (tensor.is_none()) return {};
-  if (!PyObject_TypeCheck(tensor.ptr(), torch.tensor_type)) {
+  if (!PyObject_TypeCheck(tensor.ptr(), torch().tensor_type)) {
     refuse(argument, nb::inst_name(tensor).c_str());
   }
   nb::dlpack::dltensor described;
-  if (torch.api->describe(tensor.ptr(), &described) != 0) {
+  if (torch().api->describe(tensor.ptr(), &described) != 0) {
     const nb::python_error error;
     refuse(argument, std::string("a tensor that ") + nb::str(error.value()).c_str());
   }
@@ -66,6 +71,21 @@ TensorView tensor_view(nb::handle tensor, const char* argument) {
   const auto rank = static_cast<size_t>(described.ndim);
   auto* const data = static_cast<std::byte*>(described.data) + described.byte_offset;
   return {data, *dtype, Shape(described.shape, rank), Shape(described.strides, rank)};
+}
+
+bool are_plain(const nb::tuple& tensors, const nb::tuple& types) {
+  for (const nb::handle tensor : tensors) {
+    if (tensor.is_none()) continue;
+    const auto is_its = [&](nb::handle type) { return tensor.type().is(type); };
+    if (std::none_of(types.begin(), types.end(), is_its)) return false;
+    nb::dlpack::dltensor described;
+    if (torch().api->describe(tensor.ptr(), &described) != 0) {
+      PyErr_Clear();
+      return false;
+    }
+    if (described.device.device_type != nb::device::cpu::value) return false;
+  }
+  return true;
 }
 
 }  // namespace polyhead::python

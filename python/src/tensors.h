@@ -11,4 +11,7 @@ namespace polyhead::python {
 // no dense torch tensor in the CPU's memory; `argument` opens the message.
 TensorView tensor_view(nanobind::handle tensor, const char* argument);
 
+// Whether each is None, or of exactly one of the types and dense in the CPU's memory.
+bool are_plain(const nanobind::tuple& tensors, const nanobind::tuple& types);
+
 }  // namespace polyhead::python

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from error_rule import RATIOS, LessExact
+from error_rule import RATIOS, LessExact, Together
 
 SMALLEST = 2.0**-120  # below it float32 kernels flush to 0, or round by more than their share
 
@@ -127,13 +127,12 @@ def shares(values, budget):
     return np.where(np.isfinite(error), error, np.inf) / (budget.error + SMALLEST)
 
 
-class Errors:
-    """Of many cases, by the tensor's name. Each element within its budget; and over all cases the
-    root of the mean square, where luck averages out, at most twice torch's."""
+class Errors(Together):
+    """In units of the budget; and each element within its own."""
 
     def __init__(self, limits):
+        super().__init__()
         self.limits = limits  # name: the share of the budget that may be used
-        self.squares = {name: ([], []) for name in limits}  # each case's mean: ours, torch's
 
     def expect_within(self, name, ours, torchs, budget):
         if budget.value.size == 0:
@@ -145,14 +144,4 @@ class Errors:
             raise LessExact(
                 f"{name}: {used[at]:.3g} of the budget {budget.error[at]:.3g} at "
                 f"{tuple(map(int, at))}: got {ours[at]!r}, want {budget.value[at]!r}")
-        self.squares[name][0].append(np.mean(used**2))
-        theirs = np.mean(shares(torchs, budget)**2)
-        if np.isfinite(theirs):  # torch has NaN on fully masked rows
-            self.squares[name][1].append(theirs)
-
-    def expect_as_exact_as_torch(self):
-        for name, squares in self.squares.items():
-            if min(map(len, squares)) > 0:
-                ours, theirs = (np.mean(each)**0.5 for each in squares)
-                RATIOS.note(f"{name}, errors of all cases", ours / (2 * theirs))
-                assert ours <= 2 * theirs, f"{name}: {ours:.3g} of the budget, torch {theirs:.3g}"
+        self.note(name, used, shares(torchs, budget))

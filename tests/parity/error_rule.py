@@ -61,3 +61,26 @@ def expect_as_good(what, ours, truth, others, factor=2):
                 f"{what}: {name} error {got:.3g} where others have {theirs}, allowed {allowed:.3g}; "
                 f"worst at {tuple(map(int, where))}: got {ours[where]!r}, want {truth[where]!r}")
         RATIOS.note(f"{what}, {name} error", got / allowed if allowed else got)
+
+
+class Together:
+    """The errors of many cases, by the tensor's name, in the unit of each: the root of the mean of
+    their squares, where luck averages out, is at most twice torch's."""
+
+    def __init__(self):
+        self.squares = {}  # name: each case's mean, of ours and of torch's
+
+    def note(self, name, ours, torchs):
+        """Errors; torch's are left out where it has a NaN, on fully masked rows."""
+        both = self.squares.setdefault(name, ([], []))
+        both[0].append(np.mean(np.square(ours)))
+        theirs = np.mean(np.square(torchs))
+        if np.isfinite(theirs):
+            both[1].append(theirs)
+
+    def expect_as_exact_as_torch(self):
+        for name, squares in self.squares.items():
+            if min(map(len, squares)) > 0:
+                ours, theirs = (np.mean(each)**0.5 for each in squares)
+                RATIOS.note(f"{name}, errors of all cases", ours / (2 * theirs or 1))
+                assert ours <= 2 * theirs, f"{name}: {ours:.3g}, torch {theirs:.3g}"

@@ -40,7 +40,7 @@ def revert(model: Model) -> Model:
     for module in model.modules():
         if type(module) is MultiheadAttention:
             module.__dict__.pop("_engine", None)
-            module.__class__ = nn.MultiheadAttention
+            module.__class__ = nn.MultiheadAttention  # type: ignore[assignment]
             _take_back(module)
         if _KEPT in module.__dict__:
             module.use_nested_tensor = module.__dict__.pop(_KEPT)

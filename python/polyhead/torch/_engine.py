@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from polyhead import _core
-from polyhead.torch import _checks
+from polyhead.torch import _checks, _threads
 from polyhead.torch._functorch import once
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Engine:
     def forward(self, call: Sequence[Tensor | None], options: Options, seed: int | None,
                 keeps: bool) -> tuple[Tensor, Tensor | None, Any]:
         """(out, weights, what a backward needs) in self.dtype; dropout needs a seed."""
-        follow_threads()
+        _threads.follow()
         query, key = call[0], call[1]
         assert query is not None and key is not None
         out = torch.empty_like(query, memory_format=torch.contiguous_format)
@@ -96,35 +96,37 @@ def attend(module: MultiheadAttention, call: Call, parameters: list[Tensor | Non
     elif not query.dtype == call[1].dtype == call[2].dtype == own_dtype:
         _checks.raise_torchs_error(module, call)
     dtype = torch.float64 if own_dtype == torch.float64 else torch.float32
-    config = Config(
+    config = (
         module.embed_dim, module.num_heads, module.kdim, module.vdim, module.batch_first,
-        module.in_proj_bias is not None, module.bias_k is not None, module.add_zero_attn)
-    if not is_plain((*call, *parameters)):
+        parameters[4] is not None, parameters[5] is not None, module.add_zero_attn)
+    tensors = (*call, *parameters)
+    if not is_plain(tensors):
         _checks.refuse_nested(call)
-        if any(x is not None and x.device != query.device for x in (*call, *parameters)):
+        if any(x is not None and x.device != query.device for x in tensors):
             _checks.raise_torchs_error(module, call)
         from polyhead.torch import _op  # pylint: disable=import-outside-toplevel
-        return _op.attend(config, call, parameters, options, (dtype, result_dtype))
+        return _op.attend(Config(*config), call, parameters, options, (dtype, result_dtype))
     engine = module.__dict__.get("_engine")
     if engine is None or engine.config != config or engine.dtype != dtype:
-        engine = module.__dict__["_engine"] = Engine(config, dtype)
+        engine = module.__dict__["_engine"] = Engine(Config(*config), dtype)
     dtypes = (dtype, result_dtype)
     try:
-        if torch.is_grad_enabled() and any(
-                x is not None and x.requires_grad for x in (*call, *parameters)):
-            return _Attention.apply(engine, options, dtypes, *call, *parameters)
-        return _Attention.forward(None, engine, options, dtypes, *call, *parameters)
+        if torch.is_grad_enabled() and any([x is not None and x.requires_grad for x in tensors]):
+            out, weights = _apply(engine, options, dtypes, *tensors)
+            return out, weights
+        return _Attention.forward(None, engine, options, dtypes, *tensors)
     except (ValueError, TypeError, IndexError):
         _checks.raise_torchs_error(module, call)
         raise
 
 
-def is_plain(tensors: Sequence[Tensor | None]) -> bool:
+def is_plain(tensors: tuple[Tensor | None, ...]) -> bool:
     """Whether these are ordinary tensors of the CPU, and no one watches what is done to them."""
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0 \
-            or torch._C._functorch.maybe_current_level() is not None or torch.jit.is_tracing():
+            or torch._C._functorch.maybe_current_level() is not None \
+            or torch._C._is_tracing():
         return False
-    return all(x is None or type(x) in _PLAIN and x.is_cpu and not x.is_nested for x in tensors)
+    return _core.are_plain(tensors, _PLAIN)
 
 
 _PLAIN = (Tensor, torch.nn.Parameter)
@@ -135,28 +137,12 @@ def draw_seed() -> Tensor:
     return torch.randint(0, 2**63 - 1, ())
 
 
-class _Threads:
-    """The library's number of threads follows torch's."""
-
-    seen = 0
-
-    @classmethod
-    def follow(cls) -> None:
-        now = torch.get_num_threads()
-        if now != cls.seen:
-            _core.set_num_threads(now)
-            cls.seen = now
-
-
-follow_threads = _Threads.follow
-
-
 class _Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, engine: Engine, options: Options,
                 dtypes: tuple[torch.dtype, torch.dtype],
-                *tensors: Tensor) -> tuple[Tensor, Tensor | None]:
+                *tensors: Tensor | None) -> tuple[Tensor, Tensor | None]:
         dtype, result_dtype = dtypes
         call: Sequence[Tensor | None] = tensors[:5]
         if result_dtype != dtype:
@@ -183,6 +169,10 @@ class _Attention(torch.autograd.Function):
         return None, None, None, *gradients
 
 
+# Function.apply, less what that does for torch.func, which takes the operator's way.
+_apply: Any = super(torch.autograd.Function, _Attention).apply
+
+
 def converted(call: Sequence[Tensor | None], dtype: torch.dtype) -> list[Tensor | None]:
     """Each tensor once: self-attention is known by its identity."""
     seen: dict[int, Tensor] = {}
@@ -195,19 +185,27 @@ def gradients_of(trained: Any, call: Sequence[Tensor | None],
                  tensors: Sequence[Tensor | None], wanted: Sequence[bool]) -> list[Tensor | None]:
     """With respect to the call's tensors and the parameters, in their dtypes; None if not wanted.
     Tensors given twice have theirs once."""
-    query = call[0]
-    assert query is not None
-    d_out, d_weights = (None if d is None else d.to(query.dtype) for d in d_outputs)
+    dtype = call[0].dtype  # type: ignore[union-attr]
+    d_out, d_weights = d_outputs
     if d_out is None:
-        d_out = torch.zeros_like(query)
-    buffers = [torch.empty_like(x, dtype=query.dtype) if wants and x is not None else None
+        d_out = torch.zeros_like(call[0])  # type: ignore[arg-type]
+    elif d_out.dtype != dtype:
+        d_out = d_out.to(dtype)
+    if d_weights is not None:
+        d_weights = d_weights.to(dtype)
+    buffers = [None if x is None or not wants else torch.empty_like(x, dtype=dtype)
                for x, wants in zip([*call, *tensors[5:]], wanted)]
-    for i in (1, 2):
-        for j in range(i):
-            if tensors[i] is tensors[j]:
-                buffers[i] = buffers[j]
-    of_parameters = (b for b, p in zip(buffers[5:], tensors[5:]) if p is not None)
-    trained.backward((d_out, d_weights), tuple(buffers[:5]), tuple(of_parameters))
-    repeated = [any(tensors[i] is tensors[j] for j in range(i)) for i in range(3)]
-    return [None if buffer is None or (i < 3 and repeated[i]) or x is None else buffer.to(x.dtype)
-            for i, (buffer, x) in enumerate(zip(buffers, tensors))]
+    query, key, value = tensors[:3]
+    key_is_query, value_is_one = key is query, value is query or value is key
+    if key_is_query:
+        buffers[1] = buffers[0]
+    if value_is_one:
+        buffers[2] = buffers[0 if value is query else 1]
+    of_parameters = tuple([b for b, p in zip(buffers[5:], tensors[5:]) if p is not None])
+    trained.backward((d_out, d_weights), buffers[:5], of_parameters)
+    if key_is_query:
+        buffers[1] = None
+    if value_is_one:
+        buffers[2] = None
+    return [b if b is None or x is None or b.dtype == x.dtype else b.to(x.dtype)
+            for b, x in zip(buffers, tensors)]

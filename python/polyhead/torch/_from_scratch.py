@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from polyhead.torch._attention import OpOptions, attend
+from polyhead.torch._attention_call import OpOptions, attend
 
 
 class FromScratchMultiHeadAttention(nn.Module):
@@ -51,11 +51,12 @@ class FromScratchMultiHeadAttention(nn.Module):
             mask = mask[(None,) * (4 - mask.dim())]
         operands = (query.to(computes), key.to(computes), value.to(computes), mask)
         out, _ = attend(operands, OpOptions(None, False, "top_left", None, "zero", 0.0, -1e5))
-        return self.fc_out(out.transpose(1, 2).flatten(2).to(dtype))
+        result: Tensor = self.fc_out(out.transpose(1, 2).flatten(2).to(dtype))
+        return result
 
     def _heads(self, x: Tensor) -> Tensor:
         """[B, len, H * D] -> [B, H, len, D]"""
-        return x.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
+        return x.reshape(*x.shape[:-1], self.num_heads, self.head_dim).transpose(1, 2)
 
 
 _MASK_DTYPES = (torch.float32, torch.float64, torch.bool, torch.int32, torch.int64)

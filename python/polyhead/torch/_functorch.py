@@ -8,6 +8,11 @@ from typing import Any
 import torch
 
 
+def call(function: Any, *arguments: Any) -> Any:
+    """Of a torch.autograd.Function."""
+    return function.apply(*arguments)
+
+
 class Operator:
     """An operator with its derivative.
 
@@ -26,8 +31,10 @@ class Operator:
         # What register_autograd makes is not for torch.func.
         if not torch.compiler.is_compiling() and \
                 torch._C._functorch.maybe_current_level() is not None:
-            return _Differentiated.apply(self, *arguments)
-        return self.op(*arguments)
+            results: tuple[Any, ...] = call(_Differentiated, self, *arguments)
+        else:
+            results = self.op(*arguments)
+        return results
 
 
 def _refuse(*arguments: Any) -> Any:
@@ -44,12 +51,12 @@ def once(backward: Callable[..., tuple[Any, ...]]) -> Callable[..., tuple[Any, .
     """A Function's backward that refuses to be differentiated, where torch's once_differentiable
     would leave the second derivative out."""
     def checked(ctx: Any, *d_results: Any) -> tuple[Any, ...]:
+        if not torch.is_grad_enabled():
+            return backward(ctx, *d_results)
         with torch.no_grad():
             gradients = backward(ctx, *d_results)
-        if not torch.is_grad_enabled():
-            return gradients
         sources = [x for x in (*ctx.saved_tensors, *d_results) if x is not None and x.requires_grad]
-        return tuple(d if d is None else _Refusing.apply(d, *sources) for d in gradients)
+        return tuple(d if d is None else call(_Refusing, d, *sources) for d in gradients)
 
     return checked
 
@@ -61,7 +68,9 @@ class _Refusing(torch.autograd.Function):
     def forward(ctx: Any, first: Any, *others: Any) -> Any:
         return first.view_as(first)
 
-    backward = staticmethod(_refuse)
+    @staticmethod
+    def backward(ctx: Any, *d_results: Any) -> Any:
+        _refuse()
 
 
 class _Differentiated(torch.autograd.Function):
@@ -81,7 +90,7 @@ class _Differentiated(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], operator: Operator, *arguments: Any) -> Any:
-        return _loop(lambda *each: _Differentiated.apply(operator, *each), info, in_dims[1:],
+        return _loop(lambda *each: call(_Differentiated, operator, *each), info, in_dims[1:],
                      arguments)
 
 

@@ -27,7 +27,9 @@ def attend(config: Config, call: Call, parameters: list[Tensor | None], options:
            dtypes: tuple[torch.dtype, torch.dtype]) -> tuple[Tensor, Tensor | None]:
     dtype, result_dtype = dtypes
     if result_dtype != dtype:
-        call = tuple(x if x is None or x.dtype == torch.bool else x.to(dtype) for x in call)
+        query, key, value, *masks = call
+        padding, mask = (x if x is None or x.dtype == torch.bool else x.to(dtype) for x in masks)
+        call = query.to(dtype), key.to(dtype), value.to(dtype), padding, mask
         parameters = [None if p is None else p.to(dtype) for p in parameters]
     seed = draw_seed() if options.dropout_p else None
     out, weights = _operator(

@@ -12,7 +12,7 @@ from torch.nn.functional import scaled_dot_product_attention as torchs
 
 import budget
 from budget import Errors, attention, attention_gradients, exact, summed_onto
-from error_rule import Ratios, unit_roundoff
+from error_rule import Ratios, Together, unit_roundoff
 from test_from_scratch import SeedClass, draw_mask, split_module, wide_module
 from test_scaled_dot_product_attention import draw, in_dtype
 
@@ -195,20 +195,18 @@ def scratch_answers(module, inputs, mask, dtype):
 @pytest.mark.parametrize("width", ["split", "full"])
 def test_from_scratch(width):
     """float64 each by itself; float32 over all, its errors as shares of the largest value."""
-    squares = []
+    together = Together()
     for seed in range(40):
         modules, inputs, mask = scratch_pair(seed, width)
-        theirs, got = ([scratch_answers(m, inputs, mask, dtype) for m in modules]
-                       for dtype in (torch.float64, torch.float32))
-        for i, (want, one) in enumerate(zip(*theirs)):
+        in_double, in_single = ([scratch_answers(m, inputs, mask, dtype) for m in modules]
+                                for dtype in (torch.float64, torch.float32))
+        for i, (want, one, theirs, got) in enumerate(zip(*in_double, *in_single)):
             largest = max(1, want.abs().max())
             assert (one - want).abs().max() <= FLOAT64_LIMIT * largest
-            squares.append([i, *(((x[i] - want) / largest).square().mean().item() for x in got)])
-    squares = np.array(squares)
-    for i in np.unique(squares[:, 0]):
-        stock, own = np.sqrt(squares[squares[:, 0] == i, 1:].mean(0))
-        print(i, own / stock)
-        assert own <= 2 * stock
+            what = "out" if i == 0 else "inputs" if i < 4 else "parameters"
+            together.note(f"from scratch, {what}", *(((x - want) / largest).detach().numpy()
+                                                  for x in (got, theirs)))
+    together.expect_as_exact_as_torch()
 
 
 def test_from_scratch_refuses():

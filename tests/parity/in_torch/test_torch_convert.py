@@ -2,6 +2,8 @@
 
 import copy
 import io
+import sys
+from pathlib import Path
 
 import numpy as np
 import polyhead.torch
@@ -11,6 +13,12 @@ from polyhead.torch import convert, revert
 from torch import nn
 from torch.nn.utils import prune
 
+from error_rule import unit_roundoff
+
+sys.path.append(str(Path(__file__).resolve().parents[3] / "bench/python"))
+
+import encoder as bench_encoder  # noqa: E402
+
 WIDTH, HEADS = 32, 4
 
 
@@ -18,8 +26,6 @@ def encoder(**options):
     torch.manual_seed(5)
     layer = nn.TransformerEncoderLayer(WIDTH, HEADS, 64, dropout=0.0, batch_first=True, **options)
     return nn.TransformerEncoder(layer, 3, nn.LayerNorm(WIDTH))
-
-
 
 
 def inputs(dtype=torch.float32):
@@ -132,22 +138,12 @@ def test_decoder():
 
 
 def test_training_an_encoder():
-    curves = []
-    for change in (lambda model: model, convert):
-        model = change(encoder())
-        torch.manual_seed(7)
-        x, target = torch.randn(2, 8, 16, WIDTH)
-        optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
-        losses = []
-        for _ in range(50):
-            loss = (model(x) - target).square().mean()
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            losses.append(loss.item())
-        curves.append(losses)
-    np.testing.assert_allclose(*curves, rtol=1e-3)
-    assert curves[0][-1] < 0.9 * curves[0][0]
+    """50 steps: the curve leaves that of float64 by no more than twice what torch's does."""
+    stock, ours, precise = (np.array(run.losses)
+                            for run in bench_encoder.curves(64, steps=50, length=16))
+    stock_apart, ours_apart = (np.sqrt(np.square(x - precise).mean()) for x in (stock, ours))
+    assert ours_apart <= 2 * stock_apart + 2 * unit_roundoff(np.float32) * precise.mean()
+    assert precise[-1] < 0.9 * precise[0]
 
 
 class Doubled(nn.Linear):

@@ -1,0 +1,30 @@
+"""The library's threads are torch's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from polyhead import _core
+
+
+def lend() -> bool:
+    """Makes the library work on torch's own OpenMP threads, where torch has such."""
+    return _core.lend_openmp_of(str(Path(torch.__file__).parent / "lib/libtorch_cpu.so"))
+
+
+class _Threads:
+    """Their number follows torch's."""
+
+    seen = 0
+
+    @classmethod
+    def follow(cls) -> None:
+        now = torch.get_num_threads()
+        if now != cls.seen:
+            _core.set_num_threads(now)
+            cls.seen = now
+
+
+follow = _Threads.follow

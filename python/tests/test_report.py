@@ -1,0 +1,38 @@
+"""The page of heads from Python. The page itself: src/report, tests/report."""
+
+import html
+import re
+
+import numpy as np
+import polyhead
+import pytest
+
+WORDS = [["the", "cat", "sat"], ["a", "<b>", "‮"]]
+
+
+def weights(*shape):
+    x = np.random.default_rng(0).random(shape).astype("float32")
+    return x / x.sum(-1, keepdims=True)
+
+
+def test_page_of_layers(tmp_path):
+    report = polyhead.Report({"Layer 1": weights(2, 4, 3, 3), "Layer 2": weights(2, 4, 3, 3)}, WORDS,
+                             title="Two layers", guide=["Look."])
+    report.save(tmp_path / "heads.html")
+    text = (tmp_path / "heads.html").read_text(encoding="utf-8")
+    assert text == report.html() and text.lower().startswith("<!doctype html>")
+    assert "Two layers" in text and "<b>" not in text  # labels are data
+
+
+def test_it_shows_itself_in_a_notebook():
+    report = polyhead.Report(weights(1, 2, 3, 5))
+    found = re.fullmatch(r'<iframe srcdoc="([^"]*)" .*></iframe>', report._repr_html_())
+    assert html.unescape(found.group(1)) == report.html()
+
+
+@pytest.mark.parametrize("layers, tokens, words", [
+    (weights(2, 3, 3), None, "weights are"), (weights(2, 4, 3, 3), WORDS[:1], "must be"),
+    (weights(1, 4, 2, 3), WORDS[:1], "labels"), ({}, None, "at least one")])
+def test_refusals(layers, tokens, words):
+    with pytest.raises(ValueError, match=words):
+        polyhead.Report(layers, tokens).html()

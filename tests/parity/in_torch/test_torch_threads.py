@@ -1,0 +1,71 @@
+"""The library works on torch's threads, as many as torch does."""
+
+import subprocess
+import sys
+import textwrap
+
+import polyhead
+import pytest
+import torch
+from polyhead.torch import _threads, scaled_dot_product_attention
+
+
+@pytest.fixture(autouse=True)
+def one_thread_again():
+    yield
+    torch.set_num_threads(1)
+
+
+def test_their_number_is_torchs():
+    x = torch.randn(1, 8, 64, 32)
+    results = []
+    for threads in (1, 3, 2):
+        torch.set_num_threads(threads)
+        results.append(scaled_dot_product_attention(x, x, x))
+        assert polyhead.get_num_threads() == threads
+    assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
+
+
+def test_they_are_torchs():
+    assert _threads.lend()
+
+
+def test_calls_from_many_threads_of_python():
+    run("""
+        import threading, torch
+        from polyhead.torch import scaled_dot_product_attention as attend
+        torch.set_num_threads(2)
+        x = torch.randn(1, 8, 256, 64)
+        want = attend(x, x, x)
+        right = []
+        def work():
+            for _ in range(20):
+                right.append(torch.equal(attend(x, x, x), want))
+        threads = [threading.Thread(target=work) for _ in range(3)]
+        for thread in threads: thread.start()
+        for thread in threads: thread.join()
+        assert right == [True] * 60
+    """)
+
+
+def test_a_forked_child_computes():
+    """Where torch's threads are not."""
+    run("""
+        import os, signal, torch
+        from polyhead.torch import scaled_dot_product_attention as attend
+        torch.set_num_threads(2)
+        x = torch.randn(1, 8, 256, 64)
+        want = attend(x, x, x).numpy().tobytes()
+        child = os.fork()
+        if child == 0:
+            signal.alarm(60)
+            os._exit(attend(x, x, x).numpy().tobytes() != want)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert attend(x, x, x).numpy().tobytes() == want
+    """)
+
+
+def run(program):
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True,
+                          text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

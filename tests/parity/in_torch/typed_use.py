@@ -1,0 +1,23 @@
+"""What a user writes, for the type checker (test_torch_types.py); it is not run."""
+
+import polyhead.torch
+import torch
+from torch import nn
+
+x = torch.zeros(2, 5, 64)
+attention = polyhead.torch.MultiheadAttention(64, 8, batch_first=True, dtype=torch.float64)
+stock: nn.MultiheadAttention = attention
+out, weights = attention.forward(x, x, x, is_causal=True, causal_align="bottom_right")
+rows: int = out.shape[0]
+if weights is not None:
+    total: float = float(weights.sum())
+model: nn.TransformerEncoder = polyhead.torch.convert(
+    nn.TransformerEncoder(nn.TransformerEncoderLayer(64, 8), 2))
+polyhead.torch.revert(model)
+alone: torch.Tensor = polyhead.torch.scaled_dot_product_attention(x, x, x, is_causal=True)
+both: tuple[torch.Tensor, torch.Tensor] = polyhead.torch.scaled_dot_product_attention(
+    x, x, x, weights="average")
+scratch: nn.Module = polyhead.torch.FromScratchMultiHeadAttention(64, 8, "full")
+polyhead.torch.scaled_dot_product_attention(x, x, x, weights="all")  # type: ignore[call-overload]
+attention.forward(x, x, x, causal_align="left")  # type: ignore[arg-type]
+polyhead.torch.FromScratchMultiHeadAttention(64, 8, "wide")  # type: ignore[arg-type]
