@@ -106,11 +106,12 @@ const char* regime_name(Regime regime) {
 }
 
 std::string AttentionCase::describe() const {
-  std::string text = message(
-      dtype_name(dtype), " B", batch, " H", heads, "/", kv_heads, " L", q_len, " S", kv_len, " D",
-      head_dim, " Dv", v_head_dim, " X", extra, ", ", regime_name(regime), ", storage ",
-      static_cast<int>(storage), ", weights ", static_cast<int>(weights),
-      empty_rows == EmptyRow::kNan ? ", NaN rows" : "", ", dropout ", dropout_p, ", seed ", seed);
+  std::string text =
+      message(dtype_name(dtype), " B", batch, " H", heads, "/", kv_heads, " L", q_len, " S", kv_len,
+              " D", head_dim, " Dv", v_head_dim, " X", extra, ", ", regime_name(regime),
+              ", storage ", static_cast<int>(storage), ", weights ", static_cast<int>(weights),
+              empty_rows == EmptyRow::kNan ? ", NaN rows" : "", ", dropout ", dropout_p,
+              with_rest ? "" : ", without lse_rest", ", seed ", seed);
   for (const MaskSpec& mask : masks) {
     text += message(", mask kind ", static_cast<int>(mask.kind), " ", mask.dims, " pattern ",
                     static_cast<int>(mask.pattern));

@@ -62,6 +62,7 @@ struct AttentionCase {
   double dropout_p = 0;
   std::optional<double> scale = {};
   Storage storage = Storage::kContiguous;
+  bool with_rest = true;  // the backward is told lse_rest
   uint64_t seed = 1;
 
   std::string describe() const;

@@ -93,7 +93,10 @@ class Budget {
     Pair pair;
     pair.p = read(probs_, {b, h, i, j});
     pair.kept = call_.kept(b, h, i, j);
-    const double lse_budget = read(forward_.lse_budget, {b, h, i});
+    double lse_budget = read(forward_.lse_budget, {b, h, i});
+    if (pair.p > 0 && problem_.problem.spec.with_rest) {  // which is what rounding lse took from it
+      lse_budget -= u_ * std::abs(read(forward_.lse, {b, h, i}));
+    }
     const double below = pair.p > 0 ? -std::log(pair.p) : 0;
     pair.p_error = pair.p * (2 * lse_budget + u_ * (3 * std::abs(below) + 4)) +
                    2 * std::min(pair.p, flush_limit(call_.query.dtype()));

@@ -52,9 +52,7 @@ void expect_same(const GuardedTensor& a, const GuardedTensor& b, const std::stri
 }  // namespace
 
 BackwardProblem::BackwardProblem(const AttentionCase& spec, bool loss_sees_weights)
-    : problem(spec),
-      forward(run_attention_case(problem.call(), "", spec.storage)),
-      with_rest(spec.seed % 2 == 0) {
+    : problem(spec), forward(run_attention_case(problem.call(), "", spec.storage)) {
   Random random(spec.seed + 1000);
   const auto normal = [&](const Index&) { return random.normal(); };
   d_out = like(forward.out.view(), spec.dtype, spec.storage);

@@ -17,14 +17,13 @@ struct BackwardProblem {
   explicit BackwardProblem(const AttentionCase& spec, bool loss_sees_weights = true);
 
   AttentionBackwardInputs inputs() const {
-    const TensorView rest = with_rest ? forward.lse_rest.view() : TensorView();
+    const TensorView rest = problem.spec.with_rest ? forward.lse_rest.view() : TensorView();
     return {forward.out.view(), forward.lse.view(), d_out.view(), d_weights.view(), rest};
   }
   AttentionCotangents cotangents() const { return {d_out.view(), d_weights.view()}; }
 
   AttentionProblem problem;
   AttentionRun forward;
-  bool with_rest;  // whether the backward is told lse_rest: every other seed
   GuardedTensor d_out, d_weights;
 };
 

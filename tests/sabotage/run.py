@@ -81,6 +81,9 @@ DEFECTS = {
     'columns_of_the_neighbouring_head': (
         'src/kernels/gemm.h', '<ptrdiff_t>(i / inner) * outer',
         '<ptrdiff_t>(i / inner / 2 * 2) * outer'),
+    'backward_rest_of_lse_dropped': (
+        'src/kernels/attention_backward_scores.body.h', '(s - b.lse[i] - b.lse_rest[i])',
+        '(s - b.lse[i])'),
     'backward_delta_dropped': (
         'src/kernels/attention_backward_scores.body.h', '(d_p - b.delta[i])', 'd_p'),
     'backward_chunks_summed_in_another_order': (

@@ -55,6 +55,31 @@ double loss_of(const BackwardProblem& problem) {
   return loss;
 }
 
+// forward: d_value = p^T d_out, and the p of a row sum to 1, be its scores wherever they may. lse
+// alone is off by up to 2^-8 here; in float64, where nothing is wider, lse_rest is 0.
+TEST(BackwardAdjoint, ProbabilitiesSumToOneFarFromZero) {
+  BackwardProblem problem(
+      {.q_len = 53, .kv_len = 75, .masks = {{.kind = kAdditive, .dims = "1s"}}});
+  fill(problem.problem.mask_tensors[0].view(), -1e5);
+  problem.forward = run_attention_case(problem.problem.call());
+  Tensor truth(DType::kFloat64, {2, 8}), budget(DType::kFloat64, {2, 8});  // [H, Dv]
+  const auto add = [](Tensor& to, const Index& bhid, double x) {
+    write(to, {bhid[1], bhid[3]}, read(to, {bhid[1], bhid[3]}) + x);
+  };
+  for_each_index(problem.d_out.view().shape(), [&](const Index& at) {
+    const double x = read(problem.d_out.view(), at);
+    add(truth, at, x);
+    add(budget, at, kAdjointRoundings * unit_roundoff(DType::kFloat32) * std::abs(x));
+  });
+  for_each_backward(problem, [&](const std::string& plan, const std::string& what) {
+    const BackwardRun run = run_backward_case(problem, plan);
+    Tensor got(DType::kFloat64, {2, 8});
+    for_each_index(run.d_value.view().shape(),
+                   [&](const Index& at) { add(got, at, read(run.d_value.view(), at)); });
+    expect_within_budget(got, truth, budget, {"backward.far", what, Zeros::kPlausible});
+  });
+}
+
 // A line through the inputs, and the derivative along it by the gradients.
 struct Line {
   std::vector<TensorView> inputs;

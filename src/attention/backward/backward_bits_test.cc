@@ -53,6 +53,7 @@ struct Part {
     call.query = call.query.narrow(dim, start, length);
     inputs.out = inputs.out.narrow(dim, start, length);
     inputs.lse = inputs.lse.narrow(dim, start, length);
+    inputs.lse_rest = inputs.lse_rest.narrow(dim, start, length);
     inputs.d_out = inputs.d_out.narrow(dim, start, length);
     narrow_masks(dim, start, length);
   }

@@ -103,14 +103,17 @@ TEST(AttentionBackward, EachOptionChangesTheGradients) {
   AttentionBackwardInputs inputs = problem.inputs();
   inputs.d_weights = {};
   EXPECT_FALSE(compare_bits(run_with(nothing, inputs), base).ok) << "d_weights";
+  inputs = problem.inputs();
+  inputs.lse_rest = {};
+  EXPECT_FALSE(compare_bits(run_with(nothing, inputs), base).ok) << "lse_rest";
 }
 
 TEST(AttentionBackward, ReadsItsInputsOnly) {
   BackwardProblem problem(usual());
   AttentionProblem& of = problem.problem;
-  for (GuardedTensor* tensor :
-       {&of.query, &of.key, &of.value, &of.mask_tensors[0], &of.mask_tensors[1],
-        &problem.forward.out, &problem.forward.lse, &problem.d_out, &problem.d_weights}) {
+  for (GuardedTensor* tensor : {&of.query, &of.key, &of.value, &of.mask_tensors[0],
+                                &of.mask_tensors[1], &problem.forward.out, &problem.forward.lse,
+                                &problem.forward.lse_rest, &problem.d_out, &problem.d_weights}) {
     tensor->protect();
   }
   for_each_backward(problem, [&](const std::string& plan, const std::string& what) {

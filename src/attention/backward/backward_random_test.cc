@@ -20,6 +20,7 @@ AttentionCase any_backward_case() {
     spec.kv_len += between(400, 1000);
     spec.q_len = between(0, 10);
   }
+  spec.with_rest = between(0, 1) == 0;
   return spec;
 }
 

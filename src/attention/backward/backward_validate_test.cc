@@ -109,6 +109,10 @@ TEST(BackwardValidation, WhatTheForwardWroteAndTheCotangents) {
        [](Arguments& a) { a.inputs.lse = {}; }},
       {"attention_backward: lse: num_heads is 2 in [2, 2, 3]; must be 4",
        [](Arguments& a) { a.inputs.lse = a.in({2, 2, 3}); }},
+      {"attention_backward: lse_rest: q_len is 5 in [2, 4, 5]; must be 3",
+       [](Arguments& a) { a.inputs.lse_rest = a.in({2, 4, 5}); }},
+      {"attention_backward: lse_rest: dtype is float64; must be query's float32",
+       [](Arguments& a) { a.inputs.lse_rest = a.in({2, 4, 3}, DType::kFloat64); }},
       {"attention_backward: d_out: not given; must be a 4-dimensional tensor",
        [](Arguments& a) { a.inputs.d_out = {}; }},
       {"attention_backward: d_out: q_len is 5 in [2, 4, 5, 6]; must be 3",
@@ -173,6 +177,7 @@ TEST(BackwardValidation, Overlaps) {
   expect_refused({
       {query.c_str(), [](Arguments& a) { a.value = a.to(0, {2, 2, 5, 6}); }},
       {query.c_str(), [](Arguments& a) { a.inputs.lse = a.to(0, {2, 4, 3}); }},
+      {query.c_str(), [](Arguments& a) { a.inputs.lse_rest = a.to(0, {2, 4, 3}); }},
       {query.c_str(), [](Arguments& a) { a.gradients.d_key = a.to(0, {2, 2, 5, 8}); }},
       {key.c_str(), [](Arguments& a) { a.gradients.d_value = a.to(1, {2, 2, 5, 6}); }},
       {key.c_str(), [](Arguments& a) { a.gradients.d_masks[0] = a.to(1, {3, 5}); }},
