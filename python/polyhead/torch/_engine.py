@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, empty_like
 
 from polyhead import _core
 from polyhead.torch import _checks, _threads
@@ -58,14 +58,14 @@ class Engine:
         self.dtype = dtype
         self._core = _core.TorchModule(config[:4], config[4:], str(dtype).removeprefix("torch."))
 
-    def follow(self, parameters: Sequence[Tensor | None]) -> None:
-        """Packs the parameters if they have changed. Only a Parameter can be known not to have: its
-        memory is not another tensor's the next time."""
-        given = tuple(p for p in parameters if p is not None)
-        is_known = all(type(p) is torch.nn.Parameter and p.dtype == self.dtype for p in given)
-        if not is_known:
-            given = tuple(p.detach().to(self.dtype) for p in given)
-        self._core.follow(given, not is_known)
+    def follow(self, parameters: tuple[Tensor, ...]) -> None:
+        """Packs the parameters, those that are, if they have changed. Only a Parameter can be known
+        not to have: its memory is not another tensor's the next time."""
+        for p in parameters:
+            if type(p) is not torch.nn.Parameter or p.dtype != self.dtype:
+                copies = tuple([p.detach().to(self.dtype) for p in parameters])
+                return self._core.follow(copies, True)
+        self._core.follow(parameters, False)
 
     def forward(self, call: Sequence[Tensor | None], options: Options, seed: int | None,
                 keeps: bool) -> tuple[Tensor, Tensor | None, Any]:
@@ -73,7 +73,7 @@ class Engine:
         _threads.follow()
         query, key = call[0], call[1]
         assert query is not None and key is not None
-        out = torch.empty_like(query, memory_format=torch.contiguous_format)
+        out = empty_like(query, memory_format=torch.contiguous_format)
         weights = None
         if options.weights is not None:
             shape = self.config.weights_shape(query, key, options.weights)
@@ -89,7 +89,8 @@ def attend(module: MultiheadAttention, call: Call, parameters: list[Tensor | Non
            options: Options) -> tuple[Tensor, Tensor | None]:
     """out before the module's out_proj is called, if it is; and the weights."""
     query = call[0]
-    own_dtype = next(p for p in parameters if p is not None).dtype
+    present = [p for p in parameters if p is not None]
+    own_dtype = present[0].dtype
     result_dtype = own_dtype
     if torch.is_autocast_enabled("cpu") and own_dtype != torch.float64:
         result_dtype = torch.get_autocast_dtype("cpu")
@@ -99,7 +100,7 @@ def attend(module: MultiheadAttention, call: Call, parameters: list[Tensor | Non
     config = (
         module.embed_dim, module.num_heads, module.kdim, module.vdim, module.batch_first,
         parameters[4] is not None, parameters[5] is not None, module.add_zero_attn)
-    tensors = (*call, *parameters)
+    tensors = (*call, *present)
     if not is_plain(tensors):
         _checks.refuse_nested(call)
         if any(x is not None and x.device != query.device for x in tensors):
@@ -142,7 +143,7 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, engine: Engine, options: Options,
                 dtypes: tuple[torch.dtype, torch.dtype],
-                *tensors: Tensor | None) -> tuple[Tensor, Tensor | None]:
+                *tensors: Any) -> tuple[Tensor, Tensor | None]:
         dtype, result_dtype = dtypes
         call: Sequence[Tensor | None] = tensors[:5]
         if result_dtype != dtype:
@@ -183,29 +184,24 @@ def converted(call: Sequence[Tensor | None], dtype: torch.dtype) -> list[Tensor 
 def gradients_of(trained: Any, call: Sequence[Tensor | None],
                  d_outputs: tuple[Tensor | None, Tensor | None],
                  tensors: Sequence[Tensor | None], wanted: Sequence[bool]) -> list[Tensor | None]:
-    """With respect to the call's tensors and the parameters, in their dtypes; None if not wanted.
-    Tensors given twice have theirs once."""
-    dtype = call[0].dtype  # type: ignore[union-attr]
-    d_out, d_weights = d_outputs
-    if d_out is None:
-        d_out = torch.zeros_like(call[0])  # type: ignore[arg-type]
-    elif d_out.dtype != dtype:
-        d_out = d_out.to(dtype)
+    """With respect to `tensors`, the call's five and the parameters, in their dtypes; None if not
+    wanted. Tensors given twice have theirs once."""
+    out_like, (d_out, d_weights) = call[0], d_outputs
+    assert out_like is not None
+    dtype = out_like.dtype
+    d_out = torch.zeros_like(out_like) if d_out is None else d_out.to(dtype)
     if d_weights is not None:
         d_weights = d_weights.to(dtype)
-    buffers = [None if x is None or not wants else torch.empty_like(x, dtype=dtype)
-               for x, wants in zip([*call, *tensors[5:]], wanted)]
     query, key, value = tensors[:3]
-    key_is_query, value_is_one = key is query, value is query or value is key
-    if key_is_query:
-        buffers[1] = buffers[0]
-    if value_is_one:
-        buffers[2] = buffers[0 if value is query else 1]
-    of_parameters = tuple([b for b, p in zip(buffers[5:], tensors[5:]) if p is not None])
-    trained.backward((d_out, d_weights), buffers[:5], of_parameters)
-    if key_is_query:
-        buffers[1] = None
-    if value_is_one:
-        buffers[2] = None
-    return [b if b is None or x is None or b.dtype == x.dtype else b.to(x.dtype)
-            for b, x in zip(buffers, tensors)]
+    again = False, key is query, value is query or value is key
+    found = [None if x is None or not wants or repeats else
+             empty_like(x) if x.dtype == dtype else empty_like(x, dtype=dtype)
+             for x, wants, repeats in zip((*call, *tensors[5:]), wanted, (*again, *_NOT_AGAIN))]
+    of_key = found[0] if again[1] else found[1]
+    of_value = found[2] if not again[2] else found[0] if value is query else of_key
+    trained.backward((d_out, d_weights), (found[0], of_key, of_value, *found[3:5]), tuple(found[5:]))
+    return [d if d is None or x is None or d.dtype == x.dtype else d.to(x.dtype)
+            for d, x in zip(found, tensors)]
+
+
+_NOT_AGAIN = (False,) * 11  # of masks and parameters: only query, key and value may be one tensor

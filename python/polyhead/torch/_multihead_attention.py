@@ -12,7 +12,6 @@ from polyhead.torch import _checks, _engine
 from polyhead.torch._engine import Options
 
 _PlainLinear = nn.modules.linear.NonDynamicallyQuantizableLinear
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 class MultiheadAttention(nn.MultiheadAttention):
@@ -64,12 +63,15 @@ class MultiheadAttention(nn.MultiheadAttention):
         of the kernel is the identity."""
         own = self._parameters
         parameters = [own[name] if name in own else getattr(self, name) for name in _NAMES]
-        out_proj = self.out_proj
-        if _is_plain(out_proj) and (out_proj.bias is None) == (self.in_proj_bias is None):
-            return [*parameters, out_proj.weight, out_proj.bias], False
-        like = self.in_proj_weight if self.in_proj_weight is not None else self.q_proj_weight
+        out_proj = self._modules["out_proj"]
+        if out_proj is not None and _is_plain(out_proj):
+            last = out_proj._parameters
+            if (last["bias"] is None) == (parameters[4] is None):
+                return [*parameters, last["weight"], last["bias"]], False
+        like = parameters[0] if parameters[0] is not None else parameters[1]
+        assert like is not None
         identity = torch.eye(self.embed_dim, dtype=like.dtype, device=like.device)
-        bias = None if self.in_proj_bias is None else identity.new_zeros(self.embed_dim)
+        bias = None if parameters[4] is None else identity.new_zeros(self.embed_dim)
         return [*parameters, identity, bias], True
 
     def __getstate__(self) -> dict[str, Any]:
@@ -78,6 +80,7 @@ class MultiheadAttention(nn.MultiheadAttention):
         return state
 
 
+_OF_LINEAR = {"weight", "bias"}
 _NAMES = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight", "in_proj_bias",
           "bias_k", "bias_v")
 
@@ -86,5 +89,6 @@ def _is_plain(out_proj: nn.Module) -> bool:
     """Whether calling it would do no more than its weights say."""
     state = out_proj.__dict__
     return (type(out_proj) is _PlainLinear and "forward" not in state
-            and not any(state[hooks] for hooks in _HOOKS)
-            and len(out_proj._parameters) == 2 and "weight" in out_proj._parameters)
+            and not state["_forward_hooks"] and not state["_forward_pre_hooks"]
+            and not state["_backward_hooks"] and not state["_backward_pre_hooks"]
+            and state["_parameters"].keys() == _OF_LINEAR)

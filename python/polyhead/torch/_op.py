@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import compress
 from typing import Any
 
 import torch
@@ -67,7 +68,7 @@ def _engine_of(config: Config, parameters: Sequence[Tensor | None]) -> Engine:
 
 def _run(given: _Arguments, keeps: bool) -> tuple[Tensor, Tensor | None, Any]:
     engine = _engine_of(given.config, given.parameters)
-    engine.follow(given.parameters)
+    engine.follow(tuple([p for p in given.parameters if p is not None]))
     seed = None if given.seed is None else int(given.seed)
     return engine.forward(given.call, given.options, seed, keeps)
 
@@ -95,10 +96,12 @@ def _backward(d_out: Tensor, d_weights: Tensor | None, wanted: Sequence[bool],
               *arguments: Any) -> list[Tensor]:
     given = _Arguments(arguments)
     _, _, trained = _run(given, keeps=True)
-    gradients = gradients_of(trained, given.call, (d_out, d_weights), given.tensors, wanted)
+    is_there = [i < len(given.call) or x is not None for i, x in enumerate(given.tensors)]
+    tensors, wanted = list(compress(given.tensors, is_there)), list(compress(wanted, is_there))
+    gradients = gradients_of(trained, given.call, (d_out, d_weights), tensors, wanted)
     # One of a tensor given twice is whole in its first place.
     return [torch.zeros_like(x) if gradient is None else gradient
-            for x, gradient, wants in zip(given.tensors, gradients, wanted) if wants]
+            for x, gradient, wants in zip(tensors, gradients, wanted) if wants and x is not None]
 
 
 @_backward.register_fake

@@ -142,3 +142,13 @@ def test_opcheck_of_attention():
     torch.library.opcheck(torch.ops.polyhead.attention, (
         query, key, value, bias, torch.tensor(7), None, True, "top_left", "per_head", "zero", 0.2,
         1.0))
+
+
+def test_a_tensor_that_outlives_its_transform():
+    module, inputs, _ = module_and_inputs()
+    left = []
+    grad(lambda x: left.append(x) or x.sum())(inputs[0].detach())
+    out = module(left[0], *inputs[1:])[0]
+    assert torch.equal(out, module(*inputs)[0])
+    out.sum().backward()
+    assert all(p.grad.isfinite().all() for p in module.parameters())
