@@ -87,6 +87,9 @@ def check_operands(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor 
     if min(query.dim(), key.dim(), value.dim()) < 2 or not query.dtype == key.dtype == value.dtype:
         raise ValueError("scaled_dot_product_attention: query, key, value: need one dtype and at "
                          "least 2 dimensions")
+    if not query.is_floating_point():
+        raise TypeError(f"scaled_dot_product_attention: query, key, value: dtype is {query.dtype}; "
+                        "need a floating type")
     if attn_mask is None:
         return
     if attn_mask.dtype != torch.bool and attn_mask.dtype not in (torch.float32, query.dtype):

@@ -22,6 +22,7 @@ def convert(model: Model) -> Model:
 
     Subclasses of other people stay as they are: their forward is their own.
     """
+    _require_model(model, "convert")
     for module in model.modules():
         if type(module) is nn.MultiheadAttention:
             module.__class__ = MultiheadAttention
@@ -37,6 +38,7 @@ def convert(model: Model) -> Model:
 def revert(model: Model) -> Model:
     """Undoes convert: every module of this package's MultiheadAttention becomes torch's. Returns the
     model."""
+    _require_model(model, "revert")
     for module in model.modules():
         if type(module) is MultiheadAttention:
             module.__dict__.pop("_engine", None)
@@ -48,6 +50,11 @@ def revert(model: Model) -> Model:
 
 
 _KEPT = "_polyhead_use_nested_tensor"
+
+
+def _require_model(model: object, function: str) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"{function}: model: is a {type(model).__name__}; need a torch.nn.Module")
 
 
 def _do_nothing(module: nn.Module, args: Any) -> None:

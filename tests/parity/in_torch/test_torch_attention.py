@@ -153,7 +153,9 @@ R = torch.rand
     ((R(2, 4), R(2, 4), R(2, 4), torch.ones(2, 2).long()), {}),
     ((R(2, 4), R(2, 4), R(2, 4), torch.ones(3, 2)), {}),
     ((R(2, 4), R(2, 4), R(2, 4), torch.ones(2, 2).double()), {}),
-    ((R(2, 4), R(2, 4), R(2, 4)), {"dropout_p": 2.0})])
+    ((R(2, 4), R(2, 4), R(2, 4)), {"dropout_p": 2.0}),
+    *(([torch.ones(1, 2, 3, 4).to(dtype)] * 3, {})
+      for dtype in (torch.int64, torch.uint8, torch.bool, torch.complex64))])
 def test_refusals_are_torchs(call, options):
     refusals = []
     for attend in (torchs, ours):

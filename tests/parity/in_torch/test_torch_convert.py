@@ -204,3 +204,9 @@ def test_in_projection_can_be_parametrised():
             module(x, x, x)[0].square().sum().backward()
         for a, b in zip(theirs.parameters(), ours.parameters()):
             assert torch.allclose(a.grad, b.grad, atol=1e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("function", [convert, revert])
+def test_what_is_no_model_is_refused(function):
+    with pytest.raises(TypeError, match=f"{function.__name__}: model: is a int; need a torch.nn.Module"):
+        function(5)
