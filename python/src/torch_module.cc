@@ -66,6 +66,16 @@ void copy(const ConstTensorView& from, const TensorView& to) {
   }
 }
 
+// torch's count of writes; one that was made under inference_mode has none.
+int64_t version_of(nb::handle parameter) {
+  PyObject* const version = PyObject_GetAttrString(parameter.ptr(), "_version");
+  if (version == nullptr) {
+    PyErr_Clear();
+    return -1;
+  }
+  return nb::cast<int64_t>(nb::steal(version));
+}
+
 // The views of a call.
 struct Call {
   ConstTensorView query, key, value;
@@ -85,7 +95,7 @@ Call call_of(const std::array<nb::handle, 5>& inputs, const std::array<nb::handl
 }  // namespace
 
 TorchModule::Seen TorchModule::look_at(nb::handle parameter, const ConstTensorView& view) {
-  return {view.data(), nb::cast<int64_t>(parameter.attr("_version")), sample_of(view)};
+  return {view.data(), version_of(parameter), sample_of(view)};
 }
 
 void TorchModule::follow(const nb::tuple& parameters, bool always) {

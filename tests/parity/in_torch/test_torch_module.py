@@ -117,6 +117,18 @@ def test_parameters_are_followed(write, mode):
         assert not parameter.any() or not torch.equal(out, before), name
 
 
+def test_a_module_made_under_inference_mode():
+    """Its parameters have no count of writes."""
+    with torch.inference_mode():
+        theirs, ours = pair(64, 8, batch_first=True)
+        x = torch.randn(2, 5, 64)
+        for factor in (1, 2):
+            for module in (theirs, ours):
+                for parameter in module.parameters():
+                    parameter.mul_(factor)
+            assert torch.allclose(theirs(x, x, x)[0], ours(x, x, x)[0], atol=1e-4)
+
+
 def test_training_steps_follow_torchs():
     curves = []
     for module in pair(batch_first=True, dtype=torch.float64):
