@@ -1,10 +1,11 @@
-// How many times a test program has allocated. Needs testing/allocations.cc among the program's own
-// sources: that replaces operator new, so it is not in the library of tools.
+// How many times a test program has allocated, and how much. Needs testing/allocations.cc among the
+// program's own sources: that replaces operator new, so it is not in the library of tools.
 #pragma once
 
 namespace polyhead::oracle {
 
-long allocations();  // of all threads, so far
+long allocations();      // of all threads, so far
+long allocated_bytes();  // the same in bytes
 
 // Calls `body` once, then counts what five more calls allocate.
 template <class F>

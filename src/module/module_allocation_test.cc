@@ -1,4 +1,6 @@
 // forward_into and backward allocate nothing after their first call of a shape: counted.
+#include <thread>
+
 #include <gtest/gtest.h>
 #include <polyhead/multihead_attention.h>
 #include "module/module_test_tools.h"
@@ -8,6 +10,7 @@
 namespace polyhead {
 namespace {
 
+using oracle::allocated_bytes;
 using oracle::allocations_after_the_first;
 using oracle::random_mha;
 using oracle::random_tensor;
@@ -71,6 +74,26 @@ TEST(ModuleAllocation, TrainingAllocatesOnce) {
                 0);
     }
   }
+}
+
+// One d_x for all inputs is one product, which has nowhere to be summed.
+TEST(ModuleAllocation, OneGradientForAllInputsTakesNoMemoryOfItsOwn) {
+  const oracle::Threads one(1);
+  const MultiheadAttention module =
+      random_mha({.embed_dim = 64, .num_heads = 4, .layout = Layout::kBatchFirst});
+  const Tensor x = random_tensor(DType::kFloat32, {3, 50, 64}, 1);
+  Tensor d_x(x), d_y(x), d_z(x);
+  TrainingContext context;
+  module.forward(x, x, x, {}, &context);
+  // What a thread keeps that has never run a backward before.
+  const auto bytes = [&](const InputGradients& inputs) {
+    const long before = allocated_bytes();
+    std::thread([&] { module.backward(context, {.d_out = x}, inputs); }).join();
+    return allocated_bytes() - before;
+  };
+  const InputGradients apart = {.d_query = d_x, .d_key = d_y, .d_value = d_z};
+  bytes(apart);  // packs the weights
+  EXPECT_EQ(bytes({.d_query = d_x, .d_key = d_x, .d_value = d_x}), bytes(apart));
 }
 
 TEST(ModuleAllocation, FromScratchAllocatesOnce) {

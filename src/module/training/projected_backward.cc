@@ -89,7 +89,8 @@ class ProjectedAttention::Backward {
       const bool copies = hides && !seen && !all_finite(x_[i]);
       used_at_[i] =
           seen ? used_at_[i - 1] : (copies ? plan_.add({batch, len(i), x_[i].size(2)}) : kAbsent);
-      if (adds(i)) sum_at_ = plan_.add({batch, len(i), x_[i].size(2)});
+      // All that add have the shape of the one they add to.
+      if (adds(i) && sum_at_ == kAbsent) sum_at_ = plan_.add({batch, len(i), x_[i].size(2)});
     }
   }
 
@@ -176,19 +177,20 @@ class ProjectedAttention::Backward {
     accumulates() ? add_elements(column, by_head) : copy_elements(column, by_head);
   }
 
-  // Whether d_rows[i] is one of an earlier input too.
+  // Whether one product gives the gradients of the inputs i and i + 1.
+  bool joins_next(size_t i) const {
+    return sizes_.packed() && same_tensor(to_.d_rows[i], to_.d_rows[i + 1]);
+  }
+  // Whether the product that begins with d_rows[i] has to be added to an earlier one's.
   bool adds(size_t i) const {
+    if (!to_.d_rows[i].defined() || (i > 0 && joins_next(i - 1))) return false;
     const auto earlier = std::span(to_.d_rows).first(i);
-    return to_.d_rows[i].defined() && std::ranges::any_of(earlier, [&](const TensorView& d) {
-             return same_tensor(d, to_.d_rows[i]);
-           });
+    return std::ranges::any_of(earlier,
+                               [&](const TensorView& d) { return same_tensor(d, to_.d_rows[i]); });
   }
 
   void inputs() const {
-    const auto joins = [&](int a, int b) {
-      return sizes_.packed() &&
-             same_tensor(to_.d_rows[static_cast<size_t>(a)], to_.d_rows[static_cast<size_t>(b)]);
-    };
+    const auto joins = [&](int a, int) { return joins_next(static_cast<size_t>(a)); };
     for_each_run(joins, [&](int first, int count) {
       const auto i = static_cast<size_t>(first);
       const TensorView& d_x = to_.d_rows[i];
@@ -207,7 +209,8 @@ class ProjectedAttention::Backward {
   const BackwardTargets& to_;
   std::array<ConstTensorView, 3> x_;
   MemoryPlan plan_;
-  int64_t heads_at_ = 0, query_at_ = 0, key_at_ = 0, extra_at_ = 0, sum_at_ = 0, used_at_[3] = {};
+  int64_t heads_at_ = 0, query_at_ = 0, key_at_ = 0, extra_at_ = 0, used_at_[3] = {};
+  int64_t sum_at_ = kAbsent;
   TensorView d_heads_;                      // [batch, q_len, width]
   TensorView d_query_, d_key_value_;        // [batch, q_len, width], [batch, kv_len, 2 width]; or
                                             // all three in the first, [batch, len, 3 width]
