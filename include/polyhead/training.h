@@ -11,7 +11,8 @@
 //
 // Gradients have the same bits for any number of threads and on every ISA with fused multiply-add.
 // A masked pair of query and key has gradient 0 whatever its numbers are, and so has a row without
-// visible keys: NaN there reaches nothing. NaN elsewhere is passed on, never hidden.
+// visible keys: NaN there reaches nothing; under EmptyRow::kNan such a row's output is NaN, and with
+// it the gradient of the output projection's weight. NaN elsewhere is passed on, never hidden.
 #pragma once
 
 #include <cstdint>
@@ -65,8 +66,10 @@ struct OutputGradients {
 };
 
 // Where the gradients of the inputs go, in the shapes of the inputs, any strides; what is undefined
-// is not computed. They are overwritten. Those of one shape may be the same view, which then
-// receives their sum: for self-attention one d_x three times, in one matrix product.
+// is not computed. They are overwritten. d_query, d_key and d_value of one shape may be the same
+// view, which then receives their sum: for self-attention one d_x three times, in one matrix
+// product. Otherwise gradients, those of parameters too, share no memory with each other or with
+// what backward reads: the inputs, the masks and OutputGradients.
 struct InputGradients {
   TensorView d_query = {}, d_key = {}, d_value = {};
   TensorView d_attn_mask = {};  // of a float mask, in the module's dtype; from scratch: of its mask

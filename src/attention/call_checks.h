@@ -39,6 +39,23 @@ inline bool overlap(const Extent& a, const Extent& b) {
   return meet && ((a.dense && b.dense) || a.begin == b.begin);
 }
 
+// fail(got, need) unless an output has memory of its own: once for each element, and apart from
+// `others` (which may hold the output itself).
+template <class Fail>
+void check_separate(const ConstTensorView& output,
+                    std::initializer_list<const ConstTensorView*> others, const Fail& fail) {
+  for (int dim = 0; dim < output.rank(); ++dim) {
+    if (output.size(dim) > 1 && output.stride(dim) == 0) {
+      fail(message("stride ", dim, " is 0"), "memory of its own for each element");
+    }
+  }
+  for (const ConstTensorView* other : others) {
+    if (other != &output && overlap(extent_of(output), extent_of(*other))) {
+      fail("overlaps another tensor of the call", "memory of its own");
+    }
+  }
+}
+
 class CallChecks {
  public:
   CallChecks(const AttentionCall& call, const char* function) : call_(call), function_(function) {}
@@ -107,20 +124,10 @@ class CallChecks {
     size(view, name, rank - 1, "kv_len", call_.kv_len() + call_.num_extra());
   }
 
-  // An output has memory of its own: once for each element, and apart from `others` (which may hold
-  // the output itself).
   void separate(const ConstTensorView& output, const std::string& name,
                 std::initializer_list<const ConstTensorView*> others) const {
-    for (int dim = 0; dim < output.rank(); ++dim) {
-      if (output.size(dim) > 1 && output.stride(dim) == 0) {
-        fail(name, message("stride ", dim, " is 0"), "memory of its own for each element");
-      }
-    }
-    for (const ConstTensorView* other : others) {
-      if (other != &output && overlap(extent_of(output), extent_of(*other))) {
-        fail(name, "overlaps another tensor of the call", "memory of its own");
-      }
-    }
+    check_separate(output, others,
+                   [&](const std::string& got, const char* need) { fail(name, got, need); });
   }
 
  protected:

@@ -22,7 +22,7 @@ TEST(BackwardThreads, TheirNumberMayChangeMeanwhile) {
   std::thread changer([&] {
     for (int n = 1; !done; n = 65 - n) set_num_threads(n);
   });
-  for (int repeat = 0; repeat < 3000; ++repeat) {
+  for (int repeat = 0; repeat < 1000; ++repeat) {
     const BackwardRun run = run_backward_case(problem, "backward_two_phases");
     if (!compare_bits(run.d_key.view(), expected.d_key.view()).ok) {
       ADD_FAILURE() << "repeat " << repeat;

@@ -2,7 +2,9 @@
 
 #include <string>
 
+#include "attention/call_checks.h"
 #include "module/mask_views.h"
+#include "module/projected_state.h"
 #include "module/require.h"
 
 namespace polyhead {
@@ -61,7 +63,47 @@ class Checker {
     }
   }
 
+  // Gradients share no memory with what is read or with each other, but for gradients of inputs
+  // that are one tensor.
+  void memory(const BackwardArguments& arguments) const {
+    const OutputGradients& d = arguments.outputs;
+    for_each_gradient(arguments, [&](const TensorView& view, const char* name) {
+      const auto fail = [&](const std::string& got, const char* need) {
+        require_.fail(name, got, need);
+      };
+      check_separate(view,
+                     {&forward_.query, &forward_.key, &forward_.value, &forward_.attn_mask,
+                      &forward_.key_padding_mask, &d.d_out, &d.d_weights},
+                     fail);
+      bool is_earlier = true;
+      for_each_gradient(arguments, [&](const TensorView& other, const char*) {
+        is_earlier = is_earlier && &other != &view;
+        const bool sum = is_row(other, arguments) && is_row(view, arguments);
+        if (is_earlier && !(sum && same_tensor(view, other))) check_separate(view, {&other}, fail);
+      });
+    });
+  }
+
  private:
+  static bool is_row(const TensorView& view, const BackwardArguments& arguments) {
+    const InputGradients& d = arguments.inputs;
+    return &view == &d.d_query || &view == &d.d_key || &view == &d.d_value;
+  }
+  // use(view, name) for those that are wanted.
+  template <class Use>
+  static void for_each_gradient(const BackwardArguments& arguments, const Use& use) {
+    const auto wanted = [&](const TensorView& view, const char* name) {
+      if (view.defined()) use(view, name);
+    };
+    const InputGradients& d = arguments.inputs;
+    wanted(d.d_query, "d_query");
+    wanted(d.d_key, "d_key");
+    wanted(d.d_value, "d_value");
+    wanted(d.d_attn_mask, "d_attn_mask");
+    wanted(d.d_key_padding_mask, "d_key_padding_mask");
+    for (const auto& [name, view] : arguments.parameters) wanted(view, name.c_str());
+  }
+
   void expect(const ConstTensorView& view, const char* name, Shape shape) const {
     require_.shape(view, name, shape);
     require_.dtype(view, name, sizes_.dtype);
@@ -103,6 +145,7 @@ BackwardTargets check_backward(const AttentionSizes& sizes, const ForwardInputs&
   checker.rows(arguments.inputs, &targets);
   checker.masks(arguments.inputs, &targets);
   checker.parameters(state_dict, arguments.parameters);
+  checker.memory(arguments);
   targets.parameters = targets_of(arguments.parameters);
   targets.mode = arguments.mode;
   return targets;

@@ -148,6 +148,45 @@ TEST_F(ModuleTrainingErrors, Inputs) {
                         to_);
 }
 
+// What is read, and what else is written, lies elsewhere.
+TEST_F(ModuleTrainingErrors, Memory) {
+  const std::string overlaps = ": overlaps another tensor of the call; must be memory of its own";
+  const auto with = [&](TensorView InputGradients::* which, const ConstTensorView& view) {
+    InputGradients inputs = to_;
+    inputs.*which = {const_cast<void*>(view.data()), view.dtype(), view.shape(), view.strides()};
+    return inputs;
+  };
+  const auto strided = [](const TensorView& view, std::initializer_list<int64_t> strides) {
+    return TensorView(view.data(), view.dtype(), view.shape(),
+                      Shape(strides.begin(), strides.size()));
+  };
+  expect_refused_inputs("d_query: stride 1 is 0; must be memory of its own for each element",
+                        with(&InputGradients::d_query, strided(to_.d_query, {40, 0, 1})));
+  expect_refused_inputs("d_query" + overlaps, with(&InputGradients::d_query, problem_.query));
+  expect_refused_inputs("d_query" + overlaps, with(&InputGradients::d_query, problem_.d_out));
+  expect_refused_inputs("d_attn_mask" + overlaps,
+                        with(&InputGradients::d_attn_mask, problem_.attn_mask));
+  expect_refused_inputs("d_value" + overlaps,
+                        with(&InputGradients::d_value, strided(to_.d_key, {56, 1, 7})));
+  ParameterViews twice = result_.parameters.views(), query = twice;
+  twice[3].second = twice[1].second.narrow(0, 4, 8);
+  query[3].second = to_.d_query.select(0, 0).select(0, 0);
+  expect_refused_parameters("out_proj.bias" + overlaps, twice);
+  expect_refused_parameters("out_proj.bias" + overlaps, query);
+}
+
+// The same mask's memory, which the attention itself would read after it was written.
+TEST(ModuleTrainingMemory, APaddingMaskIsNotItsGradient) {
+  TrainingProblem problem({.attn_mask = MaskKind::kFloat, .padding = MaskKind::kFloat});
+  TrainingContext context;
+  problem.run(&context);
+  const Tensor before(problem.padding);
+  expect_refused("d_key_padding_mask: overlaps another tensor of the call", [&] {
+    problem.module.backward(context, problem.cotangents(), {.d_key_padding_mask = problem.padding});
+  });
+  oracle::expect_same_bits(problem.padding, before, "the mask");
+}
+
 TEST_F(ModuleTrainingErrors, Parameters) {
   ParameterViews few = result_.parameters.views(), turned = few, wrong = few, wide = few;
   few.pop_back();
