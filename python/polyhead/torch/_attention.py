@@ -48,15 +48,17 @@ def scaled_dot_product_attention(
     """
     options = OpOptions(scale, is_causal, causal_align, weights, empty_rows, dropout_p, 1.0)
     given = (query, key, value, attn_mask)
-    _checks.require_one_length(key, value)
     try:
         _checks.check_operands(*given)
         result_dtype = query.dtype
         if torch.is_autocast_enabled("cpu") and result_dtype != torch.float64:
             result_dtype = torch.get_autocast_dtype("cpu")
+        if query.device.type != "cpu":
+            _checks.refuse_operands(*given)
         operands, leading = four_dimensional(given, enable_gqa)
         out, all_weights = attend(operands, options)
-    except (ValueError, TypeError, RuntimeError):
+    except (ValueError, TypeError, RuntimeError, AttributeError):
+        _checks.refuse_operands(*given)
         # What torch says to it, if it has something to say.
         torch.nn.functional.scaled_dot_product_attention(
             query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)

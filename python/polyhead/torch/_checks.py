@@ -35,18 +35,27 @@ def probability(p: float, weights: str | None) -> float:
     raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
 
 
+_CALL = ("query", "key", "value", "key_padding_mask", "attn_mask")
+
+
 def refuse_nested(call: Sequence[Tensor | None]) -> None:
-    if any(x is not None and x.is_nested for x in call):
+    if any(isinstance(x, Tensor) and x.is_nested for x in call):
         raise AssertionError(
             "MultiheadAttention does not support NestedTensor outside of its fast path. "
             "The fast path was not hit because polyhead has none: pad the batch and give a "
             "key_padding_mask")
 
 
+def refuse_call(call: Sequence[Tensor | None]) -> None:
+    """Of a module."""
+    refuse_nested(call)
+    refuse_other_kinds(call, _CALL)
+
+
 def raise_torchs_error(module: MultiheadAttention, call: Sequence[Tensor | None]) -> None:
     """For a call that does not fit: what torch's Python path raises for it. Returns if torch would
     take the call."""
-    refuse_nested(call)
+    refuse_call(call)
     query, key, value, key_padding_mask, attn_mask = call
     assert query is not None and key is not None and value is not None
     if attn_mask is not None and attn_mask.dim() == 4:
@@ -75,8 +84,30 @@ def _float_mask(mask: Tensor | None, name: str, query: Tensor) -> Tensor | None:
     return torch.zeros_like(mask, dtype=query.dtype).masked_fill_(mask, -math.inf)
 
 
-def require_one_length(key: Tensor, value: Tensor) -> None:
-    """torch reads past the end of a key that is shorter than the value."""
+def refuse_other_kinds(tensors: Sequence[Tensor | None], names: Sequence[str]) -> None:
+    """What torch may compute on and the library does not; and what to do about it."""
+    for name, x in zip(names, tensors):
+        if x is None:
+            continue
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{name} must be Tensor, not {type(x).__name__}")
+        if x.is_nested:
+            raise RuntimeError(f"{name}: is a nested tensor; pad it (torch.nested."
+                               "to_padded_tensor) and hide the padding by a mask")
+        if x.layout != torch.strided:
+            raise RuntimeError(f"{name}: layout is {x.layout}; need a dense one: {name}.to_dense()")
+        if x.device.type not in ("cpu", "meta"):
+            raise RuntimeError(
+                f"{name}: is on {x.device}; polyhead computes on the CPU: give {name}.cpu(), or "
+                "keep torch's own here: polyhead.torch.revert(model)")
+
+
+def refuse_operands(*operands: Tensor | None) -> None:
+    """What torch's function would take, or not refuse: it reads past the end of a key that is
+    shorter than the value."""
+    refuse_other_kinds(operands, ("query", "key", "value", "attn_mask"))
+    _, key, value, _ = operands
+    assert key is not None and value is not None
     if min(key.dim(), value.dim()) >= 2 and key.shape[-2] != value.shape[-2]:
         raise RuntimeError(f"scaled_dot_product_attention: value: length is {value.shape[-2]}; "
                            f"need the key's {key.shape[-2]}")
@@ -87,6 +118,10 @@ def check_operands(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor 
     if min(query.dim(), key.dim(), value.dim()) < 2 or not query.dtype == key.dtype == value.dtype:
         raise ValueError("scaled_dot_product_attention: query, key, value: need one dtype and at "
                          "least 2 dimensions")
+    if key.shape[-2] != value.shape[-2]:
+        raise ValueError("scaled_dot_product_attention: key, value: need one length")
+    if any(x is not None and x.device != query.device for x in (key, value, attn_mask)):
+        raise ValueError("scaled_dot_product_attention: query, key, value, attn_mask: need one device")
     if not query.is_floating_point():
         raise TypeError(f"scaled_dot_product_attention: query, key, value: dtype is {query.dtype}; "
                         "need a floating type")

@@ -102,7 +102,7 @@ def attend(module: MultiheadAttention, call: Call, parameters: list[Tensor | Non
         parameters[4] is not None, parameters[5] is not None, module.add_zero_attn)
     tensors = (*call, *present)
     if not is_plain(tensors):
-        _checks.refuse_nested(call)
+        _checks.refuse_call(call)
         if any(x is not None and x.device != query.device for x in tensors):
             _checks.raise_torchs_error(module, call)
         from polyhead.torch import _op  # pylint: disable=import-outside-toplevel

@@ -9,6 +9,7 @@ import pytest
 import torch
 from polyhead.torch import MultiheadAttention
 from torch import nn
+from torch._subclasses import FakeTensorMode
 
 E, H = 8, 2
 
@@ -118,11 +119,39 @@ def test_tensors_of_another_kind():
     for wrong in (nested, jagged):
         with pytest.raises(AssertionError, match="MultiheadAttention does not support NestedTensor"):
             module(wrong, wrong, wrong)
-    for wrong in (x.to_sparse(), x.to("meta")):
-        with pytest.raises((RuntimeError, TypeError, NotImplementedError)):
-            module(wrong, wrong, wrong)
     out, weights = module.to("meta")(*[x.to("meta")] * 3)
     assert out.shape == (2, 3, E) and weights.shape == (2, 3, 3) and out.is_meta
+
+
+def other_kinds(*shape):
+    """(a tensor, the error, what it says)"""
+    x = R(*shape)
+    yield x.to_sparse(), RuntimeError, r"query: layout is torch.sparse_coo; need .* query.to_dense\(\)"
+    yield x.to_mkldnn(), RuntimeError, r"query: layout is torch._mkldnn; .*query.to_dense\(\)"
+    yield x.numpy(), TypeError, "query must be Tensor, not ndarray"
+    with FakeTensorMode():
+        yield torch.empty(*shape, device="cuda"), RuntimeError, \
+            r"query: is on cuda:0; polyhead computes on the CPU: give query.cpu\(\), or"
+
+
+@pytest.mark.parametrize("kind", range(4))
+def test_tensors_of_other_kinds_are_told_what_to_do(kind):
+    for call, shape in ((polyhead.torch.scaled_dot_product_attention, (2, 2, 3, E)),
+                        (modules(batch_first=True)[1], (2, 3, E))):
+        wrong, error, words = list(other_kinds(*shape))[kind]
+        x = R(*shape)
+        for operands in ((wrong, wrong, wrong), (wrong, x, x)):
+            with pytest.raises(error, match=words):
+                call(*operands)
+
+
+def test_nested_and_mixed_operands_are_refused():
+    x, nested = R(2, 2, 3, E), torch.nested.nested_tensor([R(2, 3, E), R(2, 2, E)])
+    with pytest.raises(RuntimeError, match="query: is a nested tensor; pad it"):
+        polyhead.torch.scaled_dot_product_attention(nested, nested, nested)
+    for operands in ((x, x.to("meta"), x.to("meta")), (x, x, x, R(3, 3).to("meta"))):
+        with pytest.raises((RuntimeError, ValueError), match="device"):
+            polyhead.torch.scaled_dot_product_attention(*operands)
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (2, 0), (0, 0)])
