@@ -321,9 +321,11 @@ typedef struct polyhead_gradients {
 polyhead_status polyhead_training_context_create(polyhead_training_context** out);
 void polyhead_training_context_destroy(polyhead_training_context* context_or_null);
 /* Which weights the next forward drops: a function of seed and call, which starts at 0 and goes up
- * by one with each forward. With these numbers a run that continues draws what it would have. */
+ * by one with each forward. With these numbers a run that continues draws what it would have.
+ * p_or_null: how many, from now on; null: the configuration's dropout. */
 polyhead_status polyhead_training_context_set_dropout(polyhead_training_context* context,
-                                                      uint64_t seed, uint32_t call);
+                                                      uint64_t seed, uint32_t call,
+                                                      const double* p_or_null);
 polyhead_status polyhead_training_context_get_dropout(const polyhead_training_context* context,
                                                       uint64_t* seed, uint32_t* call);
 /* As polyhead_mha_forward, with the configuration's dropout. The data of query, key, value and

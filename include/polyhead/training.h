@@ -11,8 +11,8 @@
 //
 // Gradients have the same bits for any number of threads and on every ISA with fused multiply-add.
 // A masked pair of query and key has gradient 0 whatever its numbers are, and so has a row without
-// visible keys: NaN there reaches nothing; under EmptyRow::kNan such a row's output is NaN, and so is
-// the gradient of the output projection's weight. NaN elsewhere is passed on, never hidden.
+// visible keys: NaN there reaches nothing; under EmptyRow::kNan the output of such a row is NaN,
+// and so is the gradient of the output projection's weight. NaN elsewhere is passed on, not hidden.
 #pragma once
 
 #include <cstdint>

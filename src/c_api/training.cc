@@ -92,11 +92,13 @@ polyhead_status polyhead_training_context_create(polyhead_training_context** out
 void polyhead_training_context_destroy(polyhead_training_context* context) { delete context; }
 
 polyhead_status polyhead_training_context_set_dropout(polyhead_training_context* context,
-                                                      uint64_t seed, uint32_t call) {
+                                                      uint64_t seed, uint32_t call,
+                                                      const double* p) {
   const char* function = __func__;
   return c_api::guarded(function, [&] {
     c_api::require_not_null(context, {function, "context"});
     context->context.dropout = {.seed = seed, .call = call};
+    if (p != nullptr) context->context.dropout.p = *p;
   });
 }
 

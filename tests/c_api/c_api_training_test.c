@@ -103,11 +103,12 @@ static void test_dropout_state(void) {
   EXPECT_OK(polyhead_training_context_create(&context));
   EXPECT_OK(polyhead_training_context_get_dropout(context, &seed, &call));
   EXPECT(seed == 0 && call == 0);
-  EXPECT_OK(polyhead_training_context_set_dropout(context, UINT64_MAX, 7));
+  EXPECT_OK(polyhead_training_context_set_dropout(context, UINT64_MAX, 7, NULL));
   EXPECT_OK(polyhead_mha_forward_training(mha, NULL, &x, &x, &x, &y, NULL, context));
   EXPECT_OK(polyhead_training_context_get_dropout(context, &seed, &call));
   EXPECT(seed == UINT64_MAX && call == 8);
-  EXPECT_FAILS(INVALID, "context: is null", polyhead_training_context_set_dropout(NULL, 0, 0));
+  EXPECT_FAILS(INVALID, "context: is null",
+               polyhead_training_context_set_dropout(NULL, 0, 0, NULL));
   EXPECT_FAILS(INVALID, "context: is null",
                polyhead_training_context_get_dropout(NULL, &seed, &call));
   EXPECT_FAILS(INVALID, "seed: is null",
@@ -116,6 +117,30 @@ static void test_dropout_state(void) {
                polyhead_training_context_get_dropout(context, &seed, NULL));
   EXPECT_FAILS(INVALID, "out: is null", polyhead_training_context_create(NULL));
   polyhead_training_context_destroy(NULL);
+  polyhead_training_context_destroy(context);
+  polyhead_mha_destroy(mha);
+}
+
+/* None dropped at all is what a forward outside of training gives. */
+static void test_dropout_of_the_context(void) {
+  static const double kNone = 0, kTooMany = 1.5;
+  float input[kNumbers], output[kNumbers], dropped[kNumbers], kept[kNumbers];
+  const polyhead_tensor x = tensor(input, 3, kShape), y = tensor(output, 3, kShape),
+                        some = tensor(dropped, 3, kShape), all = tensor(kept, 3, kShape);
+  polyhead_training_context* context = NULL;
+  polyhead_mha* mha = make_mha(0.5);
+  fill(input, kNumbers, 0);
+  EXPECT_OK(polyhead_training_context_create(&context));
+  EXPECT_OK(polyhead_mha_forward(mha, NULL, &x, &x, &x, &y, NULL));
+  EXPECT_OK(polyhead_training_context_set_dropout(context, 1, 0, &kNone));
+  EXPECT_OK(polyhead_mha_forward_training(mha, NULL, &x, &x, &x, &all, NULL, context));
+  EXPECT(memcmp(kept, output, sizeof kept) == 0);
+  EXPECT_OK(polyhead_training_context_set_dropout(context, 1, 0, NULL));
+  EXPECT_OK(polyhead_mha_forward_training(mha, NULL, &x, &x, &x, &some, NULL, context));
+  EXPECT(memcmp(dropped, output, sizeof dropped) != 0);
+  EXPECT_OK(polyhead_training_context_set_dropout(context, 1, 0, &kTooMany));
+  EXPECT_FAILS(INVALID, "dropout.p: got 1.5",
+               polyhead_mha_forward_training(mha, NULL, &x, &x, &x, &y, NULL, context));
   polyhead_training_context_destroy(context);
   polyhead_mha_destroy(mha);
 }
@@ -272,6 +297,7 @@ static void test_refused_fields(void) {
 int main(void) {
   test_descent();
   test_dropout_state();
+  test_dropout_of_the_context();
   test_scratch();
   make_step();
   test_refused_arguments();

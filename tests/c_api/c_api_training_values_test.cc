@@ -53,8 +53,9 @@ struct Step {
     config.seed = 11;
     EXPECT_STREQ(ok(polyhead_mha_create(&config, nullptr, 0, &mha)), "ok");
     EXPECT_STREQ(ok(polyhead_training_context_create(&context)), "ok");
-    EXPECT_STREQ(ok(polyhead_training_context_set_dropout(context, 5, 9)), "ok");
-    own.dropout = {.seed = 5, .call = 9};
+    const double p = 0.75;
+    EXPECT_STREQ(ok(polyhead_training_context_set_dropout(context, 5, 9, &p)), "ok");
+    own.dropout = {.seed = 5, .call = 9, .p = p};
   }
   ~Step() {
     polyhead_training_context_destroy(context);
