@@ -122,7 +122,9 @@ struct AttentionGradients {
 // fused multiply-add), nor on which gradients are asked for. options.plan names one of the
 // backward's own plans. Throws InvalidArgument or std::bad_alloc before any gradient is touched.
 // One dtype throughout, float32 or float64; gradients must not overlap inputs or each other.
-// Memory: O((L + S) * D) at most; about 36 MiB and L numbers a head. Safe from many threads.
+// Safe from many threads. Memory: B * H * L numbers; for each thread a tile and the sums of 512
+// keys, 345 KiB for D = Dv = 64 in float32, or with d_masks a tile and up to 49 * S numbers if that
+// is more; and, where heads are too few for the threads, at most 32 MiB for parts of d_query.
 void attention_backward(const ConstTensorView& query, const ConstTensorView& key,
                         const ConstTensorView& value, const AttentionOptions& options,
                         const AttentionBackwardInputs& inputs, const AttentionGradients& gradients);
