@@ -9,7 +9,7 @@
 //
 // Operands are [batch, len, features], [rows, features], or, by heads, [batch, heads, len,
 // head_dim] with features = heads * head_dim; any strides, the dtype of the weight (float32 or
-// float64). Outputs share no memory with inputs. A row is one index of batch and len.
+// float64). Outputs share no memory with inputs or each other. A row is one index of batch and len.
 //
 // Each number is one chain of fused multiply-adds in order, never split: over the input features,
 // then the bias; over the rows of the weight; over the rows of x. So its bits do not depend on

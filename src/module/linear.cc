@@ -156,6 +156,7 @@ void PackedLinear::run(const ConstTensorView& x, const TensorView& out, int64_t 
   in.require_features(in_features(), require, "x");
   require_columns(require, "out", to, first, out_features());
   to.require_rows_of(in, require, "out", "x");
+  require_apart(require, out, "out", x, "x");
   if (out.numel() == 0) return;
   with_float_type(dtype(), [&](auto type) {
     using T = decltype(type);
@@ -176,6 +177,7 @@ void PackedLinear::input_gradient(const ConstTensorView& d_y, const TensorView& 
   require_columns(require, "d_y", from, first, out_features());
   to.require_features(in_features(), require, "d_x");
   to.require_rows_of(from, require, "d_x", "d_y");
+  require_apart(require, d_x, "d_x", d_y, "d_y");
   if (d_x.numel() == 0) return;
   with_float_type(dtype(), [&](auto type) {
     using T = decltype(type);

@@ -4,6 +4,7 @@
 #include "module/linear_gradient.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/float_env.h"
 #include "base/workspace.h"
@@ -147,6 +148,11 @@ void linear_weight_gradient(const ConstTensorView& x, const ConstTensorView& d_y
   const int64_t shape[] = {out.features, in.features};
   check_gradient(require, d_weight, "d_weight", shape, dtype);
   check_gradient(require, d_bias, "d_bias", Shape(shape, 1), dtype);
+  for (const auto& [input, name] : {std::pair(x, "x"), {d_y, "d_y"}}) {
+    require_apart(require, d_weight, "d_weight", input, name);
+    require_apart(require, d_bias, "d_bias", input, name);
+  }
+  require_apart(require, d_bias, "d_bias", d_weight, "d_weight");
   const int64_t used = d_weight.defined() ? in.features : 0;  // d_bias needs nothing of x
   if (used * out.features == 0 && !d_bias.defined()) return;
   const DefaultFloatEnv env;  // a sum is added to d_bias outside of the tasks

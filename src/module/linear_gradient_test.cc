@@ -404,6 +404,26 @@ TEST(LinearGradient, Refusals) {
             "PackedLinear::assign: bias: dtype is float64; must be the weight's float32");
 }
 
+TEST(LinearGradient, OutputsHaveMemoryOfTheirOwn) {
+  Tensor square(DType::kFloat32, {4, 4}), y(DType::kFloat32, {4, 4}), all(DType::kFloat32, {9, 4});
+  const PackedLinear linear(square, {});
+  const TensorView first = all.view().narrow(0, 0, 4), next = all.view().narrow(0, 3, 4);
+  const std::string own = "; must be memory of its own";
+  EXPECT_EQ(refusal([&] { linear.run(y, y); }), "PackedLinear::run: out: overlaps x" + own);
+  EXPECT_EQ(refusal([&] { linear.run(first, next); }), "PackedLinear::run: out: overlaps x" + own);
+  EXPECT_EQ(refusal([&] { linear.input_gradient(next, first); }),
+            "PackedLinear::input_gradient: d_x: overlaps d_y" + own);
+  EXPECT_EQ(refusal([&] { linear_weight_gradient(y, first, next); }),
+            "linear_weight_gradient: d_weight: overlaps d_y" + own);
+  EXPECT_EQ(refusal([&] { linear_weight_gradient(y, first, {}, y.view().select(0, 3)); }),
+            "linear_weight_gradient: d_bias: overlaps x" + own);
+  EXPECT_EQ(refusal([&] { linear_weight_gradient(y, y, first, first.select(0, 3)); }),
+            "linear_weight_gradient: d_bias: overlaps d_weight" + own);
+  linear.run(first, all.view().narrow(0, 4, 4));  // side by side
+  const TensorView rows = all.view().narrow(0, 0, 8), left = rows.narrow(1, 0, 2);
+  PackedLinear(Tensor(DType::kFloat32, {2, 2}), {}).run(left, rows.narrow(1, 2, 2));
+}
+
 TEST(LinearGradient, WithoutAWeightNothingIsAccepted) {
   const PackedLinear linear;
   Tensor one(DType::kFloat32, {1, 1});

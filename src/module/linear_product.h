@@ -7,6 +7,7 @@
 #include <string>
 
 #include <polyhead/tensor_view.h>
+#include "attention/call_checks.h"
 #include "base/checked_math.h"
 #include "base/float_type.h"
 #include "base/message.h"
@@ -48,6 +49,13 @@ struct LinearOperand {
     require.fail(name, message("has ", features, " features"), message(need, " wide"));
   }
 };
+
+// An input may be read again after the first numbers of an output are written.
+inline void require_apart(const Require& require, const ConstTensorView& output, const char* name,
+                          const ConstTensorView& other, const char* other_name) {
+  if (!overlap(extent_of(output), extent_of(other))) return;
+  require.fail(name, message("overlaps ", other_name), "memory of its own");
+}
 
 // Two dimensions as one axis; as one step where their elements lie evenly.
 inline Axis joined_axis(const ConstTensorView& view, int outer, int inner) {

@@ -1,4 +1,5 @@
 #include <cmath>
+#include <limits>
 #include <utility>
 
 #include <polyhead/nn/optimizer.h>
@@ -12,6 +13,7 @@ namespace polyhead::nn {
 namespace {
 
 constexpr double kCost = 20;
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 void check_options(const Require& require, const AdamWOptions& options) {
   const auto at_least_0 = [&](double x, const char* name) {
@@ -64,9 +66,20 @@ struct Step {
   }
 };
 
+// `least`: below it no moment can be.
 void check_moment(const Require& require, const Parameter& parameter, const Tensor& tensor,
-                  const char* what) {
-  require_like(require, tensor, message(what, " of ", parameter.name).c_str(), parameter.value);
+                  const char* what, double least) {
+  const std::string name = message(what, " of ", parameter.name);
+  require_like(require, tensor, name.c_str(), parameter.value);
+  const std::string got = not_finite_text(tensor);
+  if (!got.empty()) require.fail(name, got, "finite");
+  with_float_type(tensor.dtype(), [&](auto type) {
+    const auto* x = tensor.data_as<decltype(type)>();
+    for (int64_t i = 0; i < tensor.numel(); ++i) {
+      if (static_cast<double>(x[i]) >= least) continue;
+      require.fail(name, message("element ", i, " is ", x[i]), message(least, " or more"));
+    }
+  });
 }
 
 }  // namespace
@@ -87,7 +100,7 @@ void AdamW::set_options(const AdamWOptions& options) {
 
 void AdamW::step() {
   const DefaultFloatEnv env;
-  require_finite(Require("AdamW::step"), parameters_, &Parameter::gradient, "gradient");
+  require_finite(Require("AdamW::step"), parameters_, &Parameter::gradient, "gradient", Square());
   const std::vector<Piece> pieces = pieces_of(parameters_);
   ++steps_;
   for_each_parameter_piece(pieces, kCost, [&](size_t i) {
@@ -114,8 +127,8 @@ void AdamW::restore(int64_t steps, std::vector<Moments> moments, const AdamWOpti
                  message(parameters_.size()));
   }
   for (size_t i = 0; i < moments.size(); ++i) {
-    check_moment(require, parameters_[i], moments[i].mean, "mean");
-    check_moment(require, parameters_[i], moments[i].square, "square");
+    check_moment(require, parameters_[i], moments[i].mean, "mean", -kInfinity);
+    check_moment(require, parameters_[i], moments[i].square, "square", 0);
   }
   options_ = options;
   steps_ = steps;

@@ -97,7 +97,10 @@ Tensor read_like(const SafetensorsFile& file, const MetadataReader& metadata,
     metadata.fail(message(name, ": shape is ", shape_text(entry->shape)),
                   message("the model's ", model.shape_string()));
   }
-  return file.read(name);
+  Tensor tensor = file.read(name);
+  const std::string got = not_finite_text(tensor);
+  if (!got.empty()) metadata.fail(message(name, ": ", got), "finite");
+  return tensor;
 }
 
 // All that is to be changed, read before anything is.
@@ -125,6 +128,7 @@ Loaded read_all(const SafetensorsFile& file, const ParameterList& parameters) {
   loaded.options = read_options(metadata);
   metadata.read("adamw.steps", &loaded.steps);
   metadata.read("step", &loaded.state.step);
+  if (loaded.state.step < 0) metadata.fail(message("step is ", loaded.state.step), "0 or more");
   metadata.read("random.seed", &loaded.state.random.seed);
   metadata.read("random.counter", &loaded.state.random.counter);
   for (const auto& [key, text] : file.metadata()) {
@@ -137,7 +141,9 @@ Loaded read_all(const SafetensorsFile& file, const ParameterList& parameters) {
 
 void save_checkpoint(const std::string& path, const AdamW& optimizer, const TrainingState& state) {
   const ParameterList& parameters = optimizer.parameters();
-  require_finite(Require("save_checkpoint"), parameters, &Parameter::value, "value");
+  const Require require("save_checkpoint");
+  require_finite(require, parameters, &Parameter::value, "value");
+  if (state.step < 0) require.fail("state.step", message(state.step), "0 or more");
   NamedTensors tensors;
   for (size_t i = 0; i < parameters.size(); ++i) {
     const Names names(parameters[i].name);

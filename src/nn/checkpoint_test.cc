@@ -2,6 +2,7 @@
 // checkpoint that cannot be written or read changes nothing.
 #include <sys/resource.h>
 #include <csignal>
+#include <limits>
 
 #include "io/test_files.h"
 #include "nn/nn_test_tools.h"
@@ -98,13 +99,24 @@ class Checkpoints : public testing::Test {
 
   // The checkpoint with other metadata.
   std::string changed(const std::string& key, const char* value) {
-    const SafetensorsFile file(path_);
-    auto metadata = file.metadata();
+    auto metadata = SafetensorsFile(path_).metadata();
     metadata.erase(key);
     if (value) metadata[key] = value;
+    return rewritten(metadata, "", 0);
+  }
+  // With x as element 2 of a tensor.
+  std::string changed_tensor(const std::string& name, float x) {
+    return rewritten(SafetensorsFile(path_).metadata(), name, x);
+  }
+  std::string rewritten(const std::map<std::string, std::string>& metadata, const std::string& name,
+                        float x) {
+    const SafetensorsFile file(path_);
     std::vector<Tensor> tensors;
     NamedTensors named;
-    for (const SafetensorsEntry& entry : file.entries()) tensors.push_back(file.read(entry.name));
+    for (const SafetensorsEntry& entry : file.entries()) {
+      tensors.push_back(file.read(entry.name));
+      if (entry.name == name) tensors.back().data_as<float>()[2] = x;
+    }
     for (size_t i = 0; i < tensors.size(); ++i) {
       named.emplace_back(file.entries()[i].name, std::as_const(tensors[i]).view());
     }
@@ -159,6 +171,20 @@ TEST_F(Checkpoints, ForeignFilesAreRefused) {
   const std::string other = folder_.path("wider.safetensors");
   wider.save(other);
   expect_refused(other, "widen.weight: shape is [30, 21]; must be the model's [30, 20]");
+}
+
+TEST_F(Checkpoints, NumbersThatNoTrainingComesToAreRefused) {
+  const float inf = std::numeric_limits<float>::infinity();
+  for (const char* name : {"widen.weight", "adamw.mean.widen.bias", "adamw.square.narrow.weight"}) {
+    expect_refused(changed_tensor(name, std::nanf("")), message(name, ": element 2 is nan"));
+    expect_refused(changed_tensor(name, -inf), message(name, ": element 2 is infinite"));
+  }
+  expect_refused(changed_tensor("adamw.square.narrow.weight", -0.5F),
+                 "square of narrow.weight: element 2 is -0.5; must be 0 or more");
+  expect_refused(changed("step", "-3"), "step is -3; must be 0 or more");
+  model_.state().step = -1;
+  EXPECT_EQ(refusal<InvalidArgument>([&] { model_.save(path_); }),
+            "save_checkpoint: state.step: -1; must be 0 or more");
 }
 
 TEST_F(Checkpoints, OtherTensorsAreRefused) {

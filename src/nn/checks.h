@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <string>
 
 #include <polyhead/tensor_view.h>
@@ -10,6 +11,12 @@
 #include "module/require.h"
 
 namespace polyhead::nn {
+
+// Of a layer that is yet to be made.
+inline void require_float_type(const Require& require, DType dtype) {
+  if (dtype == DType::kFloat32 || dtype == DType::kFloat64) return;
+  require.fail("dtype", dtype_name(dtype), "float32 or float64");
+}
 
 inline void require_float(const Require& require, const ConstTensorView& view, const char* name) {
   require.given(view, name);
@@ -28,6 +35,16 @@ inline void require_like(const Require& require, const ConstTensorView& view, co
   require_dense(require, view, name);
   require_dtype(require, view, name, other.dtype());
   require.shape(view, name, other.shape());
+}
+
+// An output is the input itself, element for element, or apart from it. Both are of one shape.
+inline void require_same_or_apart(const Require& require, const ConstTensorView& output,
+                                  const char* name, const ConstTensorView& input) {
+  const auto bytes = static_cast<size_t>(input.numel()) * dtype_bytes(input.dtype());
+  const auto to = reinterpret_cast<uintptr_t>(output.data());
+  const auto from = reinterpret_cast<uintptr_t>(input.data());
+  if (to == from || to >= from + bytes || from >= to + bytes) return;
+  require.fail(name, "overlaps an input in part", "the input itself or memory of its own");
 }
 
 // A dense float tensor as rows of its last dimension.

@@ -20,6 +20,7 @@ Tensor normal_rows(int64_t count, int64_t width, Random& random, DType dtype) {
     Require("Embedding")
         .fail("weight", message("shape would be [", count, ", ", width, "]"), "at least 1 each");
   }
+  require_float_type(Require("Embedding"), dtype);
   const DefaultFloatEnv env;
   Tensor weight(dtype, {count, width});
   fill_floats(weight, [&] { return random.normal(); });

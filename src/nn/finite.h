@@ -13,48 +13,68 @@
 
 namespace polyhead::nn {
 
+// What of each element is to be finite.
+struct Itself {
+  template <class T>
+  T operator()(T x) const {
+    return x;
+  }
+};
+struct Square {
+  template <class T>
+  T operator()(T x) const {
+    return x * x;
+  }
+};
+
 // Eight sums of 0 * x, which stay 0 as long as all x are finite.
-template <class T>
-bool all_finite(const T* x, size_t count) {
+template <class T, class Of>
+bool all_finite(const T* x, size_t count, const Of& of) {
   T zeros[8] = {};
   size_t i = 0;
   for (; i + 8 <= count; i += 8) {
-    for (size_t c = 0; c < 8; ++c) zeros[c] += x[i + c] * T{0};
+    for (size_t c = 0; c < 8; ++c) zeros[c] += of(x[i + c]) * T{0};
   }
-  for (; i < count; ++i) zeros[0] += x[i] * T{0};
+  for (; i < count; ++i) zeros[0] += of(x[i]) * T{0};
   T sum = 0;
   for (const T zero : zeros) sum += zero;
   return sum == T{0};
 }
 
-template <class T>
-void fail_at_first(const Require& require, const TensorView& tensor, const std::string& name) {
-  const T* x = tensor.data_as<T>();
-  for (int64_t i = 0; i < tensor.numel(); ++i) {
-    if (std::isfinite(x[i])) continue;
-    require.fail(name, message("element ", i, " is ", std::isnan(x[i]) ? "nan" : "infinite"),
-                 "finite");
-  }
+// "element 5 is nan" of the first that is not finite; empty if all are.
+template <class Of = Itself>
+std::string not_finite_text(const ConstTensorView& tensor, const Of& of = {}) {
+  const auto text_of = [&](auto type) -> std::string {
+    using T = decltype(type);
+    const T* x = tensor.data_as<T>();
+    if (all_finite(x, static_cast<size_t>(tensor.numel()), of)) return "";
+    int64_t i = 0;
+    while (std::isfinite(of(x[i]))) ++i;
+    if (std::isnan(x[i])) return message("element ", i, " is nan");
+    if (std::isinf(x[i])) return message("element ", i, " is infinite");
+    return message("element ", i, " is ", x[i], ", its square infinite");
+  };
+  return tensor.dtype() == DType::kFloat32 ? text_of(float()) : text_of(double());
 }
 
 // Throws for the first element of `part` (value or gradient) that is not finite.
-inline void require_finite(const Require& require, const ParameterList& parameters,
-                           TensorView Parameter::* part, const char* what) {
+template <class Of = Itself>
+void require_finite(const Require& require, const ParameterList& parameters,
+                    TensorView Parameter::* part, const char* what, const Of& of = {}) {
   const std::vector<Piece> pieces = pieces_of(parameters);
   std::atomic<bool> finite{true};
   for_each_parameter_piece(pieces, 1, [&](size_t i) {
     const Piece& piece = pieces[i];
     const TensorView& tensor = parameters[piece.parameter].*part;
     with_float_type(tensor.dtype(), [&](auto type) {
-      if (!all_finite(tensor.data_as<decltype(type)>() + piece.begin, piece.count()))
+      if (!all_finite(tensor.data_as<decltype(type)>() + piece.begin, piece.count(), of)) {
         finite = false;
+      }
     });
   });
   for (size_t p = 0; !finite && p < parameters.size(); ++p) {
-    const TensorView& tensor = parameters[p].*part;
-    with_float_type(tensor.dtype(), [&](auto type) {
-      fail_at_first<decltype(type)>(require, tensor, message(what, " of ", parameters[p].name));
-    });
+    const std::string got = not_finite_text(parameters[p].*part, of);
+    if (!got.empty()) require.fail(message(what, " of ", parameters[p].name), got, "finite");
   }
 }
 

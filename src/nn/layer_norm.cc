@@ -82,7 +82,9 @@ void run_backward(const LayerNormBlock<T>& whole, bool accumulate) {
 }
 
 Tensor filled(int64_t width, double value, DType dtype) {
-  if (width < 1) Require("LayerNorm").fail("width", std::to_string(width), "at least 1");
+  const Require require("LayerNorm");
+  if (width < 1) require.fail("width", std::to_string(width), "at least 1");
+  require_float_type(require, dtype);
   Tensor tensor(dtype, {width});
   fill_floats(tensor, [value] { return value; });
   return tensor;
@@ -124,6 +126,7 @@ void LayerNorm::forward_into(const ConstTensorView& x, const TensorView& y) cons
   const Require require("LayerNorm::forward");
   check_input("LayerNorm::forward", x);
   require_like(require, y, "y", x);
+  require_same_or_apart(require, y, "y", x);
   with_float_type(x.dtype(), [&](auto type) {
     using T = decltype(type);
     LayerNormBlock<T> block;
@@ -144,7 +147,11 @@ void LayerNorm::backward(const ConstTensorView& x, const ConstTensorView& d_y,
   const Require require("LayerNorm::backward");
   check_input("LayerNorm::backward", x);
   require_like(require, d_y, "d_y", x);
-  if (d_x.defined()) require_like(require, d_x, "d_x", x);
+  if (d_x.defined()) {
+    require_like(require, d_x, "d_x", x);
+    require_same_or_apart(require, d_x, "d_x", x);
+    require_same_or_apart(require, d_x, "d_x", d_y);
+  }
   with_float_type(x.dtype(), [&](auto type) {
     using T = decltype(type);
     LayerNormBlock<T> block;

@@ -209,6 +209,7 @@ TEST(Gradients, OutputsMayBeInputs) {
   const DType dtype = DType::kFloat32;
   Inputs in(dtype, 40, 33);
   LayerNorm norm(random_tensor(dtype, {33}, 3), random_tensor(dtype, {33}, 4));
+  Linear linear(random_tensor(dtype, {33, 33}, 3), {});
   const Tensor targets = random_ids({40}, 33, 5);
   const auto expect_same = [&](const Tensor& source, const auto& run, const char* what) {
     Tensor apart(dtype, source.shape()), in_place = source;
@@ -222,6 +223,8 @@ TEST(Gradients, OutputsMayBeInputs) {
   expect_same(in.x, [&](In x, Out y) { gelu_into(x, y); }, "gelu");
   expect_same(in.x, [&](In x, Out y) { relu_into(x, y); }, "relu");
   expect_same(in.d_y, [&](In d, Out to) { norm.backward(in.x, d, to); }, "norm backward");
+  expect_same(in.x, [&](In x, Out to) { norm.backward(x, in.d_y, to); }, "norm backward over x");
+  expect_same(in.x, [&](In x, Out to) { linear.backward(x, in.d_y, to); }, "linear backward");
   expect_same(in.d_y, [&](In d, Out to) { gelu_backward(in.x, d, to); }, "gelu backward");
   expect_same(in.d_y, [&](In d, Out to) { relu_backward(in.x, d, to); }, "relu backward");
   expect_same(in.x, [&](In x, Out d) { cross_entropy(x, targets, d); }, "cross_entropy");

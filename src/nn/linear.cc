@@ -36,8 +36,13 @@ Tensor uniform(DType dtype, std::initializer_list<int64_t> shape, double bound, 
 
 }  // namespace
 
-Linear::Linear(const ConstTensorView& weight, const ConstTensorView& bias)
-    : impl_(std::make_unique<Impl>(weight, bias)) {}
+Linear::Linear(const ConstTensorView& weight, const ConstTensorView& bias) {
+  if (weight.defined() && weight.rank() == 2 && weight.numel() == 0) {
+    Require("Linear").fail("weight", "shape is " + weight.shape_string(),
+                           "[out_features, in_features], at least 1 each");
+  }
+  impl_ = std::make_unique<Impl>(weight, bias);
+}
 
 // torch's nn.Linear: weight and bias U(+-1 / sqrt(in_features)).
 Linear::Linear(const Config& config, Random& random) {
@@ -47,6 +52,7 @@ Linear::Linear(const Config& config, Random& random) {
         message("in_features is ", config.in_features, ", out_features ", config.out_features),
         "at least 1");
   }
+  require_float_type(Require("Linear"), config.dtype);
   const DefaultFloatEnv env;
   const double bound = 1 / std::sqrt(static_cast<double>(config.in_features));
   const Tensor weight =
@@ -83,6 +89,7 @@ void Linear::backward(const ConstTensorView& x, const ConstTensorView& d_y, cons
     const LinearOperand in(require, x, "x", dtype), to(require, d_x, "d_x", dtype);
     to.require_features(in.features, require, "d_x");
     to.require_rows_of(in, require, "d_x", "x");
+    require_apart(require, d_x, "d_x", d_y, "d_y");
     impl_->packed.prepare_input_gradient();
   }
   linear_weight_gradient(x, d_y, impl_->d_weight, impl_->d_bias.view(), accumulate);

@@ -10,6 +10,7 @@ namespace polyhead::nn {
 void ParameterList::add(const std::string& name, const TensorView& value,
                         const TensorView& gradient) {
   const Require require("ParameterList::add");
+  if (name.empty()) require.fail("name", "is empty", "a name");
   require_float(require, value, (name + ": value").c_str());
   require_dense(require, value, (name + ": value").c_str());
   require_like(require, gradient, (name + ": gradient").c_str(), value);
@@ -44,6 +45,24 @@ const Parameter* ParameterList::find(const std::string& name) const {
     if (each.name == name) return &each;
   }
   return nullptr;
+}
+
+ParameterList listed_parameters(const ParameterViews& values, const ParameterViews& gradients) {
+  const Require require("parameters_of");
+  if (gradients.size() != values.size()) {
+    require.fail("gradients", message("has ", gradients.size(), " gradients"),
+                 message(values.size(), ", as the state dict"));
+  }
+  ParameterList list;
+  for (size_t i = 0; i < values.size(); ++i) {
+    const std::string& name = values[i].first;
+    if (gradients[i].first != name) {
+      require.fail("gradients", message("gradient ", i, " is of ", gradients[i].first),
+                   message("of ", name, ", as the state dict"));
+    }
+    list.add(name, values[i].second, gradients[i].second);
+  }
+  return list;
 }
 
 }  // namespace polyhead::nn

@@ -37,6 +37,59 @@ TEST(Refusals, Layers) {
   EXPECT_EQ(refused([&] { LayerNorm(3, -1); }), "LayerNorm: epsilon: -1; must be 0 or more");
 }
 
+TEST(Refusals, LayersThatCannotBeMade) {
+  Random random{.seed = 1};
+  const DType ints = DType::kInt32;
+  const std::string need = "dtype: int32; must be float32 or float64";
+  EXPECT_EQ(refused([&] { Linear({.in_features = 3, .out_features = 2, .dtype = ints}, random); }),
+            "Linear: " + need);
+  EXPECT_EQ(refused([&] { LayerNorm(3, 0, ints); }), "LayerNorm: " + need);
+  EXPECT_EQ(refused([&] { Embedding(3, 2, random, ints); }), "Embedding: " + need);
+  EXPECT_EQ(
+      refused([&] { Linear(Tensor(DType::kFloat32, {0, 4}), {}); }),
+      "Linear: weight: shape is [0, 4]; must be [out_features, in_features], at least 1 each");
+}
+
+TEST(Refusals, OutputsOverInputs) {
+  Random random{.seed = 1};
+  Linear linear({.in_features = 3, .out_features = 3}, random);
+  LayerNorm norm(3);
+  Tensor all = random_tensor(DType::kFloat32, {6, 3}, 1);
+  const Tensor before = all;
+  const TensorView x = all.view().narrow(0, 0, 4), shifted = all.view().narrow(0, 1, 4);
+  const std::string in_part =
+      ": overlaps an input in part; must be the input itself or memory of its own";
+  EXPECT_EQ(refused([&] { linear.forward_into(x, x); }),
+            "PackedLinear::run: out: overlaps x; must be memory of its own");
+  EXPECT_EQ(refused([&] { linear.backward(before.view().narrow(0, 0, 4), x, shifted); }),
+            "Linear::backward: d_x: overlaps d_y; must be memory of its own");
+  EXPECT_EQ(refused([&] { norm.forward_into(x, shifted); }), "LayerNorm::forward: y" + in_part);
+  const Tensor d_y = random_tensor(DType::kFloat32, {4, 3}, 2);
+  EXPECT_EQ(refused([&] { norm.backward(x, d_y, shifted); }), "LayerNorm::backward: d_x" + in_part);
+  EXPECT_EQ(refused([&] { norm.backward(d_y, x, shifted); }), "LayerNorm::backward: d_x" + in_part);
+  oracle::expect_same_bits(all, before, "all");
+  for (const Parameter& each : linear.parameters()) {
+    oracle::expect_same_bits(each.gradient, Tensor(DType::kFloat32, each.gradient.shape()),
+                             each.name);
+  }
+}
+
+TEST(Refusals, GradientsOfAnotherModule) {
+  MultiheadAttention::Config config{.embed_dim = 8, .num_heads = 2, .layout = Layout::kBatchFirst};
+  MultiheadAttention module(config, 1);
+  config.bias = false;
+  const MultiheadAttention bare(config, 1);
+  EXPECT_EQ(refused([&] { parameters_of(module, ParameterGradients{}); }),
+            "parameters_of: gradients: has 0 gradients; must be 4, as the state dict");
+  EXPECT_EQ(refused([&] { parameters_of(module, ParameterGradients(bare.state_dict())); }),
+            "parameters_of: gradients: has 2 gradients; must be 4, as the state dict");
+  ParameterViews turned = module.parameters();
+  std::swap(turned[1], turned[3]);
+  EXPECT_EQ(refused([&] { listed_parameters(module.parameters(), turned); }),
+            "parameters_of: gradients: gradient 1 is of out_proj.bias; must be of in_proj_bias, as "
+            "the state dict");
+}
+
 TEST(Refusals, LinearBackwardWritesNothing) {
   Random random{.seed = 1};
   Linear linear({.in_features = 3, .out_features = 4}, random);
@@ -117,6 +170,32 @@ TEST_F(Optimizing, NoNumbersInAGradientStopTheStepBeforeItChangesAnything) {
   oracle::expect_same_bits(optimizer.moments()[0].mean, mean, "mean");
 }
 
+TEST_F(Optimizing, AGradientWhoseSquareOverflowsStopsTheStep) {
+  AdamW optimizer(parameters_);
+  const Tensor a = a_;
+  d_a_.data_as<float>()[3] = 3e38F;
+  EXPECT_EQ(refused([&] { optimizer.step(); }),
+            "AdamW::step: gradient of a: element 3 is 3e+38, its square infinite; must be finite");
+  EXPECT_EQ(optimizer.steps(), 0);
+  oracle::expect_same_bits(a_, a, "a");
+  oracle::expect_same_bits(optimizer.moments()[0].square, Tensor(DType::kFloat32, {7}), "square");
+  d_a_.data_as<float>()[3] = 1e19F;  // of a finite square
+  optimizer.step();
+  EXPECT_TRUE(std::isfinite(optimizer.moments()[0].square.data_as<float>()[3]));
+}
+
+TEST_F(Optimizing, MomentsThatNoOptimiserComesTo) {
+  AdamW optimizer(parameters_);
+  std::vector<AdamW::Moments> nan = optimizer.moments(), negative = nan;
+  nan[0].mean.data_as<float>()[2] = std::nanf("");
+  negative[1].square.data_as<double>()[39999] = -0.5;
+  EXPECT_EQ(refused([&] { optimizer.restore(1, nan, {}); }),
+            "AdamW::restore: mean of a: element 2 is nan; must be finite");
+  EXPECT_EQ(refused([&] { optimizer.restore(1, negative, {}); }),
+            "AdamW::restore: square of b.weight: element 39999 is -0.5; must be 0 or more");
+  EXPECT_EQ(optimizer.steps(), 0);
+}
+
 TEST_F(Optimizing, ANormThatOverflowsIsRefused) {
   oracle::fill(d_b_, 1e200);
   EXPECT_EQ(refused([&] { clip_gradient_norm(parameters_, 1); }),
@@ -130,6 +209,8 @@ TEST_F(Optimizing, OptionsAndLists) {
             "AdamW: learning_rate: -1; must be finite and 0 or more");
   EXPECT_EQ(refused([&] { parameters_.add("a", a_, d_a_); }),
             "ParameterList::add: name: a is there already; must be new");
+  EXPECT_EQ(refused([&] { parameters_.add("", a_, d_a_); }),
+            "ParameterList::add: name: is empty; must be a name");
   EXPECT_EQ(refused([&] { parameters_.add("c", a_, d_b_); }),
             "ParameterList::add: c: gradient: dtype is float64; must be float32");
   EXPECT_EQ(refused([&] { clip_gradient_norm(parameters_, -1); }),

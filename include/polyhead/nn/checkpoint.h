@@ -25,12 +25,12 @@ struct TrainingState {
 };
 
 // Throws IoError if the file cannot be written, InvalidArgument for a parameter with NaN or
-// infinity in it.
+// infinity in it, or a negative step.
 void save_checkpoint(const std::string& path, const AdamW& optimizer, const TrainingState& state);
 
 // Into the parameters, the optimiser and its options. Throws IoError, with nothing changed, for a
 // file that is damaged, no checkpoint, or one of another model: names, shapes and dtypes must be
-// those of the parameters.
+// those of the parameters, and all numbers such as training comes to: finite, no negative square.
 TrainingState load_checkpoint(const std::string& path, AdamW& optimizer);
 
 }  // namespace polyhead::nn

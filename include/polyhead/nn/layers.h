@@ -8,7 +8,8 @@
 // float32 or float64. Views are row-major without gaps unless something else is said; every
 // function throws InvalidArgument for shapes or dtypes that do not fit, before it writes anything.
 // forward is safe from many threads. A backward writes the gradients of its parameters, or with
-// `accumulate` adds to what they hold; d_x undefined: not wanted. Initial values are of torch's
+// `accumulate` adds to what they hold; d_x undefined: not wanted. An output shares no memory with
+// an input, which is refused, unless something else is said. Initial values are of torch's
 // distributions.
 #pragma once
 
@@ -38,6 +39,7 @@ class Linear {
   // x [batch, len, in_features] or [rows, in_features], any strides.
   Tensor forward(const ConstTensorView& x) const;
   void forward_into(const ConstTensorView& x, const TensorView& y) const;
+  // d_x may be x.
   void backward(const ConstTensorView& x, const ConstTensorView& d_y, const TensorView& d_x,
                 bool accumulate = false);
 
@@ -64,7 +66,7 @@ class LayerNorm {
   // x [..., width]; y may be x.
   Tensor forward(const ConstTensorView& x) const;
   void forward_into(const ConstTensorView& x, const TensorView& y) const;
-  // d_x may be d_y.
+  // d_x may be d_y or x.
   void backward(const ConstTensorView& x, const ConstTensorView& d_y, const TensorView& d_x,
                 bool accumulate = false);
 

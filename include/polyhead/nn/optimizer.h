@@ -36,7 +36,8 @@ class AdamW {
   explicit AdamW(const ParameterList& parameters, const AdamWOptions& options = {});
 
   // Reads the gradients, writes the values, calls updated(). Throws InvalidArgument, with nothing
-  // changed, if a gradient has NaN or infinity in it, naming the first.
+  // changed, if a gradient has NaN or infinity in it or a number whose square overflows, naming the
+  // first.
   void step();
 
   const ParameterList& parameters() const { return parameters_; }
@@ -44,7 +45,8 @@ class AdamW {
   void set_options(const AdamWOptions& options);  // from the next step on: schedules of the rate
   int64_t steps() const { return steps_; }
   const std::vector<Moments>& moments() const { return moments_; }
-  // Goes on where another optimiser of the same parameters stopped; but for their values.
+  // Goes on where another optimiser of the same parameters stopped; but for their values. Throws
+  // InvalidArgument, with nothing changed, for moments that no optimiser comes to.
   void restore(int64_t steps, std::vector<Moments> moments, const AdamWOptions& options);
 
  private:

@@ -27,7 +27,7 @@ struct Parameter {
 class ParameterList {
  public:
   // value and gradient: one shape, float32 or float64, row-major without gaps. Throws
-  // InvalidArgument if they are not, or if the list has the name already.
+  // InvalidArgument if they are not, or if the name is empty or in the list already.
   void add(const std::string& name, const TensorView& value, const TensorView& gradient);
   // Called by updated(): where a layer keeps something made of its values (packed weights), it
   // makes it anew.
@@ -53,16 +53,15 @@ class ParameterList {
   std::vector<std::function<void()>> hooks_;
 };
 
+// The list that parameters_of makes, but for its hook.
+ParameterList listed_parameters(const ParameterViews& values, const ParameterViews& gradients);
+
 // The parameters of an attention module (MultiheadAttention or FromScratchMultiHeadAttention),
 // which updated() repacks; here the module must stay where it is. `gradients` are what its backward
-// is given: ParameterGradients(module.state_dict()).
+// is given: ParameterGradients(module.state_dict()). Throws InvalidArgument for another module's.
 template <class Module>
 ParameterList parameters_of(Module& module, const ParameterGradients& gradients) {
-  ParameterList list;
-  const ParameterViews values = module.parameters();
-  for (size_t i = 0; i < values.size(); ++i) {
-    list.add(values[i].first, values[i].second, gradients.views()[i].second);
-  }
+  ParameterList list = listed_parameters(module.parameters(), gradients.views());
   list.on_update([&module] { module.repack(); });
   return list;
 }
