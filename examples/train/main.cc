@@ -88,11 +88,22 @@ int show_heads(const Options& options, const Trainer& trainer) {
                                  std::to_string(options.require_induction));
 }
 
+// POLYHEAD_ISA and POLYHEAD_NUM_THREADS.
+void check_environment() {
+  try {
+    polyhead::isa();
+    polyhead::num_threads();
+  } catch (const polyhead::InvalidArgument& error) {
+    throw UsageError(error.what());
+  }
+}
+
 int run(const Options& options) {
   if (options.help) {
     std::printf("%s", usage());
     return kDone;
   }
+  check_environment();
   note_stops();
   if (options.threads > 0) polyhead::set_num_threads(static_cast<int>(options.threads));
   Trainer trainer(options.run);
@@ -108,7 +119,12 @@ int run(const Options& options) {
 int main(int argc, char** argv) {
   using namespace train;
   try {
-    return run(parse_options(argc, argv));
+    const int code = run(parse_options(argc, argv));
+    std::fflush(stdout);
+    if (code == kDone && std::ferror(stdout)) {
+      return failed(kNoResource, "stdout: cannot be written");
+    }
+    return code;
   } catch (const UsageError& error) {
     return failed(kBadUsage, error.what());
   } catch (const BadCheckpoint& error) {

@@ -1,6 +1,7 @@
 #include "options.h"
 
 #include <charconv>
+#include <filesystem>
 #include <functional>
 #include <span>
 #include <sstream>
@@ -9,6 +10,8 @@
 
 namespace train {
 namespace {
+
+namespace fs = std::filesystem;
 
 template <class Number>
 Number parsed(std::string_view flag, std::string_view text, Number least, Number most) {
@@ -64,6 +67,35 @@ std::vector<Flag> flags_into(Options* options) {
   };
 }
 
+const char* text_of(fs::file_type type) {
+  if (type == fs::file_type::directory) return "a folder";
+  return type == fs::file_type::fifo ? "a FIFO" : "a device";
+}
+
+void check_file(const char* flag, const std::string& path) {
+  const fs::file_status status = fs::status(path);
+  if (!fs::exists(status) || fs::is_regular_file(status)) return;
+  throw UsageError(std::string(flag) + ": " + path + " is " + text_of(status.type()) +
+                   "; must be a file");
+}
+
+// What would stop the page from being written shows itself before the work.
+void check_files(const Options& options) {
+  check_file("--checkpoint", options.checkpoint);
+  check_file("--page", options.page);
+  const auto in_full = [](const std::string& path) {
+    return fs::weakly_canonical(fs::absolute(path));
+  };
+  const fs::path page = in_full(options.page);
+  if (page == in_full(options.checkpoint)) {
+    throw UsageError("--page: got " + options.page + ", the file of --checkpoint; must be another");
+  }
+  if (!fs::is_directory(page.parent_path())) {
+    throw UsageError("--page: " + options.page + ": there is no folder " +
+                     page.parent_path().string());
+  }
+}
+
 void check_together(const ModelConfig& model) {
   if (model.width % model.num_heads != 0) {
     throw UsageError("--heads: got " + std::to_string(model.num_heads) + "; must divide --width, " +
@@ -100,6 +132,7 @@ Options parse_options(int count, const char* const* arguments) {
     flags[which].set(given[i]);
   }
   check_together(options.run.model);
+  check_files(options);
   return options;
 }
 

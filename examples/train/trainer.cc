@@ -20,6 +20,16 @@ std::string text_of(const RunConfig& config) {
   return text.str();
 }
 
+// Before the shapes are compared: these are the flags' own words.
+void check_run(const std::string& path, const std::string& want) {
+  const polyhead::SafetensorsFile file(path);
+  const auto& metadata = file.metadata();
+  if (!metadata.contains("polyhead.checkpoint")) return;  // load_checkpoint says so
+  const auto note = metadata.find(std::string("note.") + kRun);
+  const std::string got = note == metadata.end() ? "another program" : note->second;
+  if (got != want) throw BadCheckpoint(path + ": is a run of " + got + "; the flags say " + want);
+}
+
 }  // namespace
 
 Trainer::Trainer(const RunConfig& config)
@@ -46,12 +56,14 @@ void Trainer::save(const std::string& path) const { nn::save_checkpoint(path, op
 
 void Trainer::load(const std::string& path) {
   try {
+    check_run(path, text_of(config_));
     state_ = nn::load_checkpoint(path, optimizer_);
   } catch (const polyhead::IoError& error) {
     throw BadCheckpoint(error.what());
   }
-  const std::string got = state_.notes[kRun], want = text_of(config_);
-  if (got != want) throw BadCheckpoint(path + ": is a run of " + got + "; the flags say " + want);
+  if (state_.step == optimizer_.steps()) return;
+  throw BadCheckpoint(path + ": step is " + std::to_string(state_.step) + ", adamw.steps " +
+                      std::to_string(optimizer_.steps()) + "; must be equal");
 }
 
 }  // namespace train

@@ -1,4 +1,6 @@
 // The program as a user runs it: exit codes, one line on stderr, Ctrl-C, and what is left on disk.
+#include <sys/stat.h>
+
 #include <algorithm>
 
 #include "tests/cli/command_runner.h"
@@ -89,7 +91,9 @@ TEST_F(TrainCommand, CheckpointsThatDoNotFit) {
   train("3");
   const std::string before = text(kRun);
   expect_refused(until("9", {"--resume", "--heads", "4"}), 3, "is a run of vocabulary 12");
-  expect_refused(until("9", {"--resume", "--width", "20"}), 3, "must be the model's [12, 20]");
+  expect_refused(until("9", {"--resume", "--width", "20"}), 3,
+                 "width 16, 2 heads, batch 2, learning rate 0.003, seed 1; the flags say "
+                 "vocabulary 12, length 8, width 20, 2 heads");
   EXPECT_EQ(text(kRun), before);
   write(kRun, before.substr(0, before.size() / 2));
   expect_refused(until("9", {"--resume"}), 3, kRun);
@@ -108,8 +112,30 @@ TEST_F(TrainCommand, WhereNothingCanBeWrittenTheOldCheckpointIsIntact) {
   expect_refused(until("9", {"--resume"}), 4, kRun, {.max_file_bytes = bytes / 2});
   EXPECT_EQ(text(kRun), before);
   EXPECT_EQ(files(), left);
-  expect_refused(until("9", {"--resume", "--page", "no/h.html"}), 4, "no/h.html");
-  EXPECT_NE(text(kRun), before);  // but the training is saved
+}
+
+TEST_F(TrainCommand, FilesThatCannotBeAreRefusedBeforeTheWork) {
+  expect_refused(until("9", {"--page", "no/h.html"}), 2, "--page: no/h.html: there is no folder ");
+  for (const char* page : {kRun, "./run.safetensors", "no/../run.safetensors"}) {
+    expect_refused(until("9", {"--page", page}), 2, "the file of --checkpoint; must be another");
+  }
+  expect_refused(until("9", {"--page", "."}), 2, "--page: . is a folder; must be a file");
+  expect_refused(until("9", {"--checkpoint", "."}), 2, "--checkpoint: . is a folder; must be a");
+  expect_refused(until("9", {"--checkpoint", "/dev/null"}), 2, "/dev/null is a device; must be a");
+  ASSERT_EQ(::mkfifo(path("fifo").c_str(), 0600), 0);
+  for (const char* flag : {"--checkpoint", "--page"}) {
+    expect_refused(until("9", {flag, "fifo"}), 2, "fifo is a FIFO; must be a file");
+  }
+  EXPECT_EQ(files(), std::vector<std::string>{"fifo"});
+}
+
+TEST_F(TrainCommand, EnvironmentAndStdout) {
+  expect_refused(until("2"), 2, "POLYHEAD_ISA: got \"sse9\"",
+                 {.environment = {{"POLYHEAD_ISA", "sse9"}}});
+  expect_refused(until("2"), 2, "POLYHEAD_NUM_THREADS: got \"abc\"",
+                 {.environment = {{"POLYHEAD_NUM_THREADS", "abc"}}});
+  EXPECT_TRUE(files().empty());
+  expect_refused(until("2"), 4, "stdout: cannot be written", {.stdout_path = "/dev/full"});
 }
 
 TEST_F(TrainCommand, FlagsThatAreWrong) {

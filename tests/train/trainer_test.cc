@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "io/test_files.h"
@@ -95,9 +96,27 @@ TEST(Trainer, TakesNoOtherRunsCheckpoint) {
   batch.batch = 7;
   expect_refused(batch, "batch 7");
   wider.model.width = 18;
-  expect_refused(wider, "tokens.weight: shape is [12, 16]; must be the model's [12, 18]");
+  expect_refused(wider, "the flags say vocabulary 12, length 12, width 18, 2 heads");
   deeper.model.num_layers = 3;
   expect_refused(deeper, "tensors; must be");
+  const auto rewrite = [&](const std::string& key, const std::string& text) {
+    Trainer(tiny()).save(path);
+    const polyhead::SafetensorsFile file(path);
+    auto metadata = file.metadata();
+    metadata.erase(key);
+    if (!text.empty()) metadata[key] = text;
+    std::vector<Tensor> tensors;
+    polyhead::NamedTensors named;
+    for (const auto& entry : file.entries()) tensors.push_back(file.read(entry.name));
+    for (size_t i = 0; i < tensors.size(); ++i) {
+      named.emplace_back(file.entries()[i].name, std::as_const(tensors[i]).view());
+    }
+    polyhead::save_safetensors(path, named, metadata);
+  };
+  rewrite("step", "7");
+  expect_refused(tiny(), "step is 7, adamw.steps 0; must be equal");
+  rewrite("note.run", "");
+  expect_refused(tiny(), "is a run of another program; the flags say");
 }
 
 TEST(Trainer, Learns) {
