@@ -19,11 +19,15 @@ class Reader {
   using MakePlan = StateDictPlan (*)(const EntryIndex&, const std::string&, const NameMap&);
 
   Reader(const char* function, const std::string& path, const LoadOptions& options)
-      : function_(function), path_(path), options_(options), file_(path) {}
+      : function_(function),
+        path_(path),
+        options_(options),
+        file_(path),
+        entries_(module_entries(file_)) {}
 
   StateDictPlan plan(Prefixes prefixes, MakePlan make_plan) const {
-    const std::string prefix = chosen_prefix(prefixes(file_.entries(), options_.names));
-    StateDictPlan plan = make_plan(EntryIndex(file_.entries()), prefix, options_.names);
+    const std::string prefix = chosen_prefix(prefixes(entries_, options_.names));
+    StateDictPlan plan = make_plan(EntryIndex(entries_), prefix, options_.names);
     if (!plan.module.problems.empty()) fail(listed(plan.module.problems, "; "));
     return plan;
   }
@@ -91,6 +95,7 @@ class Reader {
   const std::string& path_;
   const LoadOptions& options_;
   SafetensorsFile file_;
+  Entries entries_;
 };
 
 DType module_dtype(const LoadedTensors& tensors) { return tensors.front().second.dtype(); }

@@ -441,6 +441,20 @@ TEST_F(ModuleFiles, RecognisesEveryLayout) {
                                  "broken.out_proj.weight [8, 8]"));
 }
 
+// As polyhead::nn saves it: the moments have the shapes of the module, and are none.
+TEST_F(ModuleFiles, ACheckpointsMomentsAreNoModules) {
+  for (const char* moments : {"", "adamw.mean.", "adamw.square."}) add_torch(moments);
+  write({{"num_heads", "2"}});
+  EXPECT_EQ(recognise_modules(SafetensorsFile(path())).size(), 3U);  // any other file's tensors
+  EXPECT_THAT(error(), HasSubstr("holds 3 modules; name one as prefix"));
+  write({{"num_heads", "2"}, {"polyhead.checkpoint", "1"}});
+  const std::vector<RecognisedModule> modules = recognise_modules(SafetensorsFile(path()));
+  ASSERT_EQ(modules.size(), 1U);
+  EXPECT_EQ(modules.front().prefix, "");
+  EXPECT_THAT(modules.front().problems, ElementsAre());
+  expect_same_bits(load().state_dict().front().second, tensor("in_proj_weight"), "in_proj_weight");
+}
+
 std::vector<SafetensorsEntry> many_modules(int count) {
   std::vector<SafetensorsEntry> entries;
   for (int i = 0; i < count; ++i) {

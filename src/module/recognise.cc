@@ -61,8 +61,17 @@ std::vector<RecognisedModule> recognise_modules(
   return modules;
 }
 
+std::vector<SafetensorsEntry> module_entries(const SafetensorsFile& file) {
+  Entries entries = file.entries();
+  if (!file.metadata().contains("polyhead.checkpoint")) return entries;
+  std::erase_if(entries, [](const SafetensorsEntry& entry) {
+    return entry.name.starts_with("adamw.mean.") || entry.name.starts_with("adamw.square.");
+  });
+  return entries;
+}
+
 std::vector<RecognisedModule> recognise_modules(const SafetensorsFile& file) {
-  return recognise_modules(file.entries(), file.metadata());
+  return recognise_modules(module_entries(file), file.metadata());
 }
 
 std::string listed(const std::vector<std::string>& items, const char* separator) {

@@ -24,6 +24,10 @@ struct RecognisedModule {
   std::vector<std::string> problems;  // why it would not load; empty: it would
 };
 
+// A checkpoint of polyhead::nn holds the optimiser's moments under adamw.mean.NAME and
+// adamw.square.NAME, in the shapes of the modules: the file's entries without those.
+std::vector<SafetensorsEntry> module_entries(const SafetensorsFile& file);
+
 // In the order of the file's names. The llama map covers checkpoints without biases.
 std::vector<RecognisedModule> recognise_modules(const SafetensorsFile& file);
 std::vector<RecognisedModule> recognise_modules(const std::vector<SafetensorsEntry>& entries,
