@@ -3,6 +3,7 @@
 //   ./dev train                        seconds on two cores; then open build/heads.html
 //   ./dev train --resume --steps 900   goes on from its checkpoint
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <exception>
 #include <filesystem>
@@ -42,11 +43,20 @@ void begin_or_resume(const Options& options, Trainer* trainer) {
   }
 }
 
+void introduce(const ModelConfig& model) {
+  std::printf(
+      "%lld layers of %lld heads learn to continue rows in which a piece comes twice. "
+      "Guessing has loss %.2f. Ctrl-C saves and ends.\n",
+      static_cast<long long>(model.num_layers), static_cast<long long>(model.num_heads),
+      std::log(static_cast<double>(model.task.vocabulary)));
+}
+
 // False if a signal came first. Saves as it goes, and at its end, where that is not yet done.
 bool train_until(const Options& options, Trainer* trainer) {
   // A folder that cannot be written shows itself now, not after the work.
   if (trainer->steps() == 0) trainer->save(options.checkpoint);
   const RunConfig& run = options.run;
+  if (trainer->steps() < options.steps) introduce(run.model);
   Progress progress({.first = trainer->steps(),
                      .last = options.steps,
                      .tokens_per_step = run.batch * run.model.task.length});

@@ -22,11 +22,14 @@ std::string minutes(double seconds) {
   return text;
 }
 
-// Of what is left beside the text; empty if that is too little.
-std::string bar(double done, size_t text_columns) {
+int terminal_columns() {
   winsize size = {};
-  if (::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col == 0) size.ws_col = 80;
-  const int room = std::min(size.ws_col - static_cast<int>(text_columns) - 4, kWidestBar);
+  return ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+}
+
+// Empty if there is too little room for one.
+std::string bar(double done, int columns) {
+  const int room = std::min(columns - 4, kWidestBar);
   if (room < 5) return "";
   const auto full = static_cast<size_t>(done * room);
   std::string drawn(1, '[');
@@ -64,7 +67,9 @@ void Progress::show(int64_t step, double loss) {
   const std::string line = text;
   if (terminal_) {
     const double done = static_cast<double>(step) / static_cast<double>(span_.last);
-    std::printf("\r\033[K%s%s", bar(done, line.size()).c_str(), line.c_str());
+    const int columns = terminal_columns();  // a line that wraps could not replace itself
+    const std::string drawn = bar(done, columns - static_cast<int>(line.size())) + line;
+    std::printf("\r\033[K%.*s", columns - 1, drawn.c_str());
   } else {
     std::printf("%s\n", line.c_str());
   }

@@ -43,7 +43,10 @@ TEST_F(TrainCommand, PrintsLinesIntoAPipeAndWritesThePage) {
   EXPECT_EQ(outcome.code, 0) << outcome.err;
   EXPECT_EQ(outcome.err, "");
   EXPECT_EQ(outcome.out.find('\r'), std::string::npos);
-  EXPECT_EQ(std::ranges::count(outcome.out, '\n'), 20 + 4) << outcome.out;
+  EXPECT_EQ(std::ranges::count(outcome.out, '\n'), 1 + 20 + 4) << outcome.out;
+  EXPECT_TRUE(outcome.out.starts_with("2 layers of 2 heads learn ")) << outcome.out;
+  EXPECT_NE(outcome.out.find("Guessing has loss 2.48."), std::string::npos)
+      << outcome.out;  // ln 12
   EXPECT_NE(outcome.out.find("step 40/40  loss "), std::string::npos) << outcome.out;
   EXPECT_NE(outcome.out.find("tokens/s  0:00 left\n"), std::string::npos) << outcome.out;
   EXPECT_NE(outcome.out.find("\n  layer 2   "), std::string::npos) << outcome.out;
