@@ -15,7 +15,7 @@
 #include "testing/elements.h"
 #include "testing/tolerance.h"
 
-#define POLYHEAD_KERNEL_BODY "kernels/attention_dropout.body.h"
+#define POLYHEAD_KERNEL_BODY "attention/dropout_test.body.h"
 #include "simd/for_each_isa.h"
 
 namespace polyhead::oracle {
@@ -144,7 +144,7 @@ void expect_vectors_keep_the_same(Isa isa, const Dropout& dropout, const TileDro
                                   uint32_t granule) {
   const int width = NV * POLYHEAD_ON_ISA(isa, kLanes<T>);
   std::vector<T> probs(static_cast<size_t>(8 * width), std::numeric_limits<T>::quiet_NaN());
-  POLYHEAD_ON_ISA(isa, drop_pairs<T, NV>(tile, granule, probs.data()));
+  POLYHEAD_ON_ISA(isa, drop_pairs_of<T, NV>(tile, granule, probs.data()));
   for (int n = 0; n < 8 * width; ++n) {
     const T p = probs[static_cast<size_t>(n)];
     const bool dropped = p == 0 && std::signbit(p);

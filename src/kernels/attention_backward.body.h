@@ -1,8 +1,8 @@
 // The backward tile: attention_backward.h says what it computes, and in which order.
 // clang-format off: in this order
 #include "kernels/row.body.h"
-#include "kernels/attention_tile.body.h"
 #include "kernels/attention_dropout.body.h"
+#include "kernels/attention_tile.body.h"
 #include "kernels/attention_load.body.h"
 #include "kernels/attention_values.body.h"
 #include "kernels/attention_scores.body.h"
@@ -95,7 +95,9 @@ POLYHEAD_INLINE void begin_backward(Backward<T, NV>& b, std::byte* workspace) {
 
 template <class T, int NV>
 void run_backward(const BackwardTile<T>& in, std::byte* workspace) {
+  const TileDraws<T, NV> draws(in.in.dropout);
   Backward<T, NV> b{in};
+  b.tile.draws = &draws;
   begin_backward(b, workspace);
   load_delta(b, in.delta);
   b.d_query.out = b.scratch.d_query;
@@ -117,7 +119,9 @@ template <class T, int NV>
 void run_delta(const BackwardTile<T>& in, const Strided<const T>& out, T* delta,
                std::byte* workspace) {
   constexpr size_t kWidth = Backward<T, NV>::kWidth;
+  const TileDraws<T, NV> draws(in.in.dropout);
   Backward<T, NV> b{in};
+  b.tile.draws = &draws;
   begin_backward(b, workspace);
   if (out.data != nullptr) {
     for_each_column(b.tile, out, in.in.v_head_dim, [&](size_t d, size_t lane, Vec<T> o) {

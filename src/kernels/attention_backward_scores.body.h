@@ -65,10 +65,10 @@ POLYHEAD_INLINE uint32_t granule_index(const BackwardTile<T>& in, size_t key) {
 
 // What dropout leaves of probs [8, W]: times 1 / (1 - p), or -0.0.
 template <class T, int NV>
-__attribute__((noinline)) void keep_pairs(const AttentionTile<T>& in, uint32_t index,
-                                          const T* probs, T* kept) {
-  const Vec<T> scale = splat(in.kept_scale);
-  for_each_drawn<T, NV>(in.dropout, index, [&](int key, int i, auto dropped) {
+__attribute__((noinline)) void keep_pairs(const Tile<T, NV>& tile, uint32_t index, const T* probs,
+                                          T* kept) {
+  const Vec<T> scale = splat(tile.in.kept_scale);
+  for_each_drawn(*tile.draws, index, [&](int key, int i, auto dropped) {
     const int at = (key * NV + i) * kLanes<T>;
     store(kept + at, dropped ? splat(T{-0.0}) : load(probs + at) * scale);
   });
@@ -92,7 +92,7 @@ __attribute__((noinline)) void differentiate(const Backward<T, NV>& b, const Gra
   const bool drops = in.dropout.threshold > 0, weights = b.in.d_weights.data != nullptr;
   const T* probs = drops ? to.d_scores : granule.probs;  // in full
   probs_again<kHides>(b, granule, hiding, drops ? to.d_scores : granule.probs);
-  if (drops) keep_pairs<T, NV>(in, to.index, probs, granule.probs);
+  if (drops) keep_pairs(b.tile, to.index, probs, granule.probs);
   d_probs(b, granule, b.scratch.d_probs);
   const Vec<T> scale = splat(in.scale), kept_scale = splat(in.kept_scale);
   int at = 0;
@@ -123,7 +123,7 @@ __attribute__((noinline)) void add_weights_to_delta(Backward<T, NV>& b) {
     load_d_weights(b, key, granule.count);
     const Hiding<T, NV> hiding(b.tile, granule);
     probs_again<true>(b, granule, hiding, kept);
-    if (in.dropout.threshold > 0) keep_pairs<T, NV>(in, granule_index(b.in, key), kept, kept);
+    if (in.dropout.threshold > 0) keep_pairs(b.tile, granule_index(b.in, key), kept, kept);
 #pragma GCC unroll 1
     for (int j = 0; j < kGranule; ++j) {
 #pragma GCC unroll 3

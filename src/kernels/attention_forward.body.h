@@ -1,8 +1,8 @@
 // The forward tile: attention_forward.h says what it computes, and in which order.
 // clang-format off: in this order
 #include "kernels/row.body.h"
-#include "kernels/attention_tile.body.h"
 #include "kernels/attention_dropout.body.h"
+#include "kernels/attention_tile.body.h"
 #include "kernels/attention_load.body.h"
 #include "kernels/attention_values.body.h"
 #include "kernels/attention_scores.body.h"
@@ -45,7 +45,7 @@ POLYHEAD_INLINE void take_granule(Tile<T, NV>& tile, const Granule<T>& granule,
   } else {
     fold_granule<false>(tile, granule, key.column_stride);
   }
-  if (drops) drop_pairs<T, NV>(tile.in.dropout, granule_index, granule.probs);
+  if (drops) drop_pairs(*tile.draws, granule_index, granule.probs);
   ValueSum<T>& sum = tile.chunk;
   if (drops || granule.hides_keys()) {
     sum.guarded |= !rows_are_finite(sum.value, granule.value, granule.count, sum.dims);
@@ -137,7 +137,9 @@ TileScratch<T> carve_scratch(const AttentionTile<T>& in, size_t width, std::byte
 template <class T, int NV>
 void run_tile(const AttentionTile<T>& in, std::byte* workspace) {
   size_t bytes;
+  const TileDraws<T, NV> draws(in.dropout);
   Tile<T, NV> tile{in};
+  tile.draws = &draws;
   tile.scratch = carve_scratch(in, Tile<T, NV>::kWidth, workspace, &bytes);
   tile.chunk.out = tile.scratch.out;
   tile.chunk.dims = in.v_head_dim;

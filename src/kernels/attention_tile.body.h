@@ -59,6 +59,7 @@ template <class T, int NV>
 struct Tile {
   static constexpr int kWidth = NV * kLanes<T>;
   const AttentionTile<T>& in;
+  const TileDraws<T, NV>* draws = nullptr;  // for dropout
   TileScratch<T> scratch{};
   ValueSum<T> chunk = {};         // [Dv, W] of the running chunk
   int pending_limit = 0;          // granules; so that all the arrays fit L1

@@ -76,12 +76,12 @@ POLYHEAD_INLINE void drain_pending(ValueSum<T>& sum) {
   sum.guarded = false;
 }
 
-// Whether all of `count` rows are finite: 0 * x is 0 then, and NaN otherwise. Four rows at a time,
-// in chains of their own: one would wait for itself.
+// Whether all of `count` rows are finite: 0 * x is 0 then, and NaN otherwise. Eight rows at a
+// time, in chains of their own: fewer would wait for themselves.
 template <class T>
-POLYHEAD_INLINE bool rows_are_finite(const Strided<const T>& matrix, const T* row, size_t count,
-                                     size_t dims) {
-  constexpr size_t kRows = 4;
+__attribute__((noinline)) bool rows_are_finite(const Strided<const T>& matrix, const T* row,
+                                               size_t count, size_t dims) {
+  constexpr size_t kRows = 8;
   Vec<T> zeros[kRows] = {};
   T rest[kRows] = {};
   for (size_t first = 0; first < count; first += kRows) {
@@ -92,19 +92,25 @@ POLYHEAD_INLINE bool rows_are_finite(const Strided<const T>& matrix, const T* ro
     size_t d = 0;
     if (matrix.column_stride == 1) {
       for (; d + kLanes<T> <= dims; d += kLanes<T>) {
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (size_t n = 0; n < kRows; ++n) zeros[n] = fma(load(rows[n] + d), Vec<T>{}, zeros[n]);
       }
     }
     for (; d < dims; ++d) {
       const ptrdiff_t at = static_cast<ptrdiff_t>(d) * matrix.column_stride;
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (size_t n = 0; n < kRows; ++n) rest[n] += T{0} * rows[n][at];
     }
   }
-  const Vec<T> sum = (zeros[0] + zeros[1]) + (zeros[2] + zeros[3]), none{};
-  const bool rest_is_finite = (rest[0] + rest[1]) + (rest[2] + rest[3]) == 0;
-  return rest_is_finite && !any_greater(sum == none ? none : splat(T{1}), none);
+  Vec<T> sum{};
+  const Vec<T> none{};
+  T rest_sum = 0;
+#pragma GCC unroll 8
+  for (size_t n = 0; n < kRows; ++n) {
+    sum += zeros[n];
+    rest_sum += rest[n];
+  }
+  return rest_sum == 0 && !any_greater(sum == none ? none : splat(T{1}), none);
 }
 
 // exp(from - to), 1 where the two are equal.
