@@ -44,17 +44,18 @@ bool all_finite(const T* x, size_t count, const Of& of) {
 // "element 5 is nan" of the first that is not finite; empty if all are.
 template <class Of = Itself>
 std::string not_finite_text(const ConstTensorView& tensor, const Of& of = {}) {
-  const auto text_of = [&](auto type) -> std::string {
+  std::string text;
+  with_float_type(tensor.dtype(), [&](auto type) {
     using T = decltype(type);
     const T* x = tensor.data_as<T>();
-    if (all_finite(x, static_cast<size_t>(tensor.numel()), of)) return "";
+    if (all_finite(x, static_cast<size_t>(tensor.numel()), of)) return;
     int64_t i = 0;
     while (std::isfinite(of(x[i]))) ++i;
-    if (std::isnan(x[i])) return message("element ", i, " is nan");
-    if (std::isinf(x[i])) return message("element ", i, " is infinite");
-    return message("element ", i, " is ", x[i], ", its square infinite");
-  };
-  return tensor.dtype() == DType::kFloat32 ? text_of(float()) : text_of(double());
+    text = std::isnan(x[i])   ? message("element ", i, " is nan")
+           : std::isinf(x[i]) ? message("element ", i, " is infinite")
+                              : message("element ", i, " is ", x[i], ", its square infinite");
+  });
+  return text;
 }
 
 // Throws for the first element of `part` (value or gradient) that is not finite.
