@@ -27,7 +27,7 @@ def gradients_with_nan(model, width):
 
 def rows(width=512, steps=10, rounds=20, length=4096):
     """(what, before, after)"""
-    runs = encoder.curves(width, steps, precise=False)
+    runs = encoder.curves(width, steps)
     yield "a step of training", *(f"{statistics.median(r.seconds) * 1e3:.0f} ms" for r in runs)
     yield "eval", *(f"{s * 1e3:.0f} ms" for s in encoder.eval_seconds(width, rounds))
     for what, call in (("memory, eval", "eval"), ("memory, training", "training")):
