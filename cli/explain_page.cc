@@ -83,8 +83,16 @@ class PageBuilder {
     const int64_t width = counts().heads * trace_.head_dim;
     const int64_t first = is_query ? first_row_ : page_->keys.first;
     const int64_t count = is_query ? counts().queries : counts().keys;
-    const Matrix projected = matrix_of(projection(trace_, operand).view().select(0, 0));
-    add(letter, {count, width}, part_of(projected, first, count, width));
+    std::vector<double> held(static_cast<size_t>(count * width));
+    for (int64_t head = 0; head < counts().heads; ++head) {
+      const Matrix rows = head_operand(trace_, operand, head);
+      for (int64_t n = 0; n < count * trace_.head_dim; ++n) {
+        const int64_t row = n / trace_.head_dim, d = n % trace_.head_dim;
+        held[static_cast<size_t>(row * width + head * trace_.head_dim + d)] =
+            rows.at(first + row, d);
+      }
+    }
+    add(letter, {count, width}, std::move(held));
     if (is_query || widths_.extra == 0) return;
     std::vector<double> extra;
     for (int64_t head = 0; head < counts().heads; ++head) {

@@ -126,6 +126,9 @@ void print_module(const RecognisedModule& module, std::ostream& out) {
   if (module.kdim != module.embed_dim) out << ", kdim " << module.kdim;
   if (module.vdim != module.embed_dim) out << ", vdim " << module.vdim;
   if (module.num_heads != 0) out << ", " << counted(module.num_heads, "head", "heads");
+  if (module.kv_width != module.width) {
+    out << ", key and value " << module.kv_width << " wide, query " << module.width;
+  }
   if (!module.dtype.empty()) out << ", " << escaped(module.dtype);
   out << (module.has_bias ? "" : ", no biases")
       << (module.has_bias_kv ? ", bias_k and bias_v" : "");

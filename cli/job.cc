@@ -172,7 +172,7 @@ Job::Result Job::forward_scratch(WeightsMode need_weights) const {
 int64_t Job::num_heads() const { return mha_ ? mha_->config().num_heads : scratch_->num_heads(); }
 
 int64_t Job::head_dim() const {
-  if (mha_) return mha_->config().embed_dim / mha_->config().num_heads;
+  if (mha_) return mha_->config().head_dim;
   return scratch_->head_width() == HeadWidth::kFull ? scratch_->embed_size()
                                                     : scratch_->embed_size() / num_heads();
 }

@@ -122,6 +122,8 @@ const Tensor& projection(const Trace& trace, Operand operand) {
 Matrix head_operand(const Trace& trace, Operand operand, int64_t head) {
   const ModuleReference& steps = trace.steps;
   const ConstTensorView rows = projection(trace, operand).view().select(0, 0);  // [len, width]
+  // Fewer heads of key and value serve several of the query's each.
+  head /= trace.num_heads / (rows.size(1) / trace.head_dim);
   Matrix matrix = matrix_of(rows.narrow(1, head * trace.head_dim, trace.head_dim));
   const Tensor& extra = operand == Operand::kKey ? steps.extra_key : steps.extra_value;
   if (operand == Operand::kQuery || !extra.defined()) return matrix;

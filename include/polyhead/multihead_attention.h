@@ -67,6 +67,10 @@ class MultiheadAttention {
     int64_t kdim = 0, vdim = 0;  // 0: embed_dim
     double dropout = 0;          // on the weights, in training only
     DType dtype = DType::kFloat32;
+    // What torch's class has not. Fewer heads of key and value than of query, of which each serves
+    // num_heads / num_kv_heads neighbours; 0: num_heads. Heads of any width; 0: embed_dim /
+    // num_heads.
+    int64_t num_kv_heads = 0, head_dim = 0;
   };
   struct Result {
     Tensor out, weights;  // weights undefined unless asked for
@@ -75,7 +79,8 @@ class MultiheadAttention {
   // torch's initialisation (same distributions, our own generator).
   explicit MultiheadAttention(const Config& config, uint64_t seed = 0);
   static MultiheadAttention load(const std::string& path, const LoadOptions& options = {});
-  // torch's state-dict names, shapes and order; `num_heads` goes into __metadata__.
+  // torch's state-dict names, shapes and order; `num_heads` goes into __metadata__, and
+  // `num_kv_heads` where it is another.
   void save(const std::string& path, const std::string& prefix = "") const;
 
   // query [B, L, E] key [B, S, kdim] value [B, S, vdim], or sequence first, or 2-D unbatched.

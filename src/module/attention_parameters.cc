@@ -7,23 +7,8 @@
 
 namespace polyhead {
 
-ConstTensorView AttentionParameters::weight(Projection first, int count) const {
-  if (in_proj_weight.defined()) {
-    const int64_t width = in_proj_weight.size(0) / 3;
-    return in_proj_weight.view().narrow(0, static_cast<int64_t>(first) * width, count * width);
-  }
-  const Tensor* separate[] = {&q_proj_weight, &k_proj_weight, &v_proj_weight};
-  return separate[static_cast<size_t>(first)]->view();
-}
-
-ConstTensorView AttentionParameters::bias(Projection first, int count) const {
-  if (!in_proj_bias.defined()) return {};
-  const int64_t width = in_proj_bias.size(0) / 3;
-  return in_proj_bias.view().narrow(0, static_cast<int64_t>(first) * width, count * width);
-}
-
 AttentionParameters make_parameters(const AttentionSizes& sizes, bool bias) {
-  const int64_t width = sizes.width(), embed_dim = sizes.embed_dim;
+  const int64_t width = sizes.width(), kv_width = sizes.kv_width(), embed_dim = sizes.embed_dim;
   const auto zeros = [&](std::initializer_list<int64_t> shape) {
     return Tensor(sizes.dtype, shape);
   };
@@ -32,17 +17,17 @@ AttentionParameters make_parameters(const AttentionSizes& sizes, bool bias) {
     result.in_proj_weight = zeros({3 * width, embed_dim});
   } else {
     result.q_proj_weight = zeros({width, embed_dim});
-    result.k_proj_weight = zeros({width, sizes.kdim});
-    result.v_proj_weight = zeros({width, sizes.vdim});
+    result.k_proj_weight = zeros({kv_width, sizes.kdim});
+    result.v_proj_weight = zeros({kv_width, sizes.vdim});
   }
   result.out_proj_weight = zeros({embed_dim, width});
   if (bias) {
-    result.in_proj_bias = zeros({3 * width});
+    result.in_proj_bias = zeros({width + 2 * kv_width});
     result.out_proj_bias = zeros({embed_dim});
   }
   if (sizes.add_bias_kv) {
-    result.bias_k = zeros({1, 1, width});
-    result.bias_v = zeros({1, 1, width});
+    result.bias_k = zeros({1, 1, kv_width});
+    result.bias_v = zeros({1, 1, kv_width});
   }
   return result;
 }
@@ -64,14 +49,13 @@ ParameterViews mha_state_dict(AttentionParameters& parameters) {
   return views;
 }
 
-ParameterViews mha_load_targets(AttentionParameters& parameters) {
+ParameterViews mha_load_targets(AttentionParameters& parameters, const AttentionSizes& sizes) {
   ParameterViews views = mha_state_dict(parameters);
   const char* const names[] = {"q_proj_", "k_proj_", "v_proj_"};
   const auto add_parts = [&](Tensor& packed, const char* suffix) {
-    if (!packed.defined()) return;
-    const int64_t width = packed.size(0) / 3;
-    for (int64_t i = 0; i < 3; ++i) {
-      views.emplace_back(std::string(names[i]) + suffix, packed.view().narrow(0, i * width, width));
+    for (int i = 0; packed.defined() && i < 3; ++i) {
+      views.emplace_back(std::string(names[i]) + suffix,
+                         part_of(packed.view(), sizes, static_cast<Projection>(i)));
     }
   };
   add_parts(parameters.in_proj_weight, "weight");
@@ -94,20 +78,12 @@ ParameterViews scratch_state_dict(AttentionParameters& parameters) {
   return views;
 }
 
-namespace {
-
-// The views of a packed parameter's three parts.
-std::array<TensorView, 3> parts_of(const TensorView& packed) {
-  if (!packed.defined()) return {};
-  const int64_t width = packed.size(0) / 3;
-  return {packed.narrow(0, 0, width), packed.narrow(0, width, width),
-          packed.narrow(0, 2 * width, width)};
-}
-
-}  // namespace
-
-ParameterTargets targets_of(const ParameterViews& state_dict) {
+ParameterTargets targets_of(const ParameterViews& state_dict, const AttentionSizes& sizes) {
   ParameterTargets to;
+  const auto parts_of = [&](const TensorView& packed) -> std::array<TensorView, 3> {
+    return {part_of(packed, sizes, Projection::kQuery), part_of(packed, sizes, Projection::kKey),
+            part_of(packed, sizes, Projection::kValue)};
+  };
   auto &w = to.weight, &b = to.bias;
   const std::pair<const char*, TensorView*> places[] = {{"q_proj_weight", &w[0]},
                                                         {"k_proj_weight", &w[1]},

@@ -13,44 +13,67 @@
 
 namespace polyhead {
 
+enum class Projection { kQuery, kKey, kValue };
+
 struct AttentionSizes {
-  int64_t embed_dim = 0, num_heads = 0, head_dim = 0;
+  int64_t embed_dim = 0, num_heads = 0, num_kv_heads = 0, head_dim = 0;
   int64_t kdim = 0, vdim = 0;
   bool add_bias_kv = false, add_zero_attn = false;
   DType dtype = DType::kFloat32;
 
-  int64_t width() const { return num_heads * head_dim; }  // of a projected row, all heads
+  // Of a projected row: all heads of query; of key, and of value.
+  int64_t width() const { return num_heads * head_dim; }
+  int64_t kv_width() const { return num_kv_heads * head_dim; }
+  // Where a projection begins in rows of all three, and how much of them `count` projections are.
+  int64_t begin(int projection) const {
+    return projection == 0 ? 0 : width() + (projection - 1) * kv_width();
+  }
+  int64_t width_of(int first, int count) const { return begin(first + count) - begin(first); }
+  int64_t heads_of(int projection) const { return projection == 0 ? num_heads : num_kv_heads; }
+  int64_t kv_head(int64_t head) const { return head / (num_heads / num_kv_heads); }
+
   int64_t num_extra() const { return add_bias_kv + add_zero_attn; }  // columns after the keys
-  bool packed() const { return kdim == embed_dim && vdim == embed_dim; }
+  bool packed() const {
+    return kdim == embed_dim && vdim == embed_dim && num_kv_heads == num_heads;
+  }
 };
 
-enum class Projection { kQuery, kKey, kValue };
-
-// width = num_heads * head_dim. What a module has not is undefined. The from-scratch class holds
-// its three linears packed as well: q_linear is rows [0, width) of in_proj_weight.
+// width = num_heads * head_dim, kv_width = num_kv_heads * head_dim. What a module has not is
+// undefined. The from-scratch class holds its three linears packed as well: q_linear is rows
+// [0, width) of in_proj_weight.
 struct AttentionParameters {
-  Tensor in_proj_weight;                               // [3 width, embed_dim]: rows q, k, v; or
-  Tensor q_proj_weight, k_proj_weight, v_proj_weight;  // [width, embed_dim | kdim | vdim]
-  Tensor in_proj_bias;                                 // [3 width]
-  Tensor bias_k, bias_v;                               // [1, 1, width]
-  Tensor out_proj_weight;                              // [embed_dim, width]
-  Tensor out_proj_bias;                                // [embed_dim]
+  Tensor in_proj_weight;                // [3 width, embed_dim]: rows q, k, v; or
+  Tensor q_proj_weight;                 // [width, embed_dim]
+  Tensor k_proj_weight, v_proj_weight;  // [kv_width, kdim | vdim]
+  Tensor in_proj_bias;                  // [width + 2 kv_width]
+  Tensor bias_k, bias_v;                // [1, 1, kv_width]
+  Tensor out_proj_weight;               // [embed_dim, width]
+  Tensor out_proj_bias;                 // [embed_dim]
 
-  // Rows of `count` projections from `first` on; more than one only of packed weights.
-  ConstTensorView weight(Projection first, int count = 1) const;
-  ConstTensorView bias(Projection first, int count = 1) const;  // undefined without biases
+  const Tensor& separate_weight(Projection of) const {
+    if (of == Projection::kQuery) return q_proj_weight;
+    return of == Projection::kKey ? k_proj_weight : v_proj_weight;
+  }
 };
+
+// Rows, of those of all three projections in `packed`, of one. Of nothing, nothing.
+template <class View>
+View part_of(const View& packed, const AttentionSizes& sizes, Projection of) {
+  const int part = static_cast<int>(of);
+  if (!packed.defined()) return {};
+  return packed.narrow(0, sizes.begin(part), sizes.width_of(part, 1));
+}
 
 // Views of parameters, or of their gradients, by role, whichever class they belong to; undefined:
 // not there.
 struct ParameterTargets {
-  std::array<TensorView, 3> weight;  // [width, in] of query, key, value
-  std::array<TensorView, 3> bias;    // [width]
-  TensorView bias_k, bias_v;         // [1, 1, width]
+  std::array<TensorView, 3> weight;  // [width | kv_width, in] of query, key, value
+  std::array<TensorView, 3> bias;    // [width | kv_width]
+  TensorView bias_k, bias_v;         // [1, 1, kv_width]
   TensorView out_weight, out_bias;   // [embed_dim, width], [embed_dim]
 };
 // From the names of a state dict of either class.
-ParameterTargets targets_of(const ParameterViews& state_dict);
+ParameterTargets targets_of(const ParameterViews& state_dict, const AttentionSizes& sizes);
 
 // All zero. Throws InvalidArgument if a shape does not fit.
 AttentionParameters make_parameters(const AttentionSizes& sizes, bool bias);
@@ -58,7 +81,7 @@ AttentionParameters make_parameters(const AttentionSizes& sizes, bool bias);
 // torch's names, in torch's order.
 ParameterViews mha_state_dict(AttentionParameters& parameters);
 // The same, and the parts of packed parameters: q_proj_weight, q_proj_bias, k_proj_weight, ...
-ParameterViews mha_load_targets(AttentionParameters& parameters);
+ParameterViews mha_load_targets(AttentionParameters& parameters, const AttentionSizes& sizes);
 // q_linear, k_linear, v_linear, fc_out: .weight, .bias.
 ParameterViews scratch_state_dict(AttentionParameters& parameters);
 

@@ -4,6 +4,8 @@
 #include <utility>
 #include <vector>
 
+#include "module/forward_inputs.h"
+
 namespace polyhead {
 
 Tensor as_double(const ConstTensorView& view) {
@@ -28,27 +30,22 @@ ConstTensorView find(const StateDict& state_dict, const std::string& name) {
   return {};
 }
 
-// Rows [part * width, (part + 1) * width) of a packed parameter.
-ConstTensorView third(const ConstTensorView& packed, int64_t part) {
-  if (!packed.defined()) return {};
-  return packed.narrow(0, part * (packed.size(0) / 3), packed.size(0) / 3);
-}
-
 }  // namespace
 
 DoubleParameters double_parameters(const MultiheadAttention& module) {
   const StateDict dict = module.state_dict();
+  const AttentionSizes sizes = sizes_of(module.config());
   const ConstTensorView packed = find(dict, "in_proj_weight"), bias = find(dict, "in_proj_bias");
-  const auto weight = [&](int64_t part, const char* separate) {
-    return as_double(packed.defined() ? third(packed, part) : find(dict, separate));
+  const auto weight = [&](Projection of, const char* separate) {
+    return as_double(packed.defined() ? part_of(packed, sizes, of) : find(dict, separate));
   };
-  return {.q_weight = weight(0, "q_proj_weight"),
-          .k_weight = weight(1, "k_proj_weight"),
-          .v_weight = weight(2, "v_proj_weight"),
+  return {.q_weight = weight(Projection::kQuery, "q_proj_weight"),
+          .k_weight = weight(Projection::kKey, "k_proj_weight"),
+          .v_weight = weight(Projection::kValue, "v_proj_weight"),
           .out_weight = as_double(find(dict, "out_proj.weight")),
-          .q_bias = as_double(third(bias, 0)),
-          .k_bias = as_double(third(bias, 1)),
-          .v_bias = as_double(third(bias, 2)),
+          .q_bias = as_double(part_of(bias, sizes, Projection::kQuery)),
+          .k_bias = as_double(part_of(bias, sizes, Projection::kKey)),
+          .v_bias = as_double(part_of(bias, sizes, Projection::kValue)),
           .out_bias = as_double(find(dict, "out_proj.bias")),
           .bias_k = as_double(find(dict, "bias_k")),
           .bias_v = as_double(find(dict, "bias_v"))};

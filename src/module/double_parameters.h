@@ -11,9 +11,10 @@ Tensor as_double(const ConstTensorView& view);
 
 // The parameters in double, by role, whichever class they come from.
 struct DoubleParameters {
-  Tensor q_weight, k_weight, v_weight, out_weight;  // [width, in] three times, [embed_dim, width]
-  Tensor q_bias, k_bias, v_bias, out_bias;          // undefined without biases
-  Tensor bias_k, bias_v;                            // [1, 1, width]
+  Tensor q_weight, k_weight, v_weight;      // [width, in], then [kv_width, in] twice
+  Tensor out_weight;                        // [embed_dim, width]
+  Tensor q_bias, k_bias, v_bias, out_bias;  // undefined without biases
+  Tensor bias_k, bias_v;                    // [1, 1, kv_width]
 };
 
 DoubleParameters double_parameters(const MultiheadAttention& module);

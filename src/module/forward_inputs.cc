@@ -178,7 +178,8 @@ ForwardInputs check_scratch_inputs(const AttentionSizes& sizes, const ConstTenso
 AttentionSizes sizes_of(const MultiheadAttention::Config& config) {
   return {.embed_dim = config.embed_dim,
           .num_heads = config.num_heads,
-          .head_dim = config.embed_dim / config.num_heads,
+          .num_kv_heads = config.num_kv_heads,
+          .head_dim = config.head_dim,
           .kdim = config.kdim,
           .vdim = config.vdim,
           .add_bias_kv = config.add_bias_kv,
@@ -191,6 +192,7 @@ AttentionSizes sizes_of(const FromScratchMultiHeadAttention& module) {
   const bool full = module.head_width() == HeadWidth::kFull;
   return {.embed_dim = embed_size,
           .num_heads = module.num_heads(),
+          .num_kv_heads = module.num_heads(),
           .head_dim = full ? embed_size : embed_size / module.num_heads(),
           .kdim = embed_size,
           .vdim = embed_size,

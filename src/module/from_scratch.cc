@@ -31,6 +31,7 @@ AttentionSizes checked_sizes(int64_t embed_size, int64_t num_heads, HeadWidth wi
   }
   return {.embed_dim = embed_size,
           .num_heads = num_heads,
+          .num_kv_heads = num_heads,
           .head_dim = full ? embed_size : embed_size / num_heads,
           .kdim = embed_size,
           .vdim = embed_size,
@@ -89,7 +90,7 @@ Scratch Scratch::load(const std::string& path, const LoadOptions& options) {
 }
 
 void Scratch::save(const std::string& path, const std::string& prefix) const {
-  save_module(path, prefix, state_dict(), num_heads());
+  save_module(path, prefix, state_dict(), {{"num_heads", std::to_string(num_heads())}});
 }
 
 Tensor Scratch::forward(const ConstTensorView& q, const ConstTensorView& k,

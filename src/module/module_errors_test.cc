@@ -59,7 +59,27 @@ TEST(ModuleErrors, Constructor) {
   EXPECT_EQ(with([](Config& c) { c.dtype = DType::kFloat16; }),
             "MultiheadAttention: dtype: got float16; must be float32 or float64");
   EXPECT_THAT(with([](Config& c) { c.embed_dim = c.num_heads = int64_t{1} << 62; }),
-              HasSubstr("embed_dim: got 4611686018427387904; must be smaller"));
+              HasSubstr("head_dim: got 1; must be smaller"));
+}
+
+TEST(ModuleErrors, Heads) {
+  const auto with = [](int64_t num_heads, int64_t num_kv_heads, int64_t head_dim) {
+    MultiheadAttention::Config config = kConfig;
+    config.num_heads = num_heads;
+    config.num_kv_heads = num_kv_heads;
+    config.head_dim = head_dim;
+    return error_of([&] { MultiheadAttention module(config); });
+  };
+  EXPECT_EQ(with(4, 2, 0), "nothing thrown");
+  EXPECT_EQ(with(5, 5, 3), "nothing thrown");  // then embed_dim need not be divided
+  EXPECT_EQ(with(4, 3, 0),
+            "MultiheadAttention: num_kv_heads: got 3; must be a divisor of num_heads 4");
+  EXPECT_EQ(with(4, 8, 0),
+            "MultiheadAttention: num_kv_heads: got 8; must be a divisor of num_heads 4");
+  EXPECT_EQ(with(4, -1, 0), "MultiheadAttention: num_kv_heads: got -1; must be greater than 0");
+  EXPECT_EQ(with(4, 0, -16), "MultiheadAttention: head_dim: got -16; must be greater than 0");
+  EXPECT_EQ(with(4, 0, int64_t{1} << 60),
+            "MultiheadAttention: head_dim: got 1152921504606846976; must be smaller");
 }
 
 TEST(ModuleErrors, FromScratchConstructor) {

@@ -1,7 +1,5 @@
 #include "module/module_files.h"
 
-#include <map>
-
 #include <polyhead/io.h>
 #include "base/escape.h"
 #include "module/forward_inputs.h"
@@ -44,6 +42,19 @@ class Reader {
                    known != 0 ? "the shape of q_linear.weight" : "the file's __metadata__"));
     }
     return given;
+  }
+
+  // The heads of the plan's key and value, after checks of what shapes and __metadata__ say.
+  int64_t num_kv_heads(const StateDictPlan& plan, int64_t num_heads) const {
+    const std::string problem = heads_problem(plan.module, num_heads);
+    if (!problem.empty()) fail(message("num_heads: got ", num_heads, "; must be ", problem));
+    const int64_t heads = num_kv_heads_of(plan.module, num_heads);
+    const auto at = file_.metadata().find("num_kv_heads");
+    if (at != file_.metadata().end() && at->second != std::to_string(heads)) {
+      fail(message("num_kv_heads: __metadata__ has \"", escaped(at->second, 40), "\"; must be ",
+                   heads, ", by num_heads ", num_heads, " and the shapes"));
+    }
+    return heads;
   }
 
   LoadedTensors tensors(const StateDictPlan& plan) const {
@@ -106,16 +117,19 @@ MhaFile read_mha(const std::string& path, const LoadOptions& options) {
   check_mha_names(options.names);
   const Reader reader("MultiheadAttention::load", path, options);
   const StateDictPlan plan = reader.plan(mha_prefixes, plan_mha);
+  const int64_t num_heads = reader.num_heads(0);
   MhaFile result;
   result.config = {.embed_dim = plan.module.embed_dim,
-                   .num_heads = reader.num_heads(0),
+                   .num_heads = num_heads,
                    .layout = options.layout,
                    .bias = plan.module.has_bias,
                    .add_bias_kv = plan.module.has_bias_kv,
                    .add_zero_attn = options.add_zero_attn,
                    .kdim = plan.module.kdim,
                    .vdim = plan.module.vdim,
-                   .dropout = options.dropout};
+                   .dropout = options.dropout,
+                   .num_kv_heads = reader.num_kv_heads(plan, num_heads),
+                   .head_dim = head_dim_of(plan.module, num_heads)};
   result.tensors = reader.tensors(plan);
   result.config.dtype = module_dtype(result.tensors);
   return result;
@@ -145,10 +159,10 @@ void fill_parameters(const ParameterViews& targets, const LoadedTensors& tensors
 
 void save_module(const std::string& path, const std::string& prefix,
                  const std::vector<std::pair<std::string, ConstTensorView>>& state_dict,
-                 int64_t num_heads) {
+                 const std::map<std::string, std::string>& metadata) {
   NamedTensors tensors;
   for (const auto& [name, view] : state_dict) tensors.emplace_back(prefix + name, view);
-  save_safetensors(path, tensors, {{"num_heads", std::to_string(num_heads)}});
+  save_safetensors(path, tensors, metadata);
 }
 
 }  // namespace polyhead

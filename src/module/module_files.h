@@ -1,6 +1,7 @@
 // Modules in safetensors files: reading, and writing.
 #pragma once
 
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -31,8 +32,9 @@ ScratchFile read_scratch(const std::string& path, const LoadOptions& options);
 void fill_parameters(const ParameterViews& targets, const LoadedTensors& tensors,
                      const char* function);
 
+// `metadata`: what the shapes do not tell.
 void save_module(const std::string& path, const std::string& prefix,
                  const std::vector<std::pair<std::string, ConstTensorView>>& state_dict,
-                 int64_t num_heads);
+                 const std::map<std::string, std::string>& metadata);
 
 }  // namespace polyhead

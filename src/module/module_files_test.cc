@@ -354,8 +354,13 @@ TEST_F(ModuleFiles, WrongShapesAreNamed) {
   add("v_proj.weight", {2, 8});
   add("o_proj.weight", {8, 8});
   EXPECT_THAT(error({.names = name_maps::llama()}),
-              HasSubstr("k_proj.weight is [2, 8]; must be [8, 8] (a transposed weight, or fewer "
-                        "key/value heads than query heads?)"));
+              HasSubstr("num_heads: got 2; must be one whose heads, of 8 / num_heads rows, make up "
+                        "the 2 rows of key and value"));
+  remove("v_proj.weight");
+  add("v_proj.weight", {8, 8});
+  EXPECT_THAT(error({.names = name_maps::llama()}),
+              HasSubstr("k_proj.weight is [2, 8]; must be [8, 8] (a transposed weight, or heads of "
+                        "unequal number?)"));
 }
 
 TEST_F(ModuleFiles, PackedAndSeparateTogetherAreRefused) {
@@ -507,8 +512,10 @@ RecognisedModule with_heads(const std::string& num_heads) {
 TEST(RecogniseModules, ANumberOfHeadsIsUnknownOrAProblemWhereItCannotBeUsed) {
   EXPECT_EQ(with_heads("4").num_heads, 4);
   EXPECT_THAT(with_heads("4").problems, ElementsAre());
-  EXPECT_THAT(with_heads("3").problems,
-              ElementsAre("num_heads 3 of __metadata__ is no divisor of embed_dim 8"));
+  EXPECT_THAT(
+      with_heads("3").problems,
+      ElementsAre("num_heads 3 of __metadata__ does not fit: must be a divisor of embed_dim "
+                  "8"));
   for (const std::string text : {"0", "-8", "8.0", "eight", ""}) {
     EXPECT_EQ(with_heads(text).num_heads, 0) << text;
     EXPECT_THAT(with_heads(text).problems, ElementsAre()) << text;

@@ -57,11 +57,11 @@ WithBudget linear(const Tensor& x, const Tensor& x_budget, const Tensor& weight,
   return y;
 }
 
-// [batch, len, width] seen by head: [batch, num_heads, len, head_dim].
-ConstTensorView by_head(const Tensor& rows, const AttentionSizes& sizes) {
-  const int64_t batch = rows.size(0), len = rows.size(1), width = sizes.width();
-  const int64_t shape[] = {batch, sizes.num_heads, len, sizes.head_dim};
-  const int64_t strides[] = {len * width, sizes.head_dim, width, 1};
+// [batch, len, width] seen by head: [batch, heads, len, head_dim].
+ConstTensorView by_head(const Tensor& rows, int64_t head_dim) {
+  const int64_t batch = rows.size(0), len = rows.size(1), width = rows.size(2);
+  const int64_t shape[] = {batch, width / head_dim, len, head_dim};
+  const int64_t strides[] = {len * width, head_dim, width, 1};
   return {rows.data(), rows.dtype(), shape, strides};
 }
 
@@ -158,9 +158,9 @@ class Steps {
 
   // The op on operands of one dtype; masks are summed in the dtype of the query.
   AttentionCall call(const Tensor& query, const Tensor& key, const Tensor& value) const {
-    AttentionCall call{.query = by_head(query, sizes_),
-                       .key = by_head(key, sizes_),
-                       .value = by_head(value, sizes_)};
+    AttentionCall call{.query = by_head(query, sizes_.head_dim),
+                       .key = by_head(key, sizes_.head_dim),
+                       .value = by_head(value, sizes_.head_dim)};
     call.scale = attention_scale(sizes_);
     call.masks = inputs_.masks.span();
     return call;
@@ -177,15 +177,15 @@ class Steps {
     }
   }
 
-  // Element d of key or value j of a head, the appended ones after the others.
+  // Element d of key or value j as query head h sees it, the appended ones after the others.
   double at(const Tensor& rows, const Tensor& extra, int64_t b, int64_t h, int64_t j,
             int64_t d) const {
-    const int64_t dim = sizes_.head_dim, column = h * dim + d;
+    const int64_t dim = sizes_.head_dim, kv_head = sizes_.kv_head(h);
     if (j < kv_len()) {
-      return rows.data_as<double>()[(b * kv_len() + j) * sizes_.width() + column];
+      return rows.data_as<double>()[(b * kv_len() + j) * sizes_.kv_width() + kv_head * dim + d];
     }
     if (!extra.defined()) return 0;  // the budget of an appended column: it is exact
-    return extra.data_as<double>()[(h * sizes_.num_extra() + j - kv_len()) * dim + d];
+    return extra.data_as<double>()[(kv_head * sizes_.num_extra() + j - kv_len()) * dim + d];
   }
 
   void add_scores() {
@@ -326,7 +326,7 @@ class Steps {
   const DoubleParameters& parameters_;
   const ForwardInputs& inputs_;
   double u_;
-  WithBudget q_, k_, v_;                                // [batch, len, width]
+  WithBudget q_, k_, v_;                                // [batch, len, width | kv_width]
   Tensor rounded_query_, rounded_key_, rounded_value_;  // the same in the module's dtype
   Tensor heads_budget_, probs_budget_;                  // as heads and probs
   int64_t first_ = 0, rows_ = 0;                        // the queries at hand

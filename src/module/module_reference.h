@@ -20,8 +20,8 @@ namespace polyhead {
 
 struct ModuleReference {
   // The steps, float64, batch first. columns = kv_len and the appended ones.
-  Tensor query, key, value;       // projected: [batch, q_len | kv_len, width]
-  Tensor extra_key, extra_value;  // [num_heads, extra, head_dim], undefined if there are none
+  Tensor query, key, value;       // projected: [batch, q_len | kv_len, width | kv_width]
+  Tensor extra_key, extra_value;  // [num_kv_heads, extra, head_dim], undefined if there are none
   // The next three undefined with kResults:
   Tensor scores;  // [batch, num_heads, q_len, columns], scaled, before the masks
   Tensor bias;    // the same shape: what the masks add, -inf where they hide

@@ -22,19 +22,36 @@ double probability(double value, const char* name) {
   Require(kMhaName).fail(name, message("got ", value), "between 0 and 1");
 }
 
+// The same for num_heads, num_kv_heads and head_dim; embed_dim is greater than 0.
+void check_heads(MultiheadAttention::Config& config) {
+  const Require require(kMhaName);
+  positive(config.num_heads, "num_heads");
+  if (config.num_kv_heads == 0) config.num_kv_heads = config.num_heads;
+  positive(config.num_kv_heads, "num_kv_heads");
+  if (config.num_heads % config.num_kv_heads != 0) {
+    require.fail("num_kv_heads", message("got ", config.num_kv_heads),
+                 message("a divisor of num_heads ", config.num_heads));
+  }
+  if (config.head_dim == 0) {
+    if (config.embed_dim % config.num_heads != 0) {
+      require.fail("num_heads", message("got ", config.num_heads),
+                   message("a divisor of embed_dim ", config.embed_dim));
+    }
+    config.head_dim = config.embed_dim / config.num_heads;
+  }
+  positive(config.head_dim, "head_dim");
+  int64_t width;
+  if (!checked_multiply(3, config.num_heads, &width) ||
+      !checked_multiply(width, config.head_dim, &width)) {
+    require.fail("head_dim", message("got ", config.head_dim), "smaller");
+  }
+}
+
 // Checks the configuration and fills in its defaults.
 MultiheadAttention::Config checked(MultiheadAttention::Config config) {
   const Require require(kMhaName);
   positive(config.embed_dim, "embed_dim");
-  positive(config.num_heads, "num_heads");
-  int64_t rows;
-  if (!checked_multiply(3, config.embed_dim, &rows)) {
-    require.fail("embed_dim", message("got ", config.embed_dim), "smaller");
-  }
-  if (config.embed_dim % config.num_heads != 0) {
-    require.fail("num_heads", message("got ", config.num_heads),
-                 message("a divisor of embed_dim ", config.embed_dim));
-  }
+  check_heads(config);
   if (config.layout != Layout::kBatchFirst && config.layout != Layout::kSequenceFirst) {
     require.fail("layout", "not said", "Layout::kBatchFirst or Layout::kSequenceFirst");
   }
@@ -47,6 +64,15 @@ MultiheadAttention::Config checked(MultiheadAttention::Config config) {
     require.fail("dtype", message("got ", dtype_name(config.dtype)), "float32 or float64");
   }
   return config;
+}
+
+// What a file must say beside the shapes of its tensors.
+std::map<std::string, std::string> metadata_of(const MultiheadAttention::Config& config) {
+  std::map<std::string, std::string> metadata = {{"num_heads", std::to_string(config.num_heads)}};
+  if (config.num_kv_heads != config.num_heads) {
+    metadata["num_kv_heads"] = std::to_string(config.num_kv_heads);
+  }
+  return metadata;
 }
 
 }  // namespace
@@ -102,13 +128,14 @@ MultiheadAttention::~MultiheadAttention() = default;
 MultiheadAttention MultiheadAttention::load(const std::string& path, const LoadOptions& options) {
   MhaFile file = read_mha(path, options);
   auto impl = std::make_unique<Impl>(checked(file.config));
-  fill_parameters(mha_load_targets(impl->attention.parameters()), file.tensors, kMhaName);
+  fill_parameters(mha_load_targets(impl->attention.parameters(), impl->attention.sizes()),
+                  file.tensors, kMhaName);
   impl->attention.repack();
   return MultiheadAttention(std::move(impl));
 }
 
 void MultiheadAttention::save(const std::string& path, const std::string& prefix) const {
-  save_module(path, prefix, state_dict(), config().num_heads);
+  save_module(path, prefix, state_dict(), metadata_of(config()));
 }
 
 MultiheadAttention::Result MultiheadAttention::forward(const ConstTensorView& query,

@@ -27,12 +27,12 @@ Tensor extra_columns(const AttentionSizes& sizes, const ConstTensorView& bias) {
   const int64_t extra = sizes.num_extra();
   if (extra == 0) return {};
   const DType dtype = bias.defined() ? bias.dtype() : sizes.dtype;
-  Tensor columns(dtype, {sizes.num_heads, extra, sizes.head_dim});
+  Tensor columns(dtype, {sizes.num_kv_heads, extra, sizes.head_dim});
   if (!bias.defined()) return columns;
   const size_t head_bytes = static_cast<size_t>(sizes.head_dim) * dtype_bytes(dtype);
   const auto* from = static_cast<const std::byte*>(bias.data());
   auto* to = static_cast<std::byte*>(columns.data());
-  for (size_t h = 0; h < static_cast<size_t>(sizes.num_heads); ++h) {
+  for (size_t h = 0; h < static_cast<size_t>(sizes.num_kv_heads); ++h) {
     std::memcpy(to + h * static_cast<size_t>(extra) * head_bytes, from + h * head_bytes,
                 head_bytes);
   }
@@ -50,10 +50,13 @@ void ProjectedAttention::repack() {
   Tensor extra_key = extra_columns(sizes_, parameters_.bias_k.view());
   Tensor extra_value = extra_columns(sizes_, parameters_.bias_v.view());
   if (!packed_) packed_ = std::make_unique<Packed>();
-  const int parts = sizes_.packed() ? 1 : 3;
-  for (int i = 0; i < parts; ++i) {
-    const auto first = static_cast<Projection>(i);
-    packed_->in[i].assign(parameters_.weight(first, 3 / parts), parameters_.bias(first, 3 / parts));
+  if (sizes_.packed()) {
+    packed_->in[0].assign(parameters_.in_proj_weight, parameters_.in_proj_bias.view());
+  }
+  for (int i = 0; !sizes_.packed() && i < 3; ++i) {
+    const auto of = static_cast<Projection>(i);
+    packed_->in[i].assign(parameters_.separate_weight(of),
+                          part_of(std::as_const(parameters_.in_proj_bias).view(), sizes_, of));
   }
   packed_->out.assign(parameters_.out_proj_weight, parameters_.out_proj_bias.view());
   packed_->extra_key = std::move(extra_key);
@@ -74,9 +77,9 @@ class ProjectedHeads {
         kv_len_(call.key.size(1)),
         plan_(sizes.dtype) {
     const int64_t heads = sizes.num_heads, d = sizes.head_dim;
-    places_[0] = plan_.add({batch_, q_count() * heads, q_len_, d});
-    places_[1] = plan_.add({batch_, k_count() * heads, kv_len_, d});
-    places_[2] = plan_.add({batch_, v_count() * heads, kv_len_, d});
+    places_[0] = plan_.add({batch_, q_heads(), q_len_, d});
+    places_[1] = plan_.add({batch_, k_heads(), kv_len_, d});
+    places_[2] = plan_.add({batch_, v_heads(), kv_len_, d});
     places_[3] = plan_.add({batch_, q_len_, heads * d});
     places_[4] = keep_lse ? plan_.add({2, batch_, heads, q_len_}) : -1;
   }
@@ -86,9 +89,9 @@ class ProjectedHeads {
   // `memory` has bytes().
   void place(std::byte* memory) {
     const int64_t heads = sizes_.num_heads, d = sizes_.head_dim;
-    q = heads_at(memory + places_[0], q_count() * heads, q_len_);
-    k = heads_at(memory + places_[1], k_count() * heads, kv_len_);
-    v = heads_at(memory + places_[2], v_count() * heads, kv_len_);
+    q = heads_at(memory + places_[0], q_heads(), q_len_);
+    k = heads_at(memory + places_[1], k_heads(), kv_len_);
+    v = heads_at(memory + places_[2], v_heads(), kv_len_);
     const int64_t rows_shape[] = {batch_, q_len_, heads * d};
     rows = TensorView(memory + places_[3], sizes_.dtype, rows_shape);
     if (places_[4] < 0) return;
@@ -98,27 +101,27 @@ class ProjectedHeads {
     lse_rest = both.select(0, 1);
   }
 
-  // The operands of the op and its output, by heads, [batch, num_heads, len, head_dim].
+  // The operands of the op and its output, by heads, [batch, heads, len, head_dim].
   TensorView query() const { return q.narrow(1, 0, sizes_.num_heads); }
   TensorView key() const {
-    return one_qkv_ ? q.narrow(1, sizes_.num_heads, sizes_.num_heads)
-                    : k.narrow(1, 0, sizes_.num_heads);
+    return one_qkv_ ? q.narrow(1, sizes_.num_heads, sizes_.num_kv_heads)
+                    : k.narrow(1, 0, sizes_.num_kv_heads);
   }
   TensorView value() const {
-    if (one_qkv_) return q.narrow(1, 2 * sizes_.num_heads, sizes_.num_heads);
-    return one_kv_ ? k.narrow(1, sizes_.num_heads, sizes_.num_heads) : v;
+    if (one_qkv_) return q.narrow(1, 2 * sizes_.num_heads, sizes_.num_kv_heads);
+    return one_kv_ ? k.narrow(1, sizes_.num_kv_heads, sizes_.num_kv_heads) : v;
   }
-  TensorView out() const { return rows_by_head(rows, sizes_); }
+  TensorView out() const { return rows_by_head(rows, sizes_.head_dim); }
 
   TensorView q, k, v;        // [batch, heads of one or more projections, len, head_dim]
   TensorView rows;           // [batch, q_len, width]: the heads' outputs
   TensorView lse, lse_rest;  // [batch, num_heads, q_len], undefined unless kept
 
  private:
-  // How many projections stand beside query's, key's and value's; 0: with the one before.
-  int64_t q_count() const { return one_qkv_ ? 3 : 1; }
-  int64_t k_count() const { return one_qkv_ ? 0 : (one_kv_ ? 2 : 1); }
-  int64_t v_count() const { return one_kv_ ? 0 : 1; }
+  // Heads of query's projection and those beside it, of key's, of value's; 0: with the one before.
+  int64_t q_heads() const { return sizes_.num_heads + (one_qkv_ ? 2 * sizes_.num_kv_heads : 0); }
+  int64_t k_heads() const { return one_qkv_ ? 0 : sizes_.num_kv_heads * (one_kv_ ? 2 : 1); }
+  int64_t v_heads() const { return one_kv_ ? 0 : sizes_.num_kv_heads; }
 
   // Heads whose width is a multiple of this are whole vectors on every ISA.
   static constexpr int64_t kWholeVectors = 16;
@@ -144,9 +147,9 @@ class ProjectedHeads {
 void ProjectedAttention::project(Projection first, const ConstTensorView& x,
                                  const TensorView& heads) const {
   if (heads.numel() == 0) return;
-  const auto part = static_cast<int64_t>(first);
+  const auto part = static_cast<int>(first);
   if (sizes_.packed()) {
-    packed_->in[0].run(x, heads, part * sizes_.width());
+    packed_->in[0].run(x, heads, sizes_.begin(part));
   } else {
     packed_->in[part].run(x, heads);
   }

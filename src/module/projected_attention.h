@@ -88,8 +88,8 @@ class ProjectedAttention {
 
 // The scale of the scores: 1 / sqrt(head_dim).
 double attention_scale(const AttentionSizes& sizes);
-// bias_k or bias_v, then the zero row, as [num_heads, num_extra, head_dim]; undefined if there is
-// neither.
+// bias_k or bias_v, then the zero row, as [num_kv_heads, num_extra, head_dim]; undefined if there
+// is neither.
 Tensor extra_columns(const AttentionSizes& sizes, const ConstTensorView& bias);
 
 }  // namespace polyhead

@@ -16,7 +16,7 @@ struct ProjectedAttention::Packed {
   uint64_t version = 0;  // no two of the process are the same
   PackedLinear in[3];    // the first is all three where they are packed
   PackedLinear out;
-  Tensor extra_key, extra_value;  // [num_heads, extra, head_dim]
+  Tensor extra_key, extra_value;  // [num_kv_heads, extra, head_dim]
 };
 
 struct TrainingContext::State {
@@ -28,11 +28,11 @@ struct TrainingContext::State {
   TensorView rows;  // [batch, q_len, width]: the heads' outputs
 };
 
-// Rows [batch, len, width] seen by head: [batch, num_heads, len, head_dim].
+// Rows [batch, len, heads * head_dim] seen by head: [batch, heads, len, head_dim].
 template <class View>
-View rows_by_head(const View& rows, const AttentionSizes& sizes) {
-  const int64_t shape[] = {rows.size(0), sizes.num_heads, rows.size(1), sizes.head_dim};
-  const int64_t strides[] = {rows.stride(0), sizes.head_dim * rows.stride(2), rows.stride(1),
+View rows_by_head(const View& rows, int64_t head_dim) {
+  const int64_t shape[] = {rows.size(0), rows.size(2) / head_dim, rows.size(1), head_dim};
+  const int64_t strides[] = {rows.stride(0), head_dim * rows.stride(2), rows.stride(1),
                              rows.stride(2)};
   return {rows.data(), rows.dtype(), shape, strides};
 }

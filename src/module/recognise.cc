@@ -19,10 +19,11 @@ void add_metadata_heads(RecognisedModule& module,
   const auto at = metadata.find("num_heads");
   if (module.num_heads != 0 || at == metadata.end()) return;
   module.num_heads = whole_number(at->second);
-  if (module.num_heads == 0 || module.embed_dim % module.num_heads == 0) return;
-  module.problems.push_back(message("num_heads ", module.num_heads,
-                                    " of __metadata__ is no divisor of embed_dim ",
-                                    module.embed_dim));
+  if (module.num_heads == 0) return;
+  const std::string problem = heads_problem(module, module.num_heads);
+  if (problem.empty()) return;
+  module.problems.push_back(
+      message("num_heads ", module.num_heads, " of __metadata__ does not fit: must be ", problem));
 }
 
 std::string described(const RecognisedModule& module) {
@@ -59,6 +60,28 @@ std::vector<RecognisedModule> recognise_modules(
   std::vector<RecognisedModule> modules;
   for (auto& [position, module] : found) modules.push_back(std::move(module));
   return modules;
+}
+
+std::string heads_problem(const RecognisedModule& module, int64_t num_heads) {
+  if (module.width % num_heads != 0) {
+    return message("a divisor of ",
+                   module.width == module.embed_dim ? "embed_dim " : "the query's width ",
+                   module.width);
+  }
+  const int64_t head_dim = module.width / num_heads;
+  const bool whole = head_dim > 0 && module.kv_width % head_dim == 0;
+  const int64_t kv_heads = whole ? module.kv_width / head_dim : 0;
+  if (kv_heads > 0 && num_heads % kv_heads == 0) return "";
+  return message("one whose heads, of ", module.width, " / num_heads rows, make up the ",
+                 module.kv_width, " rows of key and value");
+}
+
+int64_t head_dim_of(const RecognisedModule& module, int64_t num_heads) {
+  return module.width / num_heads;
+}
+
+int64_t num_kv_heads_of(const RecognisedModule& module, int64_t num_heads) {
+  return module.kv_width / head_dim_of(module, num_heads);
 }
 
 std::vector<SafetensorsEntry> module_entries(const SafetensorsFile& file) {

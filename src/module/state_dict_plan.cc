@@ -210,45 +210,54 @@ class Planner {
   StateDictPlan plan_;
 };
 
-// The packed weight may be stored transposed: the smaller size is E either way.
-int64_t infer_embed_dim(const Planner& planner) {
-  if (planner.find("in_proj_weight") != nullptr) {
-    return std::min(planner.size("in_proj_weight", 0), planner.size("in_proj_weight", 1));
-  }
-  const int64_t out = planner.size("out_proj.weight", 0);
-  return out != 0 ? out : planner.size("q_proj_weight", 0);
+int64_t or_else(int64_t size, int64_t otherwise) { return size != 0 ? size : otherwise; }
+
+// What the shapes say, if they fit together. The output projection is [embed_dim, width]. Where
+// there is none the packed weight may be stored transposed: the smaller size is taken for E.
+void infer_sizes(const Planner& planner, RecognisedModule& module) {
+  const int64_t packed_rows = planner.size("in_proj_weight", 0),
+                packed_columns = planner.size("in_proj_weight", 1);
+  const int64_t separate = or_else(planner.size("q_proj_weight", 0), packed_rows / 3);
+  module.packed = planner.find("in_proj_weight") != nullptr;
+  module.embed_dim = or_else(planner.size("out_proj.weight", 0),
+                             module.packed ? std::min(packed_rows, packed_columns) : separate);
+  module.width =
+      or_else(planner.size("out_proj.weight", 1), module.packed ? module.embed_dim : separate);
+  const int64_t keys = planner.size("k_proj_weight", 0), values = planner.size("v_proj_weight", 0);
+  // One of the two may be wrong, or stored transposed: then the message is about that.
+  const bool fewer = !module.packed && keys == values && keys < module.width && keys > 0;
+  module.kv_width = fewer ? keys : module.width;
+  module.kdim = or_else(planner.size("k_proj_weight", 1), module.embed_dim);
+  module.vdim = or_else(planner.size("v_proj_weight", 1), module.embed_dim);
 }
 
 // in_proj_weight, or three separate weights; and its bias likewise.
-void plan_in_projection(Planner& planner, int64_t embed_dim) {
-  RecognisedModule& module = planner.module();
-  module.packed = planner.find("in_proj_weight") != nullptr;
+void plan_in_projection(Planner& planner) {
+  const RecognisedModule& module = planner.module();
+  const int64_t width = module.width, kv_width = module.kv_width;
   if (module.packed) {
     if (planner.has_any({"q_proj_weight", "k_proj_weight", "v_proj_weight"})) {
       planner.problem("both in_proj_weight and separate q, k, v weights; only one can be meant");
     }
-    planner.need("in_proj_weight", {3 * embed_dim, embed_dim});
+    planner.need("in_proj_weight", {3 * width, module.embed_dim});
   } else {
-    static constexpr const char* kHint =
-        " (a transposed weight, or fewer key/value heads than query heads?)";
-    planner.need("q_proj_weight", {embed_dim, embed_dim}, kHint);
-    planner.need("k_proj_weight", {embed_dim, module.kdim}, kHint);
-    planner.need("v_proj_weight", {embed_dim, module.vdim}, kHint);
+    static constexpr const char* kHint = " (a transposed weight, or heads of unequal number?)";
+    planner.need("q_proj_weight", {width, module.embed_dim}, kHint);
+    planner.need("k_proj_weight", {kv_width, module.kdim}, kHint);
+    planner.need("v_proj_weight", {kv_width, module.vdim}, kHint);
   }
   if (!module.has_bias) return;
   if (planner.has_any({"q_proj_bias", "k_proj_bias", "v_proj_bias"})) {
     if (planner.find("in_proj_bias") != nullptr) {
       planner.problem("both in_proj_bias and separate q, k, v biases; only one can be meant");
     }
-    planner.need("q_proj_bias", {embed_dim});
-    planner.need("k_proj_bias", {embed_dim});
-    planner.need("v_proj_bias", {embed_dim});
+    planner.need("q_proj_bias", {width});
+    planner.need("k_proj_bias", {kv_width});
+    planner.need("v_proj_bias", {kv_width});
   } else {
-    planner.need("in_proj_bias", {3 * embed_dim});
+    planner.need("in_proj_bias", {width + 2 * kv_width});
   }
 }
-
-int64_t or_else(int64_t size, int64_t otherwise) { return size != 0 ? size : otherwise; }
 
 void check_names(const NameMap& names, Names known, const char* function) {
   for (const auto& [from, to] : names) {
@@ -281,20 +290,17 @@ StateDictPlan plan_mha(const EntryIndex& index, const std::string& prefix, const
   Planner planner(prefix, names);
   planner.collect(index, kMhaTargets);
   RecognisedModule& module = planner.module();
-  const int64_t embed_dim = infer_embed_dim(planner);
-  module.embed_dim = embed_dim;
-  module.kdim = or_else(planner.size("k_proj_weight", 1), embed_dim);
-  module.vdim = or_else(planner.size("v_proj_weight", 1), embed_dim);
+  infer_sizes(planner, module);
   module.has_bias = planner.has_any(
       {"in_proj_bias", "q_proj_bias", "k_proj_bias", "v_proj_bias", "out_proj.bias"});
   module.has_bias_kv = planner.has_any({"bias_k", "bias_v"});
-  plan_in_projection(planner, embed_dim);
+  plan_in_projection(planner);
   if (module.has_bias_kv) {
-    planner.need("bias_k", {1, 1, embed_dim});
-    planner.need("bias_v", {1, 1, embed_dim});
+    planner.need("bias_k", {1, 1, module.kv_width});
+    planner.need("bias_v", {1, 1, module.kv_width});
   }
-  planner.need("out_proj.weight", {embed_dim, embed_dim});
-  if (module.has_bias) planner.need("out_proj.bias", {embed_dim});
+  planner.need("out_proj.weight", {module.embed_dim, module.width});
+  if (module.has_bias) planner.need("out_proj.bias", {module.embed_dim});
   return planner.take();
 }
 
@@ -309,6 +315,7 @@ StateDictPlan plan_scratch(const EntryIndex& index, const std::string& prefix,
   const bool full = width > embed_dim;
   module.layout = full ? ModuleLayout::kScratchFull : ModuleLayout::kScratchSplit;
   module.embed_dim = module.kdim = module.vdim = embed_dim;
+  module.width = module.kv_width = width;
   module.has_bias = true;
   if (full && embed_dim > 0 && width % embed_dim == 0) module.num_heads = width / embed_dim;
   if (embed_dim == 0 || width % embed_dim != 0) {

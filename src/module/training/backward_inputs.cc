@@ -146,7 +146,7 @@ BackwardTargets check_backward(const AttentionSizes& sizes, const ForwardInputs&
   checker.masks(arguments.inputs, &targets);
   checker.parameters(state_dict, arguments.parameters);
   checker.memory(arguments);
-  targets.parameters = targets_of(arguments.parameters);
+  targets.parameters = targets_of(arguments.parameters, sizes);
   targets.mode = arguments.mode;
   return targets;
 }

@@ -128,7 +128,8 @@ class Backward {
         w_{Matrix(p.q_weight), Matrix(p.k_weight), Matrix(p.v_weight), Matrix(p.out_weight)},
         y_{linear(x_[0], w_[0], p.q_bias, unit_), linear(x_[1], w_[1], p.k_bias, unit_),
            linear(x_[2], w_[2], p.v_bias, unit_)},
-        d_y_{Matrix(x_[0].rows, width()), Matrix(x_[1].rows, width()), Matrix(x_[2].rows, width())},
+        d_y_{Matrix(x_[0].rows, width()), Matrix(x_[1].rows, kv_width()),
+             Matrix(x_[2].rows, kv_width())},
         d_out_(as_double(batch_first(step.outputs.d_out, inputs))),
         d_heads_(input_gradient(d_out_, w_[3], unit_)),
         heads_(x_[0].rows, width()),
@@ -142,7 +143,7 @@ class Backward {
     probs_ = scores_ = Matrix(batch() * heads() * q_len(), columns());
     for (int64_t row = 0; row < scores_.rows; ++row) score_gradients(row);
     for (int64_t row = 0; row < scores_.rows; ++row) query_gradients(row);
-    for (int64_t n = 0; n < batch() * heads(); ++n) key_gradients(n);
+    for (int64_t n = 0; n < batch() * sizes_.num_kv_heads; ++n) key_gradients(n);
     ModuleBackwardReference result;
     result.d_query = d_rows(0);
     result.d_key = d_rows(1);
@@ -162,6 +163,7 @@ class Backward {
   int64_t kv_len() const { return inputs_.kv_len(); }
   int64_t heads() const { return sizes_.num_heads; }
   int64_t width() const { return sizes_.width(); }
+  int64_t kv_width() const { return sizes_.kv_width(); }
   int64_t columns() const { return inputs_.columns; }
 
   // Row (b, h, i) of the score matrix.
@@ -185,10 +187,10 @@ class Backward {
   }
   // Element d of key (part 1) or value (2) j, the appended ones after the others.
   Number key_or_value(int part, const Place& at, int64_t j, int64_t d) const {
-    const int64_t dim = sizes_.head_dim;
-    if (j < kv_len()) return y_[static_cast<size_t>(part)].at(at.b * kv_len() + j, at.h * dim + d);
+    const int64_t dim = sizes_.head_dim, h = sizes_.kv_head(at.h);
+    if (j < kv_len()) return y_[static_cast<size_t>(part)].at(at.b * kv_len() + j, h * dim + d);
     const Tensor& extra = part == 1 ? forward_->extra_key : forward_->extra_value;
-    return {extra.data_as<double>()[(at.h * extra.size(1) + j - kv_len()) * dim + d], 0};
+    return {extra.data_as<double>()[(h * extra.size(1) + j - kv_len()) * dim + d], 0};
   }
   double d_weight(const Place& at, int64_t j) const {
     if (!d_weights_.defined()) return 0;
@@ -264,15 +266,23 @@ class Backward {
     }
   }
 
-  // d_k_j = scale * sum_i d_s_ij q_i, d_v_j = sum_i c p_ij d_heads_i, of batch item and head n
+  // d_k_j = scale * sum_i d_s_ij q_i, d_v_j = sum_i c p_ij d_heads_i, over the heads that read
+  // them, of batch item and head of the keys n
   void key_gradients(int64_t n) {
-    const int64_t dim = sizes_.head_dim, b = n / heads(), h = n % heads();
+    const int64_t dim = sizes_.head_dim, b = n / sizes_.num_kv_heads, h = n % sizes_.num_kv_heads;
     for (int64_t m = 0; m < kv_len() * dim; ++m) {
       const int64_t j = m / dim, column = h * dim + m % dim;
       Sum d_key(unit_, Errors::kIndependent), d_value(unit_, Errors::kIndependent);
-      add_column({b, h, 0}, j, m % dim, &d_key, &d_value);
+      add_columns(b, h, j, m % dim, &d_key, &d_value);
       d_y_[1].at(b * kv_len() + j, column) = scaled(d_key.result());
       d_y_[2].at(b * kv_len() + j, column) = d_value.result();
+    }
+  }
+  void add_columns(int64_t b, int64_t kv_head, int64_t j, int64_t d, Sum* d_key,
+                   Sum* d_value) const {
+    const int64_t group = heads() / sizes_.num_kv_heads;
+    for (int64_t h = kv_head * group; h < (kv_head + 1) * group; ++h) {
+      add_column({b, h, 0}, j, d, d_key, d_value);
     }
   }
   void add_column(const Place& head, int64_t j, int64_t d, Sum* d_key, Sum* d_value) const {
@@ -284,14 +294,13 @@ class Backward {
     }
   }
 
-  // The first appended column, of key or of value, [1, width].
+  // The first appended column, of key or of value, [1, kv_width].
   Matrix bias_column(bool of_key) const {
-    Matrix result(1, width());
-    for (int64_t n = 0; n < width(); ++n) {
+    Matrix result(1, kv_width());
+    for (int64_t n = 0; n < kv_width(); ++n) {
       Sum d_key(unit_, Errors::kIndependent), d_value(unit_, Errors::kIndependent);
       for (int64_t b = 0; b < batch(); ++b) {
-        const Place head{b, n / sizes_.head_dim, 0};
-        add_column(head, kv_len(), n % sizes_.head_dim, &d_key, &d_value);
+        add_columns(b, n / sizes_.head_dim, kv_len(), n % sizes_.head_dim, &d_key, &d_value);
       }
       result.at(0, n) = of_key ? scaled(d_key.result()) : d_value.result();
     }
@@ -383,7 +392,7 @@ class Backward {
   double unit_, scale_;
   std::vector<Matrix> x_;    // of query, key, value: [batch * len, features]
   std::vector<Matrix> w_;    // theirs and the out-projection's
-  std::vector<Matrix> y_;    // q, k, v: [batch * len, width]
+  std::vector<Matrix> y_;    // q, k, v: [batch * len, width | kv_width]
   std::vector<Matrix> d_y_;  // their gradients
   Matrix d_out_;             // [batch * q_len, embed_dim]
   Matrix d_heads_, heads_;   // [batch * q_len, width]

@@ -144,7 +144,17 @@ TEST(ModuleBackwardReference, MatchesDifferencesInEverything) {
        .causal = true,
        .align = CausalAlign::kBottomRight,
        .weights = WeightsMode::kAverage,
-       .dropout = 0.5}};
+       .dropout = 0.5},
+      {.dtype = d,
+       .batch = 2,
+       .q_len = 3,
+       .kv_len = 3,
+       .heads = 4,
+       .head_dim = 2,
+       .kv_heads = 2,
+       .embed = 3,
+       .bias_kv = true,
+       .weights = WeightsMode::kPerHead}};
   for (const TrainingSpec& spec : specs) expect_differences(spec);
 }
 

@@ -93,7 +93,19 @@ TEST_P(ModuleGradient, LargerProblemsAreTheReference) {
        .sharing = Sharing::kAll,
        .padding = MaskKind::kBool,
        .dropout = 0.2},
-      {.batch = 1, .q_len = 30, .kv_len = 40, .heads = 1, .head_dim = 48, .deviation = 3}};
+      {.batch = 1, .q_len = 30, .kv_len = 40, .heads = 1, .head_dim = 48, .deviation = 3},
+      {.batch = 2, .q_len = 60, .kv_len = 60, .heads = 6, .head_dim = 16, .kv_heads = 2},
+      {.batch = 2,
+       .q_len = 33,
+       .kv_len = 70,
+       .heads = 4,
+       .head_dim = 24,
+       .kv_heads = 1,
+       .embed = 50,
+       .bias_kv = true,
+       .zero_attn = true,
+       .sharing = Sharing::kKeyValue,
+       .dropout = 0.1}};
   for (TrainingSpec spec : specs) {
     spec.dtype = GetParam();
     expect_reference(spec, "module.gradient.larger");

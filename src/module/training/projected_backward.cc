@@ -5,8 +5,8 @@
 //   d_q, d_k, d_v = the op's backward of d_heads
 //   d_x = d_y . W                 d_W = d_y^T . x            d_b = sum over rows of d_y
 //
-// d_q, d_k and d_v lie token by token side by side, [batch, len, 3 width], so that projections
-// that share their x or their d_x are one matrix product.
+// d_q, d_k and d_v lie token by token side by side, [batch, len, width + 2 kv_width], so that
+// projections that share their x or their d_x are one matrix product.
 #include <algorithm>
 
 #include "attention/attention_backward.h"
@@ -76,11 +76,11 @@ class ProjectedAttention::Backward {
   bool side_by_side() const { return len(0) == len(1); }
 
   void plan_memory() {
-    const int64_t batch = x_[0].size(0), width = sizes_.width();
-    heads_at_ = plan_.add({batch, len(0), width});
-    query_at_ = plan_.add({batch, len(0), side_by_side() ? 3 * width : width});
-    key_at_ = side_by_side() ? kAbsent : plan_.add({batch, len(1), 2 * width});
-    extra_at_ = plan_.add({2, sizes_.num_heads, sizes_.num_extra(), sizes_.head_dim});
+    const int64_t batch = x_[0].size(0);
+    heads_at_ = plan_.add({batch, len(0), sizes_.width()});
+    query_at_ = plan_.add({batch, len(0), sizes_.width_of(0, side_by_side() ? 3 : 1)});
+    key_at_ = side_by_side() ? kAbsent : plan_.add({batch, len(1), sizes_.width_of(1, 2)});
+    extra_at_ = plan_.add({2, sizes_.num_kv_heads, sizes_.num_extra(), sizes_.head_dim});
     // What no query sees has d_y = 0 and may be NaN.
     const bool hides = !state_.inputs.masks.span().empty() &&
                        (needs_parameters(0) || needs_parameters(1) || needs_parameters(2));
@@ -95,16 +95,16 @@ class ProjectedAttention::Backward {
   }
 
   void place(std::byte* memory) {
-    const int64_t batch = x_[0].size(0), width = sizes_.width();
+    const int64_t batch = x_[0].size(0);
     const auto view = [&](int64_t at, std::initializer_list<int64_t> shape) {
       return TensorView(memory + at, sizes_.dtype, Shape(shape.begin(), shape.size()));
     };
-    d_heads_ = view(heads_at_, {batch, len(0), width});
-    d_query_ = view(query_at_, {batch, len(0), side_by_side() ? 3 * width : width});
-    if (!side_by_side()) d_key_value_ = view(key_at_, {batch, len(1), 2 * width});
+    d_heads_ = view(heads_at_, {batch, len(0), sizes_.width()});
+    d_query_ = view(query_at_, {batch, len(0), sizes_.width_of(0, side_by_side() ? 3 : 1)});
+    if (!side_by_side()) d_key_value_ = view(key_at_, {batch, len(1), sizes_.width_of(1, 2)});
     if (sizes_.num_extra() > 0) {
       const TensorView extra =
-          view(extra_at_, {2, sizes_.num_heads, sizes_.num_extra(), sizes_.head_dim});
+          view(extra_at_, {2, sizes_.num_kv_heads, sizes_.num_extra(), sizes_.head_dim});
       d_extra_key_ = extra.select(0, 0);
       d_extra_value_ = extra.select(0, 1);
     }
@@ -124,7 +124,7 @@ class ProjectedAttention::Backward {
       if (to_.d_rows[i].defined()) packed_.in[sizes_.packed() ? 0 : i].prepare_input_gradient();
       if (!needs_parameters(i)) continue;
       const size_t all = linear_weight_gradient_bytes(sizes_.dtype, batch * len(i), x_[i].size(2),
-                                                      3 * sizes_.width());
+                                                      sizes_.width_of(0, 3));
       bytes = std::max(bytes, all);
     }
     WorkspaceLease product, tasks;
@@ -132,15 +132,15 @@ class ProjectedAttention::Backward {
     product.reserve(bytes);
   }
 
-  // The gradients of `count` projections, [batch, len, count * width].
+  // The gradients of `count` projections side by side, [batch, len, width_of(first, count)].
   TensorView d_projected(int first, int count) const {
-    const int64_t width = sizes_.width();
-    if (side_by_side()) return d_query_.narrow(2, first * width, count * width);
-    return first == 0 ? d_query_ : d_key_value_.narrow(2, (first - 1) * width, count * width);
+    const int64_t begin = sizes_.begin(first), width = sizes_.width_of(first, count);
+    if (side_by_side()) return d_query_.narrow(2, begin, width);
+    return first == 0 ? d_query_ : d_key_value_.narrow(2, begin - sizes_.width(), width);
   }
   TensorView d_heads_of(int i) const {  // the same of one projection, by heads, if it is needed
     if (!needs(static_cast<size_t>(i))) return {};
-    return rows_by_head(d_projected(i, 1), sizes_);
+    return rows_by_head(d_projected(i, 1), sizes_.head_dim);
   }
 
   void attention_backward() const;
@@ -167,10 +167,10 @@ class ProjectedAttention::Backward {
     });
   }
 
-  // bias_k or bias_v is the first appended column: d_columns [num_heads, extra, head_dim].
+  // bias_k or bias_v is the first appended column: d_columns [num_kv_heads, extra, head_dim].
   void column_parameter(const TensorView& d_columns, const TensorView& to) const {
     if (!to.defined()) return;
-    const int64_t shape[] = {sizes_.num_heads, sizes_.head_dim};
+    const int64_t shape[] = {sizes_.num_kv_heads, sizes_.head_dim};
     const int64_t strides[] = {sizes_.head_dim * to.stride(2), to.stride(2)};
     const TensorView by_head(to.data(), to.dtype(), shape, strides);
     const TensorView column = d_columns.select(1, 0);
@@ -198,7 +198,7 @@ class ProjectedAttention::Backward {
       const TensorView& to = adds(i) ? sum_ : d_x;
       const PackedLinear& linear = packed_.in[sizes_.packed() ? 0 : i];
       linear.input_gradient(d_projected(first, count), to,
-                            sizes_.packed() ? first * sizes_.width() : 0);
+                            sizes_.packed() ? sizes_.begin(first) : 0);
       if (adds(i)) add_elements(sum_, d_x);
     });
   }
@@ -211,10 +211,10 @@ class ProjectedAttention::Backward {
   MemoryPlan plan_;
   int64_t heads_at_ = 0, query_at_ = 0, key_at_ = 0, extra_at_ = 0, used_at_[3] = {};
   int64_t sum_at_ = kAbsent;
-  TensorView d_heads_;                      // [batch, q_len, width]
-  TensorView d_query_, d_key_value_;        // [batch, q_len, width], [batch, kv_len, 2 width]; or
-                                            // all three in the first, [batch, len, 3 width]
-  TensorView d_extra_key_, d_extra_value_;  // [num_heads, extra, head_dim]
+  TensorView d_heads_;  // [batch, q_len, width]
+  // [batch, q_len, width] and [batch, kv_len, 2 kv_width]; or all three in the first.
+  TensorView d_query_, d_key_value_;
+  TensorView d_extra_key_, d_extra_value_;  // [num_kv_heads, extra, head_dim]
   TensorView used_x_[3];  // x without rows that no one has used, where it is not finite
   TensorView sum_;        // what is added to a d_rows that has something already
 };
@@ -223,7 +223,7 @@ void ProjectedAttention::Backward::attention_backward() const {
   BackwardCall backward{.call = state_.attention};
   backward.inputs = {.out = state_.attention.outputs.out,
                      .lse = state_.attention.outputs.lse,
-                     .d_out = rows_by_head(d_heads_, sizes_),
+                     .d_out = rows_by_head(d_heads_, sizes_.head_dim),
                      .d_weights = to_.d_weights,
                      .lse_rest = state_.attention.outputs.lse_rest};
   backward.d_query = d_heads_of(0);

@@ -25,8 +25,23 @@ MultiheadAttention module_of(const TrainingSpec& spec) {
                      .kdim = spec.kdim,
                      .vdim = spec.vdim,
                      .dropout = spec.dropout,
-                     .dtype = spec.dtype},
+                     .dtype = spec.dtype,
+                     .num_kv_heads = spec.kv_heads,
+                     .head_dim = spec.head_dim},
                     spec.seed);
+}
+
+// What torch's class has not.
+void draw_heads(Random& random, TrainingSpec* spec) {
+  if (random.uniform() < 0.4) {
+    spec->kv_heads = 1 + random.below(spec->heads);
+    while (spec->heads % spec->kv_heads != 0) --spec->kv_heads;
+  }
+  if (random.uniform() < 0.3) {
+    const bool one_width = spec->kdim == spec->embed_dim() && spec->sharing == Sharing::kAll;
+    spec->embed = 1 + random.below(24);
+    if (one_width) spec->kdim = spec->vdim = spec->embed;
+  }
 }
 
 }  // namespace
@@ -34,8 +49,8 @@ MultiheadAttention module_of(const TrainingSpec& spec) {
 std::string TrainingSpec::describe() const {
   return message(
       "seed ", seed, ", ", dtype_name(dtype), " B", batch, " L", q_len, " S", kv_len, " H", heads,
-      " D", head_dim, " kdim ", kdim, " vdim ", vdim, bias ? "" : ", no bias",
-      bias_kv ? ", bias_kv" : "", zero_attn ? ", zero_attn" : "",
+      "/", kv_heads, " D", head_dim, " E", embed_dim(), " kdim ", kdim, " vdim ", vdim,
+      bias ? "" : ", no bias", bias_kv ? ", bias_kv" : "", zero_attn ? ", zero_attn" : "",
       layout == Layout::kSequenceFirst ? ", sequence first" : "", unbatched ? ", unbatched" : "",
       ", sharing ", static_cast<int>(sharing), ", attn_mask ", static_cast<int>(attn_mask), " of ",
       attn_rank, ", padding ", static_cast<int>(padding), hides_rows ? ", hides rows" : "",
@@ -73,6 +88,7 @@ TrainingSpec random_training_spec(uint64_t seed, DType dtype) {
   spec.weights = pick(random, {WeightsMode::kNone, WeightsMode::kAverage, WeightsMode::kPerHead});
   spec.dropout = pick(random, {0.0, 0.0, 0.1, 0.5, 1.0});
   spec.deviation = pick(random, {0.1, 1.0, 3.0});
+  draw_heads(random, &spec);
   return spec;
 }
 

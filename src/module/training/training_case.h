@@ -20,6 +20,8 @@ struct TrainingSpec {
   DType dtype = DType::kFloat32;
   int64_t batch = 2, q_len = 5, kv_len = 7, heads = 2, head_dim = 4;
   int64_t kdim = 0, vdim = 0;  // 0: embed_dim
+  int64_t kv_heads = 0;        // 0: heads
+  int64_t embed = 0;           // 0: heads * head_dim
   bool bias = true, bias_kv = false, zero_attn = false;
   Layout layout = Layout::kBatchFirst;
   bool unbatched = false;  // then batch is 1
@@ -35,7 +37,7 @@ struct TrainingSpec {
   double deviation = 1;  // of the inputs
   uint64_t seed = 1;
 
-  int64_t embed_dim() const { return heads * head_dim; }
+  int64_t embed_dim() const { return embed != 0 ? embed : heads * head_dim; }
   std::string describe() const;
 };
 
