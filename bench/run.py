@@ -57,14 +57,14 @@ def parse_arguments():
     return arguments
 
 
-def measure(arguments):
+def measure(arguments, kind=Match):
     if not (arguments.build / "bench" / "bench_worker").exists():
         sys.exit(f"bench: {arguments.build}/bench/bench_worker: not there; ./dev bench builds it")
     rival = against.build(ROOT, arguments.against) if arguments.against else None
     scratch = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     grid = load_grid(arguments.grid)
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
-        match = Match(arguments, grid, Judge(folder), rival)
+        match = kind(arguments, grid, Judge(folder), rival)
         if not match.cells:
             sys.exit(f"bench: no cell's name contains \"{arguments.only}\"")
         print(plan.text(match), flush=True)

@@ -64,13 +64,13 @@ def mean_lines(report):
                        f"{group or 'all'}: {text}")
 
 
-def replace_block(path, lines):
-    text = path.read_text(encoding="utf-8")
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise SystemExit(f"{path}: needs one line `{BEGIN}` and one `{END}` around the results")
-    head, rest = text.split(BEGIN)
-    tail = rest.split(END)[1]
-    path.write_text(f"{head}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{tail}", encoding="utf-8")
+def replace_block(path, lines, marks=(BEGIN, END)):
+    text, (begin, end) = path.read_text(encoding="utf-8"), marks
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise SystemExit(f"{path}: needs one line `{begin}` and one `{end}` around the results")
+    head, rest = text.split(begin)
+    tail = rest.split(end)[1]
+    path.write_text(f"{head}{begin}\n" + "\n".join(lines) + f"\n{end}{tail}", encoding="utf-8")
 
 
 def write(report, root):

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """torch.nn.TransformerEncoder before and after convert(): training and eval.
 
-    build/venv-parity/bin/python bench/python/encoder.py [--steps 50] [--threads 2] [--width 512]
+    ./dev bench python encoder [--steps 50] [--threads 2] [--width 512]
 
 6 layers, 8 heads, batch 8 x 128. Both models train side by side, a step of one and a step of the
 other, so that what else runs on the machine takes from both. Exit code 1: the curves part by more
@@ -17,6 +17,8 @@ import time
 import polyhead.torch
 import torch
 from torch import nn
+
+from aims import Aims
 
 LAYERS, HEADS, BATCH, LENGTH = 6, 8, 8, 128
 
@@ -90,13 +92,14 @@ def main():
           f"{ours.losses[0]:.6f} to {ours.losses[-1]:.6f}; nowhere further apart than {apart:.1g} "
           f"(torch from torch with the batch the other way round: {noise:.1g})")
     print("| | torch | polyhead | ratio |\n|---|---|---|---|")
-    slower = apart > 2 * noise
+    aims = Aims()
+    aims.at_most("distance of the loss curves, twice float32's noise allowed", apart, 2 * noise)
     pairs = {"a step of training": [statistics.median(run.seconds) for run in (stock, ours)],
              "eval": eval_seconds(arguments.width)}
     for name, (theirs, mine) in pairs.items():
         print(f"| {name} | {theirs * 1e3:.1f} ms | {mine * 1e3:.1f} ms | {theirs / mine:.2f} |")
-        slower = slower or mine > theirs
-    return 1 if slower else 0
+        aims.at_least(f"torch's time / ours, {name}", theirs / mine, 1)
+    return aims.close()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What Python adds to a call, L = 16, one thread: beside call_cost.cc, which does the same in C++.
 
-    build/venv-parity/bin/python bench/python/overhead.py [build/release]
+    ./dev bench python overhead [build/release]
 
 Times are the shortest of many groups of calls, in microseconds. Exit code 1: more is added than
 is allowed.
@@ -15,6 +15,8 @@ from pathlib import Path
 import polyhead
 import polyhead.torch
 import torch
+
+from aims import Aims
 
 ROOT = Path(__file__).resolve().parents[2]
 LEN, HEADS = 16, 8
@@ -66,16 +68,14 @@ def main():
     in_cpp = {name: float(cost) for name, cost in
               (line.rsplit(" ", 1) for line in lines.stdout.splitlines())}
     print("| call | through | C++ | Python | added | torch's own |\n|---|---|---|---|---|---|")
-    too_much = []
+    aims = Aims()
     for name, kind, theirs, ours in cases():
         cost = shortest(ours)
         added = cost - in_cpp[name]
         own = "" if theirs is None else f"{shortest(theirs):.0f}"
         print(f"| {name} | {kind} | {in_cpp[name]:.1f} | {cost:.1f} | {added:.1f} | {own} |")
-        if added > ALLOWED[kind]:
-            too_much.append(f"{name}, {kind}: {added:.1f}; at most {ALLOWED[kind]}")
-    print("\n".join(too_much))
-    return 1 if too_much else 0
+        aims.at_most(f"added to {name}, {kind}", added, ALLOWED[kind], " us")
+    return aims.close()
 
 
 if __name__ == "__main__":
