@@ -16,10 +16,10 @@ and what is needed.
 """
 
 from polyhead._attention import scaled_dot_product_attention
-from polyhead._core import get_num_threads, isa, set_num_threads
 from polyhead._core import version as _version
 from polyhead._modules import FromScratchMultiHeadAttention, MultiheadAttention
 from polyhead._report import Report
+from polyhead._runtime import get_num_threads, isa, set_num_threads
 
 __version__ = _version()
 

@@ -6,6 +6,7 @@ import secrets
 from typing import Any, overload
 
 from polyhead import _core
+from polyhead._arguments import explained
 from polyhead._typing import Array, CausalAlign, EmptyRows, FloatArray, Weights
 
 
@@ -51,7 +52,11 @@ def scaled_dot_product_attention(
     dtypes and options that do not fit, TypeError for what is no array.
     """
     if seed is None:
-        seed = secrets.randbits(64) if dropout_p else 0
-    options = _core.AttentionOptions(
-        attn_mask, dropout_p, seed, is_causal, scale, causal_align, weights, empty_rows)
-    return _core.attend(query, key, value, options, enable_gqa)
+        is_zero = isinstance(dropout_p, (int, float)) and not dropout_p
+        seed = 0 if is_zero else secrets.randbits(64)
+    try:
+        options = _core.AttentionOptions(
+            attn_mask, dropout_p, seed, is_causal, scale, causal_align, weights, empty_rows)
+        return _core.attend(query, key, value, options, enable_gqa)
+    except TypeError as error:
+        raise explained(error, scaled_dot_product_attention, locals()) from None

@@ -6,23 +6,11 @@ def version() -> str: ...
 
 def available_isas() -> list[str]: ...
 
-def isa() -> str:
-    """
-    The instruction set in use: 'avx512', 'avx2', 'neon' or 'baseline'. The best this CPU
-    has, unless the environment's POLYHEAD_ISA names one; ValueError if it has not that.
-    """
+def isa() -> str: ...
 
-def set_num_threads(n: int) -> None:
-    """
-    Threads a call may use, the caller's included. Results do not depend on it.
-    ValueError unless 1 <= n <= 1024.
-    """
+def set_num_threads(n: int) -> None: ...
 
-def get_num_threads() -> int:
-    """
-    Threads a call may use: what set_num_threads said, else POLYHEAD_NUM_THREADS, else the
-    number of CPUs.
-    """
+def get_num_threads() -> int: ...
 
 class AttentionOptions:
     def __init__(self, attn_mask: object | None, dropout_p: float, seed: int, is_causal: bool, scale: float | None, causal_align: str, weights: str | None, empty_rows: str) -> None: ...

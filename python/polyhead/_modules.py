@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any, Literal, Union
 
@@ -10,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from polyhead import _core
-from polyhead._typing import Array, CausalAlign, EmptyRows, FloatArray
+from polyhead._arguments import explained
+from polyhead._typing import Array, CausalAlign, EmptyRows, FloatArray, HeadWidth, Path
 
-Path = Union[str, "os.PathLike[str]"]
 Names = Union[Mapping[str, str], Literal["bert", "vit", "llama"], None]
 
 
@@ -44,8 +43,11 @@ class _Module:
 
     def load_state_dict(self, state_dict: Mapping[str, Array], strict: bool = True) -> None:
         """Copies the arrays of `state_dict` in, converted to the module's dtype. Raises ValueError,
-        and changes nothing, if a shape differs or, unless strict=False, names are missing or
-        unexpected."""
+        and changes nothing, if a shape differs, a number is too large or, unless strict=False, names
+        are missing or unexpected; TypeError for what is no array of real numbers."""
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(f"load_state_dict: state_dict: got {type(state_dict).__name__}; need a "
+                            "dict {name: array}")
         own = self.state_dict()
         missing = [name for name in own if name not in state_dict]
         unexpected = [name for name in state_dict if name not in own]
@@ -62,13 +64,19 @@ class _Module:
     def save_safetensors(self, path: Path, prefix: str = "") -> None:
         """Writes the state dict under torch's names, each with `prefix` in front, and num_heads into
         the file's metadata. The file appears whole or not at all. Raises OSError."""
-        self._module.save(path, prefix)
+        try:
+            self._module.save(path, prefix)
+        except TypeError as error:
+            raise explained(error, _Module.save_safetensors, locals()) from None
 
     def __getstate__(self) -> dict[str, Any]:
         state = {name: np.array(value) for name, value in self.state_dict().items()}
         return {"config": self._config, "state_dict": state}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        if not isinstance(state, dict) or state.keys() != {"config", "state_dict"}:
+            raise ValueError(f"{type(self).__name__}: __setstate__: need what __getstate__ gave: "
+                             "{'config': .., 'state_dict': ..}")
         self.__init__(**state["config"])  # type: ignore[misc]
         self.load_state_dict(state["state_dict"])
 
@@ -110,9 +118,12 @@ class MultiheadAttention(_Module):
             dtype: npt.DTypeLike | None = None, *, seed: int = 0) -> None:
         if device not in (None, "cpu"):
             raise ValueError(f"MultiheadAttention: device: got {device!r}; need None or 'cpu'")
-        self._hold(_core.MultiheadAttention(
-            embed_dim, num_heads, dropout, bias, add_bias_kv, add_zero_attn, kdim, vdim,
-            batch_first, _dtype_name(dtype), seed))
+        try:
+            self._hold(_core.MultiheadAttention(
+                embed_dim, num_heads, dropout, bias, add_bias_kv, add_zero_attn, kdim, vdim,
+                batch_first, _dtype_name(dtype), seed))
+        except TypeError as error:
+            raise explained(error, MultiheadAttention.__init__, locals()) from None
 
     @classmethod
     def from_safetensors(
@@ -126,8 +137,11 @@ class MultiheadAttention(_Module):
         holds no such module.
         """
         module = cls.__new__(cls)
-        module._hold(_core.MultiheadAttention.load(
-            path, prefix, num_heads, batch_first, add_zero_attn, dropout, names))
+        try:
+            module._hold(_core.MultiheadAttention.load(
+                path, prefix, num_heads, batch_first, add_zero_attn, dropout, names))
+        except TypeError as error:
+            raise explained(error, MultiheadAttention.from_safetensors, locals()) from None
         return module
 
     @property
@@ -160,9 +174,12 @@ class MultiheadAttention(_Module):
         weights = None
         if need_weights:
             weights = "average" if average_attn_weights else "per_head"
-        result: tuple[FloatArray, FloatArray | None] = self._module.forward(
-            query, key, value, key_padding_mask, attn_mask, weights, is_causal, causal_align,
-            empty_rows)
+        try:
+            result: tuple[FloatArray, FloatArray | None] = self._module.forward(
+                query, key, value, key_padding_mask, attn_mask, weights, is_causal, causal_align,
+                empty_rows)
+        except TypeError as error:
+            raise explained(error, MultiheadAttention.forward, locals()) from None
         return result
 
     __call__ = forward
@@ -183,10 +200,13 @@ class FromScratchMultiHeadAttention(_Module):
     dtype: str
 
     def __init__(
-            self, embed_size: int, num_heads: int, head_width: Literal["split", "full"] = "split",
+            self, embed_size: int, num_heads: int, head_width: HeadWidth = "split",
             *, dtype: npt.DTypeLike | None = None, seed: int = 0) -> None:
-        self._hold(_core.FromScratchMultiHeadAttention(
-            embed_size, num_heads, head_width, _dtype_name(dtype), seed))
+        try:
+            self._hold(_core.FromScratchMultiHeadAttention(
+                embed_size, num_heads, head_width, _dtype_name(dtype), seed))
+        except TypeError as error:
+            raise explained(error, FromScratchMultiHeadAttention.__init__, locals()) from None
 
     @classmethod
     def from_safetensors(
@@ -194,7 +214,11 @@ class FromScratchMultiHeadAttention(_Module):
             names: Mapping[str, str] | None = None) -> FromScratchMultiHeadAttention:
         """As MultiheadAttention.from_safetensors; the head width is read from the shapes."""
         module = cls.__new__(cls)
-        module._hold(_core.FromScratchMultiHeadAttention.load(path, prefix, num_heads, names))
+        try:
+            module._hold(_core.FromScratchMultiHeadAttention.load(path, prefix, num_heads, names))
+        except TypeError as error:
+            raise explained(
+                error, FromScratchMultiHeadAttention.from_safetensors, locals()) from None
         return module
 
     def forward(self, q: Array, k: Array, v: Array, mask: Array | None = None) -> FloatArray:
@@ -214,13 +238,26 @@ class FromScratchMultiHeadAttention(_Module):
 
 
 def _dtype_name(dtype: npt.DTypeLike | None) -> str:
-    return "float32" if dtype is None else np.dtype(dtype).name
+    try:
+        return "float32" if dtype is None else np.dtype(dtype).name
+    except TypeError:
+        raise TypeError(f"dtype: got {dtype!r}; need 'float32' or 'float64'") from None
 
 
 def _numbers(name: str, value: Array, like: FloatArray) -> FloatArray:
     """`value` as a new value of the parameter `like`."""
-    array = value if isinstance(value, np.ndarray) else np.from_dlpack(value)
+    argument = f"load_state_dict: {name}"
+    try:
+        array = value if isinstance(value, np.ndarray) else np.from_dlpack(value)
+    except Exception as error:  # another library's, of any type
+        raise TypeError(f"{argument}: got {type(value).__name__} ({error}); need a numpy array, or an "
+                        "object with __dlpack__ in the CPU's memory") from None
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{argument}: dtype is {array.dtype}; need real numbers")
     if array.shape != like.shape:
-        raise ValueError(f"load_state_dict: {name}: shape is {list(array.shape)}; "
-                         f"need {list(like.shape)}")
-    return np.array(array, dtype=like.dtype)  # a copy: it may be a view of what is written to
+        raise ValueError(f"{argument}: shape is {list(array.shape)}; need {list(like.shape)}")
+    try:
+        with np.errstate(over="raise"):
+            return np.array(array, dtype=like.dtype)  # a copy: it may be a view of what is written to
+    except FloatingPointError:
+        raise ValueError(f"{argument}: numbers are too large for {like.dtype}") from None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import html
-import os
+import pathlib
 import tempfile
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from polyhead import _core
+from polyhead._arguments import explained, type_name
+from polyhead._typing import Path
 
 
 class Report:
@@ -25,7 +26,8 @@ class Report:
     key_tokens  the same of its keys; as `tokens` if None
     title, subtitle, guide  above the pictures; guide is paragraphs that say what to look for
 
-    ValueError for shapes that do not fit together, or more than 32 million weights.
+    ValueError for shapes that do not fit together, or more than 32 million weights; TypeError for
+    what is no array of weights, or no text.
     """
 
     def __init__(self, layers: Any, tokens: Sequence[Sequence[str]] | None = None,
@@ -33,25 +35,52 @@ class Report:
                  subtitle: str = "", guide: Sequence[str] = ()) -> None:
         named = layers if isinstance(layers, Mapping) else {"": layers}
         self._layers = list(named.items())
-        batch = len(self._layers[0][1]) if self._layers else 0
-        queries = [()] * batch if tokens is None else tokens
-        keys = queries if key_tokens is None else key_tokens
-        self._items = [(" ".join(row) or f"item {i + 1}", list(row), list(column))
+        _texts("names of layers", named)
+        queries = [[]] * self._batch() if tokens is None else _rows("tokens", tokens)
+        keys = queries if key_tokens is None else _rows("key_tokens", key_tokens)
+        self._items = [(" ".join(row) or f"item {i + 1}", row, column)
                        for i, (row, column) in enumerate(zip(queries, keys))]
-        self._words = (title, subtitle), list(guide)
+        _texts("title, subtitle", (title, subtitle))
+        self._words = (title, subtitle), _texts("guide", guide)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def _batch(self) -> int:
+        """Of the first layer; save refuses what is no array."""
+        return len(self._layers[0][1]) if self._layers and hasattr(self._layers[0][1], "__len__") else 0
+
+    def save(self, path: Path) -> None:
         """Writes the page; the file appears whole or not at all. OSError if it cannot."""
         titles, guide = self._words
-        _core.write_report(path, titles, guide, self._layers, self._items)
+        try:
+            _core.write_report(path, titles, guide, self._layers, self._items)
+        except TypeError as error:
+            raise explained(error, Report.save, locals()) from None
 
     def html(self) -> str:
         """The page."""
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "heads.html"
+            path = pathlib.Path(folder) / "heads.html"
             self.save(path)
             return path.read_text(encoding="utf-8")
 
     def _repr_html_(self) -> str:
         return (f'<iframe srcdoc="{html.escape(self.html())}" title="Heads" '
                 'style="width: 100%; height: 45rem; border: 0"></iframe>')
+
+
+def _texts(argument: str, texts: Any) -> list[str]:
+    """The strings that were given."""
+    if not isinstance(texts, Iterable) or isinstance(texts, str):
+        raise TypeError(f"Report: {argument}: got {type_name(texts)}; need a list of strings")
+    found = list(texts)
+    for text in found:
+        if not isinstance(text, str):
+            raise TypeError(f"Report: {argument}: got {type_name(text)} in it; need strings")
+    return found
+
+
+def _rows(argument: str, rows: Any) -> list[list[str]]:
+    """A list of strings for each batch item."""
+    if not isinstance(rows, Iterable) or isinstance(rows, str):
+        raise TypeError(f"Report: {argument}: got {type_name(rows)}; need a list of strings for each "
+                        "batch item")
+    return [_texts(f"{argument}[{i}]", row) for i, row in enumerate(rows)]

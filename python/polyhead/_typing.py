@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Literal, Protocol, Union
 
 import numpy as np
@@ -20,3 +21,5 @@ FloatArray = npt.NDArray[np.floating[Any]]
 CausalAlign = Literal["top_left", "bottom_right"]
 EmptyRows = Literal["zero", "nan"]
 Weights = Literal["average", "per_head"]
+HeadWidth = Literal["split", "full"]
+Path = Union[str, "os.PathLike[str]"]

@@ -30,17 +30,9 @@ NB_MODULE(_core, module) {
   nanobind::register_exception_translator(polyhead::python::translate_io_error);
   module.def("version", polyhead::version);
   module.def("available_isas", polyhead::available_isas);
-  module.def(
-      "isa", polyhead::isa,
-      "The instruction set in use: 'avx512', 'avx2', 'neon' or 'baseline'. The best this CPU\n"
-      "has, unless the environment's POLYHEAD_ISA names one; ValueError if it has not that.");
-  module.def("set_num_threads", polyhead::set_num_threads, nanobind::arg("n"),
-             "Threads a call may use, the caller's included. Results do not depend on it.\n"
-             "ValueError unless 1 <= n <= 1024.");
-  module.def(
-      "get_num_threads", polyhead::num_threads,
-      "Threads a call may use: what set_num_threads said, else POLYHEAD_NUM_THREADS, else the\n"
-      "number of CPUs.");
+  module.def("isa", polyhead::isa);
+  module.def("set_num_threads", polyhead::set_num_threads, nanobind::arg("n"));
+  module.def("get_num_threads", polyhead::num_threads);
   polyhead::python::bind_attention(module);
   polyhead::python::bind_modules(module);
   polyhead::python::bind_report(module);

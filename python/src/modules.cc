@@ -37,7 +37,11 @@ int64_t given(std::optional<int64_t> size, const char* argument) {
 // A dict {name in the file: name of ours}, the word for a ready-made one, or None.
 NameMap name_map(nb::handle names) {
   if (names.is_none()) return {};
-  if (!nb::isinstance<nb::str>(names)) return nb::cast<NameMap>(names);
+  if (NameMap map; nb::try_cast<NameMap>(names, map)) return map;
+  if (!nb::isinstance<nb::str>(names)) {
+    throw nb::type_error("names: need a dict {name in the file: torch's name}, 'bert', 'vit' or "
+                         "'llama'");
+  }
   const auto word = nb::cast<std::string>(names);
   if (word == "bert") return name_maps::bert();
   if (word == "vit") return name_maps::vit();

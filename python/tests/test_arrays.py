@@ -93,12 +93,12 @@ def test_refused_queries(spoil, error, words):
     ({"causal_align": "left"}, ValueError, "causal_align: got 'left'; need 'top_left' or"),
     ({"empty_rows": "one"}, ValueError, "empty_rows: got 'one'; need 'zero' or 'nan'"),
     ({"weights": "all"}, ValueError, "weights: got 'all'; need 'average' or 'per_head'"),
-    ({"weights": True}, TypeError, "incompatible function arguments"),
-    ({"scale": "big"}, TypeError, "incompatible function arguments"),
+    ({"weights": True}, TypeError, "weights: got bool; need 'average' or 'per_head'"),
+    ({"scale": "big"}, TypeError, "scale: got str; need a number"),
     ({"scale": float("nan")}, ValueError, "scale"),
     ({"dropout_p": 1.5}, ValueError, "dropout_p"),
     ({"dropout_p": -0.5}, ValueError, "dropout_p"),
-    ({"seed": -1}, TypeError, "incompatible function arguments"),
+    ({"seed": -1}, ValueError, "seed: got -1; need 0 to 18446744073709551615"),
 ], ids=range(13))
 def test_refused_options(options, error, words):
     with pytest.raises(error, match=words):

@@ -1,0 +1,55 @@
+"""Arguments of a wrong type, in one line: the extension's own refusal lists its signatures."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from numbers import Integral, Real
+from typing import Any, get_args
+
+from polyhead._typing import CausalAlign, EmptyRows, HeadWidth, Weights
+
+
+def _words(literal: Any) -> tuple[str, Any]:
+    return " or ".join(map(repr, get_args(literal))), str
+
+
+# By a parameter's annotation: what is needed, and its type.
+_NEEDS: dict[str, tuple[str, Any]] = {
+    "int": ("an int", Integral), "float": ("a number", Real), "bool": ("True or False", bool),
+    "str": ("a string", str), "Path": ("a path", (str, bytes, os.PathLike)),
+    "CausalAlign": _words(CausalAlign), "EmptyRows": _words(EmptyRows),
+    "HeadWidth": _words(HeadWidth), "Weights": _words(Weights)}
+_INTS = range(-2**63, 2**63)
+_SEEDS = range(2**64)
+
+
+def explained(error: TypeError, function: Callable[..., Any], given: Mapping[str, Any]) -> Exception:
+    """What the extension's `error` means in a call of `function`, of which `given` are the arguments.
+    An error that is no list of signatures stays as it is."""
+    if "incompatible function arguments" not in str(error):
+        return error
+    for name, parameter in inspect.signature(function).parameters.items():
+        annotation, value = str(parameter.annotation), given[name]
+        need, kind = _NEEDS.get(annotation.removesuffix(" | None"), ("", object))
+        if value is None and annotation.endswith(" | None"):
+            continue
+        if not isinstance(value, kind):
+            return TypeError(f"{_title(function)}: {name}: got {type_name(value)}; need {need}")
+        limits = _SEEDS if name == "seed" else _INTS
+        if kind is Integral and int(value) not in limits:
+            return ValueError(f"{_title(function)}: {name}: got {value}; need {limits[0]} to "
+                              f"{limits[-1]}")
+    return error
+
+
+def type_name(value: object) -> str:
+    """With its module: numpy's bool is none of Python's."""
+    kind = type(value)
+    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+
+
+def _title(function: Callable[..., Any]) -> str:
+    owner, _, name = function.__qualname__.rpartition(".")
+    return owner if name in ("__init__", "forward") else name

@@ -1,0 +1,135 @@
+"""Arguments of a wrong type, of every public function and constructor: one line that says which, what
+it was, and what is needed."""
+
+import numpy as np
+import polyhead
+import pytest
+
+MHA, Scratch = polyhead.MultiheadAttention, polyhead.FromScratchMultiHeadAttention
+X = np.zeros((1, 2, 3, 8), "float32")
+WEIGHTS = np.full((1, 2, 3, 3), 1 / 3, "float32")
+INTS = ["x", None, 8.0, [8]]
+NUMBERS = ["x", None, [0.5], X]
+FLAGS = ["x", None, 1, 0.0, np.True_]
+WORDS = [None, 1, b"x", True]
+PATHS = [None, 3, {}]
+
+
+def without_none(values):
+    return [value for value in values if value is not None]
+
+
+OF_ATTENTION = {
+    "dropout_p": NUMBERS, "is_causal": FLAGS, "scale": without_none(NUMBERS), "enable_gqa": FLAGS,
+    "causal_align": WORDS, "weights": without_none(WORDS), "empty_rows": WORDS,
+    "seed": without_none(INTS), "attn_mask": [[1.0], 3, "x", True]}
+OF_MODULE = {
+    "embed_dim": INTS, "num_heads": INTS, "dropout": NUMBERS, "bias": FLAGS, "add_bias_kv": FLAGS,
+    "add_zero_attn": FLAGS, "kdim": without_none(INTS), "vdim": without_none(INTS),
+    "batch_first": FLAGS, "dtype": ["x", 1, object()], "seed": INTS}
+OF_SCRATCH = {"embed_size": INTS, "num_heads": INTS, "head_width": WORDS, "dtype": ["x", 1],
+              "seed": INTS}
+OF_FORWARD = {
+    **dict.fromkeys(("query", "key", "value"), [None, [1.0], 3, "x"]),
+    **dict.fromkeys(("key_padding_mask", "attn_mask"), [[True], 3, "x"]),
+    "is_causal": FLAGS, "causal_align": WORDS, "empty_rows": WORDS}
+OF_FILE = {
+    "path": PATHS, "prefix": [None, 3], "num_heads": ["x", 1.5], "batch_first": FLAGS,
+    "add_zero_attn": FLAGS, "dropout": NUMBERS, "names": [3, [], {1: 2}, {"a": 1}]}
+OF_REPORT = {
+    "layers": [None, 3, "x", [WEIGHTS], {1: WEIGHTS}, {"a": None}],
+    "tokens": [3, "abc", ["abc"], [[1, 2, 3]], [None]], "key_tokens": [3, [[1]]],
+    "title": [None, 3], "subtitle": [None, 3], "guide": [None, 3, "abc", [3]]}
+
+
+def attend(**changed):
+    return polyhead.scaled_dot_product_attention(**{"query": X, "key": X, "value": X} | changed)
+
+
+def module(**changed):
+    return MHA(**{"embed_dim": 8, "num_heads": 2} | changed)
+
+
+def scratch(**changed):
+    return Scratch(**{"embed_size": 8, "num_heads": 2} | changed)
+
+
+def forward(**changed):
+    return module().forward(**{"query": X[0], "key": X[0], "value": X[0]} | changed)
+
+
+def scratch_forward(**changed):
+    return scratch().forward(**{"q": X[0], "k": X[0], "v": X[0]} | changed)
+
+
+def load(**changed):
+    return MHA.from_safetensors(**{"path": "x.safetensors"} | changed)
+
+
+def load_scratch(**changed):
+    return Scratch.from_safetensors(**{"path": "x.safetensors"} | changed)
+
+
+def report(**changed):
+    return polyhead.Report(**{"layers": WEIGHTS} | changed).html()
+
+
+def save(**changed):
+    return module().save_safetensors(**{"path": "x.safetensors"} | changed)
+
+
+CALLS = [
+    (attend, dict.fromkeys(("query", "key", "value"), OF_FORWARD["query"]) | OF_ATTENTION),
+    (module, OF_MODULE), (scratch, OF_SCRATCH), (forward, OF_FORWARD), (load, OF_FILE),
+    (scratch_forward, dict.fromkeys("qkv", OF_FORWARD["query"]) | {"mask": [[True], 3]}),
+    (load_scratch, {name: OF_FILE[name] for name in ("path", "prefix", "num_heads", "names")}),
+    (save, {"path": PATHS, "prefix": [None, 3]}), (report, OF_REPORT),
+    (polyhead.set_num_threads, {"n": INTS}),
+    (polyhead.Report(WEIGHTS).save, {"path": PATHS})]
+
+
+@pytest.mark.parametrize("call, argument", [(call, name) for call, names in CALLS for name in names])
+def test_wrong_types(call, argument):
+    for value in dict(CALLS)[call][argument]:
+        with pytest.raises(TypeError) as refusal:
+            call(**{argument: value})
+        said = str(refusal.value)
+        named = {"layers": ("weights", "names of layers")}.get(argument, (argument,))
+        assert "\n" not in said and any(name in said for name in named), said
+        assert "need" in said and "incompatible" not in said, said
+
+
+@pytest.mark.parametrize("call, argument, value", [
+    (module, "seed", -1), (module, "seed", 2**64), (module, "embed_dim", 2**63),
+    (module, "kdim", -2**63 - 1), (attend, "seed", 2**64), (polyhead.set_num_threads, "n", 2**70)])
+def test_numbers_that_do_not_fit(call, argument, value):
+    with pytest.raises(ValueError, match=f"{argument}: got {value}; need -?[0-9]+ to [0-9]+$"):
+        call(**{argument: value})
+
+
+@pytest.mark.parametrize("value, error, words", [
+    ([1.0] * 24, TypeError, "in_proj_bias: got list"), (None, TypeError, "got NoneType"),
+    ("x", TypeError, "got str"), (np.zeros(24, complex), TypeError, "dtype is complex128; need real"),
+    (np.zeros(24, object), TypeError, "dtype is object"), (np.array(["x"] * 24), TypeError, "dtype is"),
+    (np.zeros(23), ValueError, r"shape is \[23\]; need \[24\]"),
+    (np.full(24, 1e300), ValueError, "too large for float32")])
+def test_load_state_dict(value, error, words):
+    attention = module()
+    before = {name: array.copy() for name, array in attention.state_dict().items()}
+    with pytest.raises(error, match=f"^load_state_dict: .*{words}"):
+        attention.load_state_dict({**before, "in_proj_bias": value})
+    for name, array in attention.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+@pytest.mark.parametrize("value", [None, 3, "x", [], [("in_proj_bias", np.zeros(24))]])
+def test_what_is_no_state_dict(value):
+    with pytest.raises(TypeError, match="load_state_dict: state_dict: got .*; need a dict"):
+        module().load_state_dict(value)
+
+
+@pytest.mark.parametrize("state", [None, {}, {"config": {}}, 3, []])
+def test_what_is_no_pickled_state(state):
+    for kind in (MHA, Scratch):
+        with pytest.raises(ValueError, match="__setstate__: need what __getstate__ gave"):
+            kind.__new__(kind).__setstate__(state)
