@@ -96,7 +96,8 @@ void bind_torch_attention(nb::module_& module) {
                                  .weights = weights_mode(weights),
                                  .dropout_p = dropout_p,
                                  .seed = seed};
-        if (is_causal) options.masks = {Mask::causal(causal_align(align))};
+        const Mask causal = Mask::causal(causal_align(align));
+        if (is_causal) options.masks = {causal};
         new (self) OpOptions(options, mask_factor);
       },
       nb::arg("scale").none(), nb::arg("is_causal"), nb::arg("causal_align"),

@@ -8,6 +8,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
+from polyhead._arguments import explained
 from polyhead._typing import CausalAlign, EmptyRows, Weights
 from polyhead.torch import _checks
 from polyhead.torch._attention_call import Operands, OpOptions, attend
@@ -50,18 +51,20 @@ def scaled_dot_product_attention(
     given = (query, key, value, attn_mask)
     try:
         _checks.check_operands(*given)
+        if enable_gqa is not True and enable_gqa is not False:
+            raise TypeError(f"enable_gqa: got {type(enable_gqa).__name__}; need True or False")
         result_dtype = query.dtype
         if torch.is_autocast_enabled("cpu") and result_dtype != torch.float64:
             result_dtype = torch.get_autocast_dtype("cpu")
-        if query.device.type != "cpu":
-            _checks.refuse_operands(*given)
         operands, leading = four_dimensional(given, enable_gqa)
         out, all_weights = attend(operands, options)
-    except (ValueError, TypeError, RuntimeError, AttributeError):
+    except (ValueError, TypeError, RuntimeError, AttributeError) as error:
         _checks.refuse_operands(*given)
         # What torch says to it, if it has something to say.
         torch.nn.functional.scaled_dot_product_attention(
             query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
+        if isinstance(error, TypeError):
+            raise explained(error, scaled_dot_product_attention, locals()) from None
         raise
     out = out.reshape(*leading, *out.shape[-2:]).to(result_dtype)
     if all_weights is None:

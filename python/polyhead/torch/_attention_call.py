@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from polyhead import _core
-from polyhead.torch import _threads
+from polyhead.torch import _checks, _threads
 from polyhead.torch._engine import draw_seed, is_plain
 from polyhead.torch._functorch import Operator, call, differentiable_once, once
 
@@ -27,11 +27,14 @@ class OpOptions(NamedTuple):
 
 # query [B, H, L, D], key [B, Hkv, S, D], value [B, Hkv, S, Dv], attn_mask
 Operands = tuple[Tensor, Tensor, Tensor, "Tensor | None"]
+_NAMES = ("query", "key", "value", "attn_mask")
 
 
 def attend(operands: Operands, options: OpOptions) -> tuple[Tensor, Tensor | None]:
     """(out [B, H, L, Dv], weights as asked for) of four-dimensional operands."""
     if not is_plain(operands):
+        _checks.refuse_other_kinds(operands, _NAMES)
+        _checks.require_one_device(operands, _NAMES)
         seed = draw_seed() if options.dropout_p else None
         out, _, weights = _operator(*operands, seed, *_flat(options))
         return out, weights if options.weights else None

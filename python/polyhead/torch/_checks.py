@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 if TYPE_CHECKING:
+    from polyhead.torch._from_scratch import FromScratchMultiHeadAttention
     from polyhead.torch._multihead_attention import MultiheadAttention
 
 
@@ -28,6 +30,8 @@ def check_call(module: MultiheadAttention, query: Tensor, key: Tensor, value: Te
 
 def probability(p: float, weights: str | None) -> float:
     """The dropout of a training forward; torch accepts any until then."""
+    if not isinstance(p, Real):
+        raise TypeError(f"dropout: got {type(p).__name__}; need a number from 0 to 1")
     if 0 <= p <= 1:
         return p
     if weights is None:
@@ -36,6 +40,7 @@ def probability(p: float, weights: str | None) -> float:
 
 
 _CALL = ("query", "key", "value", "key_padding_mask", "attn_mask")
+_MASKS = ("key_padding_mask", "attn_mask", "mask")  # may be None
 
 
 def refuse_nested(call: Sequence[Tensor | None]) -> None:
@@ -49,7 +54,19 @@ def refuse_nested(call: Sequence[Tensor | None]) -> None:
 def refuse_call(call: Sequence[Tensor | None]) -> None:
     """Of a module."""
     refuse_nested(call)
+    for name, mask in zip(_CALL[3:], call[3:]):
+        if isinstance(mask, Tensor) and not (mask.is_floating_point() or mask.dtype == torch.bool):
+            raise AssertionError(f"only bool and floating types of {name} are supported")
     refuse_other_kinds(call, _CALL)
+
+
+def require_one_device(tensors: Sequence[Tensor | None], names: Sequence[str] = _CALL) -> None:
+    """torch notices this of the operands it multiplies, not of masks."""
+    first = tensors[0]
+    assert first is not None
+    for name, x in zip(names, tensors):
+        if x is not None and x.device != first.device:
+            raise RuntimeError(f"{name}: is on {x.device}; need {names[0]}'s device, {first.device}")
 
 
 def raise_torchs_error(module: MultiheadAttention, call: Sequence[Tensor | None]) -> None:
@@ -68,26 +85,24 @@ def raise_torchs_error(module: MultiheadAttention, call: Sequence[Tensor | None]
             query, key, value, module.embed_dim, module.num_heads, module.in_proj_weight,
             module.in_proj_bias, module.bias_k, module.bias_v, module.add_zero_attn, 0.0,
             module.out_proj.weight, module.out_proj.bias, training=False,
-            key_padding_mask=_float_mask(key_padding_mask, "key_padding_mask", query),
-            need_weights=False, attn_mask=_float_mask(attn_mask, "attn_mask", query),
+            key_padding_mask=_float_mask(key_padding_mask, query),
+            need_weights=False, attn_mask=_float_mask(attn_mask, query),
             use_separate_proj_weight=not module._qkv_same_embed_dim,
             q_proj_weight=module.q_proj_weight, k_proj_weight=module.k_proj_weight,
             v_proj_weight=module.v_proj_weight)
 
 
-def _float_mask(mask: Tensor | None, name: str, query: Tensor) -> Tensor | None:
+def _float_mask(mask: Tensor | None, query: Tensor) -> Tensor | None:
     """As torch's module hands it on."""
     if mask is None or mask.is_floating_point():
         return mask
-    if mask.dtype != torch.bool:
-        raise AssertionError(f"only bool and floating types of {name} are supported")
     return torch.zeros_like(mask, dtype=query.dtype).masked_fill_(mask, -math.inf)
 
 
 def refuse_other_kinds(tensors: Sequence[Tensor | None], names: Sequence[str]) -> None:
     """What torch may compute on and the library does not; and what to do about it."""
     for name, x in zip(names, tensors):
-        if x is None:
+        if x is None and name in _MASKS:
             continue
         if not isinstance(x, Tensor):
             raise TypeError(f"{name} must be Tensor, not {type(x).__name__}")
@@ -96,6 +111,8 @@ def refuse_other_kinds(tensors: Sequence[Tensor | None], names: Sequence[str]) -
                                "to_padded_tensor) and hide the padding by a mask")
         if x.layout != torch.strided:
             raise RuntimeError(f"{name}: layout is {x.layout}; need a dense one: {name}.to_dense()")
+        if x.is_quantized:
+            raise NotImplementedError(f"{name}: is quantized; give {name}.dequantize()")
         if x.device.type not in ("cpu", "meta"):
             raise RuntimeError(
                 f"{name}: is on {x.device}; polyhead computes on the CPU: give {name}.cpu(), or "
@@ -107,10 +124,14 @@ def refuse_operands(*operands: Tensor | None) -> None:
     shorter than the value."""
     refuse_other_kinds(operands, ("query", "key", "value", "attn_mask"))
     _, key, value, _ = operands
-    assert key is not None and value is not None
+    if key is None or value is None:  # refused above
+        return
     if min(key.dim(), value.dim()) >= 2 and key.shape[-2] != value.shape[-2]:
         raise RuntimeError(f"scaled_dot_product_attention: value: length is {value.shape[-2]}; "
                            f"need the key's {key.shape[-2]}")
+
+
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 def check_operands(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None) -> None:
@@ -120,13 +141,39 @@ def check_operands(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor 
                          "least 2 dimensions")
     if key.shape[-2] != value.shape[-2]:
         raise ValueError("scaled_dot_product_attention: key, value: need one length")
-    if any(x is not None and x.device != query.device for x in (key, value, attn_mask)):
-        raise ValueError("scaled_dot_product_attention: query, key, value, attn_mask: need one device")
-    if not query.is_floating_point():
+    if query.dtype not in _DTYPES:
         raise TypeError(f"scaled_dot_product_attention: query, key, value: dtype is {query.dtype}; "
-                        "need a floating type")
+                        "need float32, float64, float16 or bfloat16")
     if attn_mask is None:
         return
     if attn_mask.dtype != torch.bool and attn_mask.dtype not in (torch.float32, query.dtype):
         raise ValueError(f"scaled_dot_product_attention: attn_mask: dtype is {attn_mask.dtype}; "
                          "need bool, float32 or the query's")
+
+
+_SCRATCH = ("q", "k", "v", "mask")
+
+
+def check_scratch_call(module: FromScratchMultiHeadAttention, q: Tensor, k: Tensor, v: Tensor,
+                       mask: Tensor | None) -> None:
+    """The class's own lines raise RuntimeError for shapes."""
+    refuse_other_kinds((q, k, v, mask), _SCRATCH)
+    title = "FromScratchMultiHeadAttention"
+    for name, x in zip(_SCRATCH, (q, k, v)):
+        if x.dim() != 3 or x.shape[2] != module.embed_size:
+            raise RuntimeError(f"{title}: {name}: shape is {list(x.shape)}; need [batch, length, "
+                               f"{module.embed_size}]")
+    for name, x in (("k", k), ("v", v)):
+        if x.shape[0] != q.shape[0]:
+            raise RuntimeError(f"{title}: {name}: batch is {x.shape[0]}; need q's {q.shape[0]}")
+    if v.shape[1] != k.shape[1]:
+        raise RuntimeError(f"{title}: v: length is {v.shape[1]}; need k's {k.shape[1]}")
+    if mask is None:
+        return
+    if mask.is_complex():
+        raise RuntimeError(f"{title}: mask: dtype is {mask.dtype}; need real numbers or bool")
+    scores = [q.shape[0], module.num_heads, q.shape[1], k.shape[1]]
+    sizes = [1] * (4 - mask.dim()) + list(mask.shape)
+    if mask.dim() > 4 or any(n not in (1, whole) for n, whole in zip(sizes, scores)):
+        raise RuntimeError(f"{title}: mask: shape is {list(mask.shape)}; need one that broadcasts onto "
+                           f"{scores}, [batch, heads, q_len, k_len]")

@@ -38,7 +38,7 @@ class Config(NamedTuple):
         shape = [] if query.dim() == 2 else [query.shape[1 - length]]
         if weights == "per_head":
             shape.append(self.num_heads)
-        columns = key.shape[length] + self.add_bias_kv + self.add_zero_attn
+        columns = key.shape[length] + bool(self.add_bias_kv) + bool(self.add_zero_attn)
         return [*shape, query.shape[length], columns]
 
 
@@ -56,7 +56,8 @@ class Engine:
     def __init__(self, config: Config, dtype: torch.dtype) -> None:
         self.config = config
         self.dtype = dtype
-        self._core = _core.TorchModule(config[:4], config[4:], str(dtype).removeprefix("torch."))
+        flags = tuple(map(bool, config[4:]))  # torch takes what counts as one
+        self._core = _core.TorchModule(config[:4], flags, str(dtype).removeprefix("torch."))
 
     def follow(self, parameters: tuple[Tensor, ...]) -> None:
         """Packs the parameters, those that are, if they have changed. Only a Parameter can be known
@@ -105,13 +106,14 @@ def attend(module: MultiheadAttention, call: Call, parameters: list[Tensor | Non
         _checks.refuse_call(call)
         if any(x is not None and x.device != query.device for x in tensors):
             _checks.raise_torchs_error(module, call)
+            _checks.require_one_device(call)
         from polyhead.torch import _op  # pylint: disable=import-outside-toplevel
         return _op.attend(Config(*config), call, parameters, options, (dtype, result_dtype))
     engine = module.__dict__.get("_engine")
-    if engine is None or engine.config != config or engine.dtype != dtype:
-        engine = module.__dict__["_engine"] = Engine(Config(*config), dtype)
     dtypes = (dtype, result_dtype)
     try:
+        if engine is None or engine.config != config or engine.dtype != dtype:
+            engine = module.__dict__["_engine"] = Engine(Config(*config), dtype)
         if torch.is_grad_enabled() and any([x is not None and x.requires_grad for x in tensors]):
             out, weights = _apply(engine, options, dtypes, *tensors)
             return out, weights

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from polyhead.torch import _checks
 from polyhead.torch._attention_call import OpOptions, attend
 
 
@@ -22,6 +23,9 @@ class FromScratchMultiHeadAttention(nn.Module):
         super().__init__()
         if head_width not in ("split", "full"):
             raise ValueError(f"head_width: got {head_width!r}; need 'split' or 'full'")
+        if min(embed_size, num_heads) < 1:
+            raise ValueError(f"FromScratchMultiHeadAttention: got embed_size {embed_size} and "
+                             f"num_heads {num_heads}; need at least 1 of each")
         self.embed_size = embed_size
         self.num_heads = num_heads
         self.head_dim = embed_size if head_width == "full" else embed_size // num_heads
@@ -41,6 +45,7 @@ class FromScratchMultiHeadAttention(nn.Module):
         mask  broadcasts onto [B, H, L, S]; any numbers or bool, times -1e5 added to the scores:
               1 hides, softly
         """
+        _checks.check_scratch_call(self, q, k, v, mask)
         query, key, value = (self._heads(linear(x)) for linear, x in (
             (self.q_linear, q), (self.k_linear, k), (self.v_linear, v)))
         dtype = query.dtype

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from polyhead._arguments import explained
 from polyhead._typing import CausalAlign, EmptyRows, Weights
 from polyhead.torch import _checks, _engine
 from polyhead.torch._engine import Options
@@ -47,10 +48,17 @@ class MultiheadAttention(nn.MultiheadAttention):
         if weights is None and need_weights:
             weights = "average" if average_attn_weights else "per_head"
         call = (query, key, value, key_padding_mask, attn_mask)
-        _checks.check_call(self, *call)
-        options = Options(is_causal, causal_align, weights, empty_rows, self._dropout_of(weights))
+        options = Options(
+            bool(is_causal), causal_align, weights, empty_rows, self._dropout_of(weights))
         parameters, calls_out_proj = self._parameters_in_order()
-        out, given_weights = _engine.attend(self, call, parameters, options)
+        try:
+            _checks.check_call(self, *call)
+            out, given_weights = _engine.attend(self, call, parameters, options)
+        except AttributeError:
+            _checks.refuse_call(call)
+            raise
+        except TypeError as error:
+            raise explained(error, MultiheadAttention.forward, locals()) from None
         if calls_out_proj:
             out = self.out_proj(out)
         return out, given_weights

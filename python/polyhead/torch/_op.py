@@ -34,7 +34,7 @@ def attend(config: Config, call: Call, parameters: list[Tensor | None], options:
         parameters = [None if p is None else p.to(dtype) for p in parameters]
     seed = draw_seed() if options.dropout_p else None
     out, weights = _operator(
-        *call, *parameters, seed, [int(x) for x in config], options.is_causal,
+        *call, *parameters, seed, [*config[:4], *map(bool, config[4:])], options.is_causal,
         options.causal_align, options.weights or "", options.empty_rows, options.dropout_p)
     out = out.to(result_dtype)
     return out, weights.to(result_dtype) if options.weights is not None else None
