@@ -48,6 +48,32 @@ def test_calls_from_many_threads_of_python():
     """)
 
 
+def test_training_from_many_threads_of_python():
+    """On one module: forwards that differentiate, beside others that do not."""
+    run("""
+        import threading, torch
+        from polyhead.torch import MultiheadAttention
+        torch.set_num_threads(2)
+        module = MultiheadAttention(64, 8, batch_first=True)
+        x = torch.randn(4, 32, 64)
+        def answers(x):
+            leaf = x.clone().requires_grad_()
+            out = module(leaf, leaf, leaf)[0]
+            return [out, *torch.autograd.grad(out.square().sum(), [leaf, *module.parameters()])]
+        want = [answers(x), answers(-x)]
+        right = []
+        def work(i):
+            for _ in range(20):
+                right.append(all(map(torch.equal, answers(-x if i else x), want[i])))
+                with torch.no_grad():
+                    right.append(torch.equal(module(x, x, x)[0], want[0][0]))
+        threads = [threading.Thread(target=work, args=(i % 2,)) for i in range(4)]
+        for thread in threads: thread.start()
+        for thread in threads: thread.join()
+        assert right == [True] * 160
+    """)
+
+
 def test_a_forked_child_computes():
     """Where torch's threads are not."""
     run("""
