@@ -111,10 +111,11 @@ std::string AttentionCase::describe() const {
               " D", head_dim, " Dv", v_head_dim, " X", extra, ", ", regime_name(regime),
               ", storage ", static_cast<int>(storage), ", weights ", static_cast<int>(weights),
               empty_rows == EmptyRow::kNan ? ", NaN rows" : "", ", dropout ", dropout_p,
-              with_rest ? "" : ", without lse_rest", ", seed ", seed);
+              ", softcap ", softcap, sinks ? ", sinks" : "", with_rest ? "" : ", without lse_rest",
+              ", seed ", seed);
   for (const MaskSpec& mask : masks) {
     text += message(", mask kind ", static_cast<int>(mask.kind), " ", mask.dims, " pattern ",
-                    static_cast<int>(mask.pattern));
+                    static_cast<int>(mask.pattern), " window ", mask.left, " ", mask.right);
   }
   return text;
 }
@@ -137,12 +138,18 @@ AttentionProblem::AttentionProblem(const AttentionCase& given)
     fill_normal(extra_value.view(), 1, random);
   }
   for (const MaskSpec& mask : spec.masks) add_mask(mask, random);
+  if (!spec.sinks) return;
+  sinks = GuardedTensor(spec.dtype, {spec.heads}, spec.storage);
+  fill_normal(sinks.view(), 2, random);
 }
 
 void AttentionProblem::add_mask(const MaskSpec& mask, Random& random) {
-  if (mask.kind == Mask::Kind::kCausal) {
-    masks.push_back(Mask::causal(mask.align));
-    return;
+  if (mask.kind == Mask::Kind::kKeyLengths) return add_key_lengths(mask, random);
+  if (mask.kind == Mask::Kind::kAlibi) return add_slopes(mask, random);
+  if (mask.kind == Mask::Kind::kSegments) return add_segments(mask, random);
+  if (mask.kind == Mask::Kind::kCausal) return masks.push_back(Mask::causal(mask.align));
+  if (mask.kind == Mask::Kind::kWindow) {
+    return masks.push_back(Mask::window(mask.left, mask.right, mask.align));
   }
   const int64_t full[] = {spec.batch, spec.heads, spec.q_len, spec.kv_len};
   const size_t rank = std::strlen(mask.dims);
@@ -168,6 +175,46 @@ void AttentionProblem::add_mask(const MaskSpec& mask, Random& random) {
   mask_tensors.push_back(std::move(tensor));
 }
 
+void AttentionProblem::add_key_lengths(const MaskSpec& mask, Random& random) {
+  const DType dtype = mask.dtype == DType::kInt32 ? DType::kInt32 : DType::kInt64;
+  GuardedTensor lengths(dtype, {spec.batch}, spec.storage);
+  for (int64_t b = 0; b < spec.batch; ++b) {
+    store_number(lengths.view(), {b}, static_cast<double>(random.below(spec.kv_len + 1)));
+  }
+  masks.push_back(Mask::key_lengths(lengths.view()));
+  mask_tensors.push_back(std::move(lengths));
+}
+
+void AttentionProblem::add_segments(const MaskSpec& mask, Random& random) {
+  const DType dtype = mask.dtype == DType::kInt32 ? DType::kInt32 : DType::kInt64;
+  const auto ids = [&](int64_t count) {  // in runs, as documents are, or any
+    const bool by_item = mask.dims[0] == 'b';
+    GuardedTensor tensor(dtype, by_item ? std::vector{spec.batch, count} : std::vector{count},
+                         spec.storage);
+    for_each_index(tensor.view().shape(), [&](const Index& at) {
+      const int64_t place = at[by_item ? 1 : 0] + (by_item ? 5 * at[0] : 0);
+      const bool any = mask.pattern == MaskPattern::kRandom;
+      store_number(tensor.view(), at, static_cast<double>(any ? random.below(3) : place / 13));
+    });
+    return tensor;
+  };
+  mask_tensors.push_back(ids(spec.q_len));
+  const TensorView of_queries = mask_tensors.back().view();
+  mask_tensors.push_back(ids(spec.kv_len));
+  masks.push_back(Mask::segments(of_queries, mask_tensors.back().view()));
+}
+
+void AttentionProblem::add_slopes(const MaskSpec& mask, Random& random) {
+  const DType dtype = mask.dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
+  const bool by_item = mask.dims[0] == 'b';
+  const std::vector<int64_t> shape =
+      by_item ? std::vector{spec.batch, spec.heads} : std::vector{spec.heads};
+  GuardedTensor slopes(dtype, shape, spec.storage);
+  fill_with(slopes.view(), [&](const Index&) { return random.uniform(); });
+  masks.push_back(Mask::alibi(slopes.view(), mask.align));
+  mask_tensors.push_back(std::move(slopes));
+}
+
 AttentionCall AttentionProblem::call() const {
   AttentionCall call{.query = query.view(), .key = key.view(), .value = value.view()};
   if (extra_key.defined()) {
@@ -175,19 +222,47 @@ AttentionCall AttentionProblem::call() const {
     call.extra_value = extra_value.view();
   }
   call.scale = scale_of(spec);
+  call.softcap = spec.softcap;
   call.masks = masks;
+  call.sinks = sinks.view();
   call.empty_rows = spec.empty_rows;
   call.weights_mode = spec.weights;
   call.dropout = {spec.dropout_p, spec.seed + (uint64_t{1} << 40), 5};  // both words of the key
   return call;
 }
 
+namespace {
+
+Mask narrowed_segments(const Mask& mask, int dim, int64_t start, int64_t length) {
+  const auto part = [&](const ConstTensorView& ids, int own) {  // `own`: of L or S
+    if (dim == 0 && ids.rank() == 2) return ids.narrow(0, start, length);
+    return dim == own ? ids.narrow(ids.rank() - 1, start, length) : ids;
+  };
+  return Mask::segments(part(mask.tensor(), 2), part(mask.key_ids(), 3));
+}
+
+}  // namespace
+
 std::vector<Mask> narrowed(const std::vector<Mask>& masks, int dim, int64_t start, int64_t length) {
   std::vector<Mask> result;
   for (const Mask& mask : masks) {
+    if (!is_tensor_mask(mask)) {
+      const ConstTensorView& tensor = mask.tensor();
+      if (mask.kind() == Mask::Kind::kSegments) {
+        result.push_back(narrowed_segments(mask, dim, start, length));
+      } else if (mask.kind() == Mask::Kind::kKeyLengths && dim == 0) {
+        result.push_back(Mask::key_lengths(tensor.narrow(0, start, length)));
+      } else if (mask.kind() == Mask::Kind::kAlibi && tensor.rank() - 2 + dim >= 0 && dim < 2) {
+        const ConstTensorView part = tensor.narrow(tensor.rank() - 2 + dim, start, length);
+        result.push_back(Mask::alibi(part, mask.offset()));
+      } else {
+        result.push_back(mask);
+      }
+      continue;
+    }
     const int at = dim - (4 - mask.tensor().rank());
     const bool broadcast = at < 0 || mask.tensor().size(at) == 1;
-    if (mask.kind() == Mask::Kind::kCausal || broadcast) {
+    if (broadcast) {
       result.push_back(mask);
       continue;
     }

@@ -42,12 +42,15 @@ enum class MaskPattern {
 
 struct MaskSpec {
   Mask::Kind kind = Mask::Kind::kBoolean;
-  const char* dims = "ls";  // of "bhls", from the right; '1' broadcasts: "ls", "b11s", "hl1"
+  // Of "bhls", from the right; '1' broadcasts: "ls", "b11s", "hl1". ALiBi's slopes and segments are
+  // every batch item's own if it begins with b.
+  const char* dims = "ls";
   MaskPattern pattern = MaskPattern::kRandom;
   double density = 0.3;  // chance of a pair to be masked, under kRandom
   MaskSense sense = MaskSense::kExcluded;
-  CausalAlign align = CausalAlign::kTopLeft;
-  DType dtype = DType::kFloat32;  // of an additive mask
+  QueryOffset align = CausalAlign::kTopLeft;                  // of a causal mask or a window
+  int64_t left = Mask::kUnbounded, right = Mask::kUnbounded;  // of a window
+  DType dtype = DType::kFloat32;  // of an additive mask; kInt32: of lengths and ids, else int64
   double factor = 1;
 };
 
@@ -60,6 +63,8 @@ struct AttentionCase {
   EmptyRow empty_rows = EmptyRow::kZero;
   WeightsMode weights = WeightsMode::kNone;
   double dropout_p = 0;
+  double softcap = 0;
+  bool sinks = false;
   std::optional<double> scale = {};
   Storage storage = Storage::kContiguous;
   bool with_rest = true;  // the backward is told lse_rest
@@ -77,16 +82,20 @@ class AttentionProblem {
   AttentionCall call() const;  // without outputs; lives as long as this and `masks` unchanged
 
   AttentionCase spec;
-  GuardedTensor query, key, value, extra_key, extra_value;
+  GuardedTensor query, key, value, extra_key, extra_value, sinks;
   std::vector<GuardedTensor> mask_tensors;
   std::vector<Mask> masks;
 
  private:
   void add_mask(const MaskSpec& mask, Random& random);
+  void add_key_lengths(const MaskSpec& mask, Random& random);
+  void add_slopes(const MaskSpec& mask, Random& random);
+  void add_segments(const MaskSpec& mask, Random& random);
 };
 
 // The masks of a part of a problem: each narrowed in one of its last four dimensions where it has
-// that size. A causal mask is taken along as it is.
+// that size. Causal masks and windows are taken along as they are, and so are key lengths but for
+// the batch.
 std::vector<Mask> narrowed(const std::vector<Mask>& masks, int dim, int64_t start, int64_t length);
 
 struct AttentionRun {

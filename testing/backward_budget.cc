@@ -57,8 +57,8 @@ class Budget {
   };
 
   std::vector<Tensor*> tensors() {
-    std::vector<Tensor*> all = {&budget_.d_query, &budget_.d_key, &budget_.d_value,
-                                &budget_.d_extra_key, &budget_.d_extra_value};
+    std::vector<Tensor*> all = {&budget_.d_query,     &budget_.d_key,         &budget_.d_value,
+                                &budget_.d_extra_key, &budget_.d_extra_value, &budget_.d_sinks};
     for (Tensor& mask : budget_.d_masks) all.push_back(&mask);
     return all;
   }
@@ -153,8 +153,26 @@ class Budget {
       const double d_score = p.p * difference;
       const double error =
           p.p_error * difference + p.p * (p.d_p_error + delta_err) + 4 * u_ * d_score;
-      spread({b, h, i, j}, p, d_score, error);
+      spread({b, h, i, j}, p, d_score, error + (call_.softcap > 0 ? cap_error(d_score) : 0));
     }
+    spread_to_sink({b, h, i}, delta, delta_err);
+  }
+
+  // The slope of the softcap: that of tanh where its argument is off by all that scores are.
+  double cap_error(double d_score) const { return 16 * u_ * d_score; }
+
+  void spread_to_sink(const Index& bhi, double delta, double delta_err) {
+    if (!call_.sinks.defined()) return;
+    const double below = read(call_.sinks, {bhi[1]}) - read(forward_.lse, bhi);
+    const double p = std::exp(below);
+    const double rows = static_cast<double>(call_.batch() * call_.q_len());
+    const double p_error =
+        p * (2 * read(forward_.lse_budget, bhi) + u_ * (3 * std::abs(below) + 4)) +
+        2 * std::min(p, flush_limit(call_.query.dtype()));
+    const double term = std::abs(delta) * p;
+    write(budget_.d_sinks, {bhi[1]},
+          read(budget_.d_sinks, {bhi[1]}) + p * delta_err + p_error * std::abs(delta) +
+              u_ * (std::sqrt(rows) + 4) * term);
   }
 
   // What one pair's errors do to the sums it is in.

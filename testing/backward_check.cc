@@ -40,6 +40,7 @@ void expect_gradients(const BackwardRun& run, const ReferenceGradients& truth,
   check(run.d_value, truth.d_value, budget.d_value, ".d_value");
   check(run.d_extra_key, truth.d_extra_key, budget.d_extra_key, ".d_extra_key");
   check(run.d_extra_value, truth.d_extra_value, budget.d_extra_value, ".d_extra_value");
+  check(run.d_sinks, truth.d_sinks, budget.d_sinks, ".d_sinks");
   for (size_t n = 0; n < run.d_masks.size(); ++n) {
     check(run.d_masks[n], truth.d_masks[n], budget.d_masks[n], ".d_mask");
   }
@@ -64,7 +65,7 @@ BackwardProblem::BackwardProblem(const AttentionCase& spec, bool loss_sees_weigh
 
 bool BackwardRun::intact() const {
   bool intact = d_query.intact() && d_key.intact() && d_value.intact() && d_extra_key.intact() &&
-                d_extra_value.intact();
+                d_extra_value.intact() && d_sinks.intact();
   for (const GuardedTensor& mask : d_masks) intact = intact && mask.intact();
   return intact;
 }
@@ -80,6 +81,7 @@ BackwardRun run_backward(const AttentionCall& call, const AttentionBackwardInput
   if (wanted.value) run.d_value = like(call.value, dtype, storage);
   if (wanted.extra) run.d_extra_key = like(call.extra_key, dtype, storage);
   if (wanted.extra) run.d_extra_value = like(call.extra_value, dtype, storage);
+  if (wanted.sinks) run.d_sinks = like(call.sinks, dtype, storage);
   std::vector<TensorView> d_masks;
   for (const Mask& mask : call.masks) {
     const bool has = wanted.masks && has_gradient(mask);
@@ -92,6 +94,7 @@ BackwardRun run_backward(const AttentionCall& call, const AttentionBackwardInput
   backward.d_extra_key = run.d_extra_key.view();
   backward.d_extra_value = run.d_extra_value.view();
   backward.d_masks = d_masks;
+  backward.d_sinks = run.d_sinks.view();
   validate(backward, "attention_backward");
   run_attention_backward(backward);
   return run;
@@ -110,6 +113,7 @@ void expect_same_gradients(const BackwardRun& a, const BackwardRun& b, const std
   expect_same(a.d_value, b.d_value, "d_value: " + what);
   expect_same(a.d_extra_key, b.d_extra_key, "d_extra_key: " + what);
   expect_same(a.d_extra_value, b.d_extra_value, "d_extra_value: " + what);
+  expect_same(a.d_sinks, b.d_sinks, "d_sinks: " + what);
   for (size_t n = 0; n < a.d_masks.size(); ++n) {
     expect_same(a.d_masks[n], b.d_masks[n], message("d_masks[", n, "]: ", what));
   }

@@ -28,14 +28,14 @@ struct BackwardProblem {
 };
 
 struct BackwardRun {
-  GuardedTensor d_query, d_key, d_value, d_extra_key, d_extra_value;
+  GuardedTensor d_query, d_key, d_value, d_extra_key, d_extra_value, d_sinks;
   std::vector<GuardedTensor> d_masks;  // undefined for masks without a gradient
   bool intact() const;
 };
 
 // Which gradients to ask for.
 struct Wanted {
-  bool query = true, key = true, value = true, extra = true, masks = true;
+  bool query = true, key = true, value = true, extra = true, masks = true, sinks = true;
 };
 
 // Validates and runs with gradients of its own, NaN before the call, in `storage`.

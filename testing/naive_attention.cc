@@ -41,13 +41,19 @@ Tensor naive_attention(const AttentionCall& call) {
             at(call.query, {b, h, i, d}) * column_at(call.key, call.extra_key, {b, kv_head, j, d});
       }
       const double bias = j < call.kv_len() ? attention_bias_reference(call, b, h, i, j) : 0;
-      probs[static_cast<size_t>(j)] = score * scale + static_cast<float>(bias);
+      score *= scale;
+      const auto cap = static_cast<float>(call.softcap);
+      if (cap > 0) score = cap * std::tanh(score / cap);
+      probs[static_cast<size_t>(j)] = score + static_cast<float>(bias);
       max = std::max(max, probs[static_cast<size_t>(j)]);
     }
+    const float sink = call.sinks.defined() ? at(call.sinks, {h}) : -kInf;
+    max = std::max(max, sink);
     for (float& p : probs) {
       p = p == -kInf ? 0 : std::exp(p - max);
       sum += p;
     }
+    if (sink != -kInf) sum += std::exp(sink - max);
     for (int64_t j = 0; j < columns; ++j) {
       probs[static_cast<size_t>(j)] *= static_cast<float>(call.kept(b, h, i, j));
     }

@@ -23,14 +23,17 @@ inline MaskSpec any_mask() {
   static const std::vector<const char*> dims = {"ls",  "1s",  "l1",   "11",   "hls",  "1ls", "h1s",
                                                 "hl1", "111", "bhls", "b11s", "b1ls", "1hls"};
   MaskSpec mask;
-  mask.kind =
-      one_of<Mask::Kind>({Mask::Kind::kBoolean, Mask::Kind::kAdditive, Mask::Kind::kCausal});
+  using Kind = Mask::Kind;
+  mask.kind = one_of<Kind>({Kind::kBoolean, Kind::kAdditive, Kind::kCausal, Kind::kWindow,
+                            Kind::kKeyLengths, Kind::kAlibi, Kind::kSegments});
   mask.dims = one_of(dims);
   mask.pattern = one_of<MaskPattern>(
       {MaskPattern::kRandom, MaskPattern::kPadding, MaskPattern::kEmptyRows, MaskPattern::kOneKey});
   mask.density = one_of<double>({0, 0.1, 0.5, 0.95, 1});
   mask.sense = one_of<MaskSense>({MaskSense::kExcluded, MaskSense::kIncluded});
-  mask.align = one_of<CausalAlign>({CausalAlign::kTopLeft, CausalAlign::kBottomRight});
+  mask.align = one_of<QueryOffset>({CausalAlign::kTopLeft, CausalAlign::kBottomRight, 9, -4});
+  mask.left = one_of<int64_t>({Mask::kUnbounded, 0, 3, 20});
+  mask.right = one_of<int64_t>({Mask::kUnbounded, 0, 3, 20});
   mask.dtype = one_of<DType>({DType::kFloat32, DType::kFloat64, DType::kInt32, DType::kBool});
   mask.factor = one_of<double>({1, -0.5, 3});
   return mask;
@@ -53,6 +56,8 @@ inline AttentionCase any_case() {
   spec.weights =
       one_of<WeightsMode>({WeightsMode::kNone, WeightsMode::kAverage, WeightsMode::kPerHead});
   spec.dropout_p = one_of<double>({0, 0, 0.1, 0.5, 1});
+  spec.softcap = one_of<double>({0, 0, 3, 50});
+  spec.sinks = between(0, 3) == 0;
   for (int64_t n = between(0, 3); n > 0; --n) spec.masks.push_back(any_mask());
   spec.seed = static_cast<uint64_t>(between(0, 1 << 20));
   return spec;

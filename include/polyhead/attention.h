@@ -28,44 +28,95 @@ namespace polyhead {
 enum class MaskSense { kExcluded, kIncluded };
 // Query i sees key j if j <= i (top left), or j <= i + S - L (bottom right, for a KV cache).
 enum class CausalAlign { kTopLeft, kBottomRight };
+
+// Where the queries stand among the keys: query i at key i + offset. Top left: offset 0. Bottom
+// right: the last query stands at the last key of its batch item, which key lengths may bring
+// forward. Or a number: with 100 keys of the past in front, 100.
+class QueryOffset {
+ public:
+  QueryOffset(CausalAlign align) : align_(align) {}  // NOLINT(google-explicit-constructor)
+  QueryOffset(int64_t offset) : offset_(offset) {}   // NOLINT(google-explicit-constructor)
+
+  // Of a batch item with so many queries and keys.
+  int64_t of(int64_t q_len, int64_t kv_len) const {
+    return align_ == CausalAlign::kTopLeft ? offset_ : kv_len - q_len;
+  }
+  int64_t number() const { return offset_; }
+
+ private:
+  CausalAlign align_ = CausalAlign::kTopLeft;
+  int64_t offset_ = 0;
+};
 // A row with every key masked: output and weights 0, or NaN as torch's weights path gives.
 // Without any key (S = 0) the output is 0 under either.
 enum class EmptyRow { kZero, kNan };
 enum class WeightsMode { kNone, kAverage, kPerHead };
 
 // One mask. Options hold a list: additive masks are summed first (in the query's dtype, in list
-// order), then added to the scaled scores; a pair is masked if a boolean or causal mask hides it or
-// the sum is -inf. Nothing of a masked key or value reaches the row, be it NaN.
+// order), then added to the scaled scores; a pair is masked if any of the other masks hides it or
+// the sum is -inf. Nothing of a masked key or value reaches the row, be it NaN. What causal masks,
+// windows and key lengths hide takes no time.
 class Mask {
  public:
-  enum class Kind { kBoolean, kAdditive, kCausal };
+  enum class Kind { kBoolean, kAdditive, kCausal, kWindow, kKeyLengths, kAlibi, kSegments };
+  static constexpr int64_t kUnbounded = -1;
 
   // `mask` is [L|1, S|1], [H|1, L|1, S|1] or [B|1, H|1, L|1, S|1], read through its strides; the
   // memory must live as long as the call. Boolean: dtype kBool.
   static Mask boolean(ConstTensorView mask, MaskSense sense);
   // Adds factor * mask. dtype float32, float64, bool, int32 or int64 (as numbers).
   static Mask additive(ConstTensorView mask, double factor = 1);
-  static Mask causal(CausalAlign align = CausalAlign::kTopLeft);
+  // Query i sees key j if j <= i + offset.
+  static Mask causal(QueryOffset offset = CausalAlign::kTopLeft);
+  // Query i sees the keys from i + offset - left to i + offset + right; kUnbounded: all on that
+  // side. A sliding window of n keys is window(n - 1, 0).
+  static Mask window(int64_t left, int64_t right, QueryOffset offset = CausalAlign::kTopLeft);
+  // Batch item b (of a packed call: sequence b) sees its first lengths[b] keys. [B], int32 or
+  // int64, between 0 and S.
+  static Mask key_lengths(ConstTensorView lengths);
+  // Query i sees key j if their ids are the same: documents in one sequence, in any order. Both
+  // int32 or both int64, query_ids [L] or [B, L], key_ids [S] or [B, S]. Blocks of 8 keys whose
+  // ids are not among those of some 48 queries are skipped.
+  static Mask segments(ConstTensorView query_ids, ConstTensorView key_ids);
+  // Adds -slope * |i + offset - j|, a slope for each head (Press, Smith and Lewis, "Train short,
+  // test long", ICLR 2022). slopes: float32 or float64 [H] or [B, H]. It has no gradient.
+  static Mask alibi(ConstTensorView slopes, QueryOffset offset = CausalAlign::kTopLeft);
 
   Kind kind() const { return kind_; }
-  const ConstTensorView& tensor() const { return tensor_; }
+  const ConstTensorView& tensor() const { return tensor_; }  // of segments: query_ids
+  const ConstTensorView& key_ids() const { return key_ids_; }
   MaskSense sense() const { return sense_; }
   double factor() const { return factor_; }
-  CausalAlign align() const { return align_; }
+  QueryOffset offset() const { return offset_; }
+  int64_t left() const { return left_; }
+  int64_t right() const { return right_; }
 
  private:
   explicit Mask(Kind kind) : kind_(kind) {}
 
   Kind kind_;
-  ConstTensorView tensor_;
+  ConstTensorView tensor_, key_ids_;
   MaskSense sense_ = MaskSense::kExcluded;
   double factor_ = 1;
-  CausalAlign align_ = CausalAlign::kTopLeft;
+  QueryOffset offset_ = CausalAlign::kTopLeft;
+  int64_t left_ = kUnbounded, right_ = kUnbounded;
 };
 
 struct AttentionOptions {
   std::optional<double> scale = {};  // default 1 / sqrt(D)
+  // Scaled scores become softcap * tanh(score / softcap) before masks are added; 0: they do not.
+  double softcap = 0;
   std::vector<Mask> masks = {};
+  // A score for each head that every row sees beside those of its keys, and that has no value: it
+  // takes its part of the softmax, and what is left of the weights sums to less than 1. It is part
+  // of lse, and of no mask; with it no row is empty. [H], the query's dtype; undefined: none.
+  ConstTensorView sinks = {};
+  // A packed batch: the queries of all sequences one after the other, and so their keys, in tensors
+  // of batch 1. Sequence n has the queries [cu_seqlens_q[n], cu_seqlens_q[n + 1]) and the keys
+  // [cu_seqlens_k[n], cu_seqlens_k[n + 1]): int32 or int64 [N + 1], from 0 to L and to S, none less
+  // than the one before. Rows get the bits that their sequence gives by itself as batch item n, in
+  // which positions start at 0; nothing is computed for padding. Both or neither; without weights.
+  ConstTensorView cu_seqlens_q = {}, cu_seqlens_k = {};
   EmptyRow empty_rows = EmptyRow::kZero;
   WeightsMode weights = WeightsMode::kNone;
   // A pair of query and key is dropped with this probability, rounded to a multiple of 2^-16 (so
@@ -114,6 +165,7 @@ struct AttentionGradients {
   // Empty, or one for each of options.masks, in the mask's own shape and the query's dtype, summed
   // over what the mask broadcasts over. Only for additive masks of a floating type.
   std::vector<TensorView> d_masks = {};
+  TensorView d_sinks = {};  // [H]
 };
 
 // The gradients of softmax(scale * query . key^T + masks) . value. Nothing of [L, S] is kept: the

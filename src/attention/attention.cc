@@ -23,9 +23,38 @@ Mask Mask::additive(ConstTensorView mask, double factor) {
   return result;
 }
 
-Mask Mask::causal(CausalAlign align) {
+Mask Mask::causal(QueryOffset offset) {
   Mask result(Kind::kCausal);
-  result.align_ = align;
+  result.offset_ = offset;
+  result.right_ = 0;
+  return result;
+}
+
+Mask Mask::window(int64_t left, int64_t right, QueryOffset offset) {
+  Mask result(Kind::kWindow);
+  result.offset_ = offset;
+  result.left_ = left;
+  result.right_ = right;
+  return result;
+}
+
+Mask Mask::key_lengths(ConstTensorView lengths) {
+  Mask result(Kind::kKeyLengths);
+  result.tensor_ = lengths;
+  return result;
+}
+
+Mask Mask::segments(ConstTensorView query_ids, ConstTensorView key_ids) {
+  Mask result(Kind::kSegments);
+  result.tensor_ = query_ids;
+  result.key_ids_ = key_ids;
+  return result;
+}
+
+Mask Mask::alibi(ConstTensorView slopes, QueryOffset offset) {
+  Mask result(Kind::kAlibi);
+  result.tensor_ = slopes;
+  result.offset_ = offset;
   return result;
 }
 
@@ -33,6 +62,10 @@ AttentionCall call_of(const ConstTensorView& query, const ConstTensorView& key,
                       const ConstTensorView& value, const AttentionOptions& options) {
   AttentionCall call{.query = query, .key = key, .value = value};
   call.masks = options.masks;
+  call.cu_seqlens_q = options.cu_seqlens_q;
+  call.cu_seqlens_k = options.cu_seqlens_k;
+  call.softcap = options.softcap;
+  call.sinks = options.sinks;
   call.empty_rows = options.empty_rows;
   call.weights_mode = options.weights;
   call.dropout = {options.dropout_p, options.seed, options.dropout_call};

@@ -40,6 +40,7 @@ void run_reference(const BackwardCall& backward) {
   store_gradient(gradients.d_value, backward.d_value);
   store_gradient(gradients.d_extra_key, backward.d_extra_key);
   store_gradient(gradients.d_extra_value, backward.d_extra_value);
+  store_gradient(gradients.d_sinks, backward.d_sinks);
   for (size_t n = 0; n < backward.d_masks.size(); ++n) {
     store_gradient(gradients.d_masks[n], backward.d_masks[n]);
   }
@@ -97,6 +98,7 @@ void attention_backward(const ConstTensorView& query, const ConstTensorView& key
   backward.d_key = gradients.d_key;
   backward.d_value = gradients.d_value;
   backward.d_masks = gradients.d_masks;
+  backward.d_sinks = gradients.d_sinks;
   validate(backward, "attention_backward");
   run_attention_backward(backward);
 }

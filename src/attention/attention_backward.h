@@ -17,6 +17,7 @@ struct BackwardCall {
   TensorView d_query = {}, d_key = {}, d_value = {};
   TensorView d_extra_key = {}, d_extra_value = {};  // [Hkv, X, D | Dv], summed over the batch
   std::span<const TensorView> d_masks = {};         // empty, or one for each mask
+  TensorView d_sinks = {};                          // [H]
 
   bool wants_keys() const {
     return d_key.defined() || d_value.defined() || d_extra_key.defined() || d_extra_value.defined();

@@ -1,7 +1,9 @@
 #include "attention/attention_backward_reference.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
+#include <vector>
 
 #include "attention/attention_reference.h"
 
@@ -48,7 +50,9 @@ class Backward {
       : call_(call),
         cotangents_(cotangents),
         columns_(call.kv_len() + call.num_extra()),
-        probs_(attention_forward_reference(undropped(call), {.probs = true}).probs) {
+        forward_(attention_forward_reference(undropped(call), {.probs = true})),
+        probs_(forward_.probs) {
+    if (call.sinks.defined()) gradients_.d_sinks = Tensor(DType::kFloat64, {call.num_heads()});
     constexpr DType kType = DType::kFloat64;
     gradients_.d_query = Tensor(kType, call.query.shape());
     gradients_.d_key = Tensor(kType, call.key.shape());
@@ -100,16 +104,38 @@ class Backward {
       d_probs[static_cast<size_t>(j)] = kept * d_w;
       delta += p * kept * d_w;
     }
-    // forward: p_ij = exp(s_ij) / sum_k exp(s_ik), s_ij = scale * q_i . k_j + bias_ij
+    // forward: p_ij = exp(s_ij) / sum_k exp(s_ik), s_ij = cap(scale * q_i . k_j) + bias_ij
     for (int64_t j = 0; j < columns_; ++j) {
       if (masked(b, h, i, j)) continue;
-      const double d_score = *at(probs_, b, h, i, j) * (d_probs[static_cast<size_t>(j)] - delta);
+      double d_score = *at(probs_, b, h, i, j) * (d_probs[static_cast<size_t>(j)] - delta);
+      if (j < call_.kv_len()) add_to_masks(b, h, i, j, d_score);
+      if (call_.softcap > 0) d_score *= cap_slope(b, h, i, key, j);
       for (int64_t d = 0; d < call_.head_dim(); ++d) {
         *at(gradients_.d_query, b, h, i, d) += call_.scale * d_score * key.get(j, d);
         key.add_gradient(j, d, call_.scale * d_score * read(call_.query, b, h, i, d));
       }
-      if (j < call_.kv_len()) add_to_masks(b, h, i, j, d_score);
     }
+    add_to_sink(b, h, i, delta);
+  }
+
+  // forward: cap(x) = softcap * tanh(x / softcap)
+  double cap_slope(int64_t b, int64_t h, int64_t i, const Rows& key, int64_t j) const {
+    double dot = 0;
+    for (int64_t d = 0; d < call_.head_dim(); ++d) {
+      dot += read(call_.query, b, h, i, d) * key.get(j, d);
+    }
+    const double t = std::tanh(call_.scale * dot / call_.softcap);
+    return 1 - t * t;
+  }
+
+  // forward: p_sink = exp(sink) / sum_k exp(s_ik), which no value and no weight has a part in
+  void add_to_sink(int64_t b, int64_t h, int64_t i, double delta) {
+    if (!call_.sinks.defined()) return;
+    const double lse =
+        forward_.lse.data_as<double>()[(b * call_.num_heads() + h) * call_.q_len() + i];
+    const double sink = read(call_.sinks.unsqueezed(0).unsqueezed(0).unsqueezed(0), 0, 0, 0, h);
+    if (lse == -std::numeric_limits<double>::infinity()) return;
+    gradients_.d_sinks.data_as<double>()[h] -= std::exp(sink - lse) * delta;
   }
 
   bool masked(int64_t b, int64_t h, int64_t i, int64_t j) const {
@@ -138,15 +164,58 @@ class Backward {
   const AttentionCall& call_;
   const AttentionCotangents& cotangents_;
   int64_t columns_;
-  Tensor probs_;  // [B, H, L, S + X]
+  AttentionReference forward_;
+  Tensor& probs_;  // [B, H, L, S + X]
   ConstTensorView extra_key_, extra_value_;
   ReferenceGradients gradients_;
 };
+
+// Rows of a sequence, [1, heads, rows, n], to where they are in [1, heads, all, n].
+void copy_rows(const Tensor& from, int64_t begin, Tensor& to) {
+  const int64_t count = from.size(2) * from.size(3);
+  for (int64_t h = 0; h < from.size(1); ++h) {
+    std::copy_n(from.data_as<double>() + h * count, count, at(to, 0, h, begin, 0));
+  }
+}
+
+void add(const Tensor& from, Tensor& to) {
+  for (int64_t n = 0; n < from.numel(); ++n) to.data_as<double>()[n] += from.data_as<double>()[n];
+}
+
+// A packed call: its sequences, each by itself.
+ReferenceGradients packed_gradients(const AttentionCall& call,
+                                    const AttentionCotangents& cotangents) {
+  ReferenceGradients result;
+  result.d_query = Tensor(DType::kFloat64, call.query.shape());
+  result.d_key = Tensor(DType::kFloat64, call.key.shape());
+  result.d_value = Tensor(DType::kFloat64, call.value.shape());
+  if (call.num_extra() > 0) {
+    result.d_extra_key = Tensor(DType::kFloat64, call.extra_key.shape());
+    result.d_extra_value = Tensor(DType::kFloat64, call.extra_value.shape());
+  }
+  result.d_masks.resize(call.masks.size());
+  if (call.sinks.defined()) result.d_sinks = Tensor(DType::kFloat64, call.sinks.shape());
+  for (int64_t n = 0; n < call.num_sequences(); ++n) {
+    const Sequence of = call.sequence(n);
+    std::vector<Mask> masks;
+    const ReferenceGradients alone = Backward(sequence_alone(call, n, &masks),
+                                              {cotangents.d_out.narrow(2, of.q_begin, of.q_len)})
+                                         .run();
+    copy_rows(alone.d_query, of.q_begin, result.d_query);
+    copy_rows(alone.d_key, of.k_begin, result.d_key);
+    copy_rows(alone.d_value, of.k_begin, result.d_value);
+    add(alone.d_extra_key, result.d_extra_key);
+    add(alone.d_extra_value, result.d_extra_value);
+    add(alone.d_sinks, result.d_sinks);
+  }
+  return result;
+}
 
 }  // namespace
 
 ReferenceGradients attention_backward_reference(const AttentionCall& call,
                                                 const AttentionCotangents& cotangents) {
+  if (call.packed()) return packed_gradients(call, cotangents);
   return Backward(call, cotangents).run();
 }
 

@@ -22,6 +22,7 @@ struct ReferenceGradients {
   Tensor d_extra_key, d_extra_value;  // [Hkv, X, D], [Hkv, X, Dv]; not defined without columns
   std::vector<Tensor> d_masks;        // in the call's order and the mask's own shape, summed over
                                       // what it broadcasts over; defined for additive masks alone
+  Tensor d_sinks;                     // [H]; not defined without sinks
 };
 
 // call.outputs is not looked at. A masked pair, and a row without visible keys, has gradient 0

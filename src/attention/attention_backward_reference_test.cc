@@ -289,6 +289,48 @@ INSTANTIATE_TEST_SUITE_P(
                       .weights = WeightsMode::kAverage,
                       .dropout_p = 0.6}));
 
+TEST(BackwardReferenceRules, MatchesDifferencesUnderWhatElseChangesScores) {
+  const AttentionCase base = {.batch = 2,
+                              .heads = 4,
+                              .kv_heads = 2,
+                              .q_len = 4,
+                              .kv_len = 7,
+                              .head_dim = 3,
+                              .v_head_dim = 2,
+                              .extra = 1,
+                              .dtype = DType::kFloat64,
+                              .weights = WeightsMode::kAverage};
+  AttentionCase capped = base, sinks = base, all = base;
+  capped.softcap = 0.7;
+  capped.masks = {{.kind = kAdditive, .dims = "hls", .dtype = DType::kFloat64}};
+  sinks.sinks = all.sinks = true;
+  sinks.masks = {{.pattern = MaskPattern::kEmptyRows}};
+  sinks.extra = 0;
+  all.softcap = 2;
+  all.dropout_p = 0.2;
+  all.masks = {{.kind = Mask::Kind::kAlibi, .dims = "bh"},
+               {.kind = Mask::Kind::kWindow, .align = 2, .left = 2, .right = 1},
+               {.kind = Mask::Kind::kKeyLengths},
+               {.kind = Mask::Kind::kSegments, .dims = "bs"}};
+  for (const AttentionCase& spec : {capped, sinks, all}) {
+    const Setting setting(spec);
+    const AttentionProblem& problem = setting.problem;
+    const ReferenceGradients gradients = setting.gradients();
+    const std::string what = spec.describe();
+    expect_matches_differences(setting, problem.query.view(), gradients.d_query, "query, " + what);
+    expect_matches_differences(setting, problem.key.view(), gradients.d_key, "key, " + what);
+    expect_matches_differences(setting, problem.value.view(), gradients.d_value, "value, " + what);
+    EXPECT_EQ(gradients.d_sinks.defined(), spec.sinks);
+    if (spec.sinks) {
+      expect_matches_differences(setting, problem.sinks.view(), gradients.d_sinks, what);
+    }
+    if (gradients.d_masks[0].defined()) {
+      expect_matches_differences(setting, problem.mask_tensors[0].view(), gradients.d_masks[0],
+                                 what);
+    }
+  }
+}
+
 // The gradient of a full additive mask is that of the scores, whose rows sum to 0; and
 // sum_j d_value[j] == sum_i d_out[i].
 TEST(BackwardReferenceRules, Sums) {

@@ -4,12 +4,30 @@
 
 #include <cstddef>
 #include <span>
+#include <vector>
 
 #include <polyhead/attention.h>
 #include <polyhead/tensor_view.h>
 #include "attention/dropout.h"
 
 namespace polyhead {
+
+// A batch item: where its queries and keys lie in the call's tensors. In a packed call the
+// sequences are the batch.
+struct Sequence {
+  int64_t batch;  // of the tensors
+  int64_t q_begin, q_len;
+  int64_t k_begin, kv_len;
+  int64_t valid_keys;  // of kv_len: those that key lengths leave
+};
+
+inline constexpr int64_t kFarAway = int64_t{1} << 42;  // beyond any position that is valid
+
+// The keys that the rows of a batch item see, but for what tensor masks hide: row i those with
+// first + i <= j <= last + i and j < end.
+struct KeyBand {
+  int64_t first, last, end;
+};
 
 struct AttentionCall {
   ConstTensorView query = {};  // [B, H, L, D]
@@ -18,8 +36,10 @@ struct AttentionCall {
   // Columns appended after the S keys, the same for every batch item, never masked: torch's bias_k
   // and zero_attn. [Hkv, X, D] and [Hkv, X, Dv], X <= 8. Undefined: none.
   ConstTensorView extra_key = {}, extra_value = {};
-  double scale = 1;
+  ConstTensorView cu_seqlens_q = {}, cu_seqlens_k = {};  // [N + 1]; undefined: not packed
+  double scale = 1, softcap = 0;
   std::span<const Mask> masks = {};
+  ConstTensorView sinks = {};  // [H]
   EmptyRow empty_rows = EmptyRow::kZero;
   WeightsMode weights_mode = WeightsMode::kNone;
   Dropout dropout = {};
@@ -35,11 +55,29 @@ struct AttentionCall {
   int64_t v_head_dim() const { return value.size(3); }
   int64_t num_extra() const { return extra_key.defined() ? extra_key.size(1) : 0; }
   int64_t kv_head(int64_t head) const { return head / (num_heads() / num_kv_heads()); }
+
+  bool packed() const { return cu_seqlens_q.defined(); }
+  int64_t num_sequences() const { return packed() ? cu_seqlens_q.size(0) - 1 : batch(); }
+  // Asked for each tile: a call without masks should not feel that there could be any.
+  Sequence sequence(int64_t n) const {
+    if (packed() || !masks.empty()) return any_sequence(n);
+    return {n, 0, q_len(), 0, kv_len(), kv_len()};
+  }
+  KeyBand band(const Sequence& of) const {
+    return masks.empty() ? KeyBand{-kFarAway, kFarAway, of.valid_keys} : band_of_masks(of);
+  }
+  int64_t longest_q_len() const;
+  int64_t longest_kv_len() const;
+
   // What dropout multiplies the probability of query i and column j with: 0, or dropout.scale().
   double kept(int64_t b, int64_t h, int64_t i, int64_t j) const {
     const int64_t index = j < kv_len() ? j : kFirstAppendedKey + j - kv_len();
-    return dropout.keeps(b * num_heads() + h, i, index) ? dropout.scale() : 0;
+    return dropout.keeps(dropout.first_head + b * num_heads() + h, i, index) ? dropout.scale() : 0;
   }
+
+ private:
+  Sequence any_sequence(int64_t n) const;
+  KeyBand band_of_masks(const Sequence& of) const;
 };
 
 // What the public options say, with their defaults; not validated, outputs undefined.
@@ -60,7 +98,23 @@ struct MaskStrides {
 };
 MaskStrides mask_strides(const ConstTensorView& mask);
 
-// Keys query i may see under a causal mask: j <= i + offset.
-int64_t causal_offset(CausalAlign align, int64_t q_len, int64_t kv_len);
+// Sequence n of a packed call as a call of its own, without outputs. Its masks are put into
+// `masks`.
+AttentionCall sequence_alone(const AttentionCall& call, int64_t n, std::vector<Mask>* masks);
+
+// Whether a mask is numbers or booleans for pairs, which a kernel reads.
+inline bool is_tensor_mask(const Mask& mask) {
+  return mask.kind() == Mask::Kind::kBoolean || mask.kind() == Mask::Kind::kAdditive;
+}
+
+// An ALiBi mask's slope for a head of batch item b.
+double alibi_slope(const Mask& mask, int64_t b, int64_t h);
+
+// Element n of an int32 or int64 vector.
+int64_t integer_at(const ConstTensorView& vector, int64_t n);
+// The segment ids of batch item b, [n] or [B, n] being given.
+inline ConstTensorView ids_of(const ConstTensorView& ids, int64_t b) {
+  return ids.rank() == 1 ? ids : ids.select(0, b);
+}
 
 }  // namespace polyhead

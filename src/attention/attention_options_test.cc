@@ -45,6 +45,29 @@ TEST(AttentionOptions, EachChangesTheAnswer) {
       {"factor",
        [](AttentionProblem& p) { p.masks[1] = Mask::additive(p.mask_tensors[1].view(), 2); }},
       {"empty rows", [](AttentionProblem& p) { p.spec.empty_rows = EmptyRow::kNan; }},
+      {"softcap", [](AttentionProblem& p) { p.spec.softcap = 2; }},
+      {"sinks",
+       [](AttentionProblem& p) {
+         p.sinks = GuardedTensor(DType::kFloat32, {4});
+         fill(p.sinks.view(), 0);
+       }},
+      {"window", [](AttentionProblem& p) { p.masks.push_back(Mask::window(2, 2)); }},
+      {"offset", [](AttentionProblem& p) { p.masks.push_back(Mask::causal(2)); }},
+      {"key lengths",
+       [](AttentionProblem& p) {
+         static constexpr int32_t kLengths[] = {12, 5};
+         p.masks.push_back(Mask::key_lengths({kLengths, {2}}));
+       }},
+      {"alibi",
+       [](AttentionProblem& p) {
+         static constexpr float kSlopes[] = {1, 2, 3, 4};
+         p.masks.push_back(Mask::alibi({kSlopes, {4}}));
+       }},
+      {"segments",
+       [](AttentionProblem& p) {
+         static constexpr int32_t kIds[] = {1, 2, 1, 1, 3, 1, 2, 1, 1, 1, 2, 3};
+         p.masks.push_back(Mask::segments({kIds, {9}}, {kIds, {12}}));
+       }},
       {"dropout", [](AttentionProblem& p) { p.spec.dropout_p = 0.1; }},
       {"extra columns",
        [](AttentionProblem& p) {

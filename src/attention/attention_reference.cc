@@ -82,15 +82,19 @@ class Row {
         dot += product;
         magnitude += std::abs(product);
       }
-      scores_[n] = call_.scale * dot + bias;
+      const double capped = softcapped(call_.scale * dot);
+      scores_[n] = capped + bias;
       error_[n] = roundings * std::abs(call_.scale) * magnitude + std::abs(bias) + 2;
+      if (call_.softcap > 0) error_[n] += 4 * std::abs(capped);  // tanh, and * before and after
       if (std::isnan(scores_[n])) has_nan_ = true;
       max_ = std::max(max_, scores_[n]);
     }
+    if (call_.sinks.defined()) take_sink(number_at(call_.sinks, h_ * call_.sinks.stride(0)));
     if (has_nan_) max_ = std::numeric_limits<double>::quiet_NaN();
     for (double score : scores_) {
       if (score != -kInf) sum_ += std::exp(score - max_);
     }
+    if (sink_ != -kInf) sum_ += std::exp(sink_ - max_);
     for (size_t n = 0; n < scores_.size(); ++n) {
       const bool masked = scores_[n] == -kInf && !std::isnan(sum_);  // a NaN row is NaN throughout
       probs_[n] = masked ? empty_value() : std::exp(scores_[n] - max_) / sum_;
@@ -133,6 +137,16 @@ class Row {
   double lse_budget() const { return empty() ? 0 : relative_budget() + unit() * std::abs(lse()); }
 
  private:
+  double softcapped(double score) const {
+    return call_.softcap > 0 ? call_.softcap * std::tanh(score / call_.softcap) : score;
+  }
+  // A score without a value.
+  void take_sink(double sink) {
+    sink_ = sink;
+    has_nan_ |= std::isnan(sink);
+    max_ = std::max(max_, sink);
+    if (max_ - sink < 80) worst_ = 2 + max_ - sink;  // beyond, exp(-80) of it is below rounding
+  }
   bool single() const { return call_.query.dtype() == DType::kFloat32; }
   double unit() const { return single() ? 0x1p-24 : 0x1p-53; }
   double smallest_normal() const { return single() ? 0x1p-126 : 0x1p-1022; }
@@ -155,18 +169,84 @@ class Row {
   int64_t b_, h_, i_, columns_;
   std::vector<double> scores_, probs_, kept_, error_;
   std::vector<bool> hidden_;
-  double max_ = -kInf, sum_ = 0, worst_ = 0;
+  double max_ = -kInf, sum_ = 0, worst_ = 0, sink_ = -kInf;
   bool has_nan_ = false;
 };
+
+// The keys of batch item b that count.
+int64_t num_valid_keys(const AttentionCall& call, int64_t b) {
+  int64_t keys = call.kv_len();
+  for (const Mask& mask : call.masks) {
+    if (mask.kind() == Mask::Kind::kKeyLengths) keys = std::min(keys, integer_at(mask.tensor(), b));
+  }
+  return keys;
+}
+
+// Whether query i sees key j through a causal mask, a window, key lengths or segments.
+bool is_in_reach(const AttentionCall& call, const Mask& mask, int64_t b, int64_t i, int64_t j) {
+  if (mask.kind() == Mask::Kind::kSegments) {
+    return integer_at(ids_of(mask.tensor(), b), i) == integer_at(ids_of(mask.key_ids(), b), j);
+  }
+  const int64_t keys = num_valid_keys(call, b);
+  if (mask.kind() == Mask::Kind::kKeyLengths) return j < keys;
+  const int64_t stands_at = i + mask.offset().of(call.q_len(), keys);
+  const bool too_far_left = mask.left() >= 0 && j < stands_at - mask.left();
+  const bool too_far_right = mask.right() >= 0 && j > stands_at + mask.right();
+  return !too_far_left && !too_far_right;
+}
+
+// How far query i stands from key j, in the query's dtype.
+double distance(const AttentionCall& call, const Mask& mask, int64_t b, int64_t i, int64_t j) {
+  const int64_t stands_at = i + mask.offset().of(call.q_len(), num_valid_keys(call, b));
+  return rounded(call.query.dtype(), std::abs(static_cast<double>(stands_at - j)));
+}
+
+// Rows [begin, ...) of to [1, H, L, ..] receive those of from [1, H, rows, ..].
+void copy_rows(const Tensor& from, int64_t begin, Tensor& to) {
+  const int64_t rows = from.size(2), width = from.rank() == 4 ? from.size(3) : 1;
+  for (int64_t h = 0; h < from.size(1); ++h) {
+    std::copy_n(from.data_as<double>() + h * rows * width, rows * width,
+                to.data_as<double>() + (h * to.size(2) + begin) * width);
+  }
+}
+
+// A packed call, without probs: its sequences, each by itself.
+AttentionReference packed_reference(const AttentionCall& call, const ReferenceOptions& options) {
+  AttentionReference result;
+  result.out = Tensor(DType::kFloat64, {1, call.num_heads(), call.q_len(), call.v_head_dim()});
+  result.lse = Tensor(DType::kFloat64, {1, call.num_heads(), call.q_len()});
+  if (options.budget) {
+    result.out_budget = Tensor(DType::kFloat64, result.out.shape());
+    result.lse_budget = Tensor(DType::kFloat64, result.lse.shape());
+  }
+  for (int64_t n = 0; n < call.num_sequences(); ++n) {
+    std::vector<Mask> masks;
+    const int64_t begin = call.sequence(n).q_begin;
+    const AttentionReference alone =
+        attention_forward_reference(sequence_alone(call, n, &masks), {.budget = options.budget});
+    copy_rows(alone.out, begin, result.out);
+    copy_rows(alone.lse, begin, result.lse);
+    if (!options.budget) continue;
+    copy_rows(alone.out_budget, begin, result.out_budget);
+    copy_rows(alone.lse_budget, begin, result.lse_budget);
+  }
+  return result;
+}
 
 }  // namespace
 
 double attention_bias_reference(const AttentionCall& call, int64_t b, int64_t h, int64_t i,
                                 int64_t j) {
   double bias = 0;
+  const DType dtype = call.query.dtype();
   for (const Mask& mask : call.masks) {
-    if (mask.kind() == Mask::Kind::kCausal) {
-      if (j > i + causal_offset(mask.align(), call.q_len(), call.kv_len())) return -kInf;
+    if (mask.kind() == Mask::Kind::kAlibi) {
+      const double term = rounded(dtype, -alibi_slope(mask, b, h)) * distance(call, mask, b, i, j);
+      bias = rounded(dtype, bias + rounded(dtype, term));
+      continue;
+    }
+    if (!is_tensor_mask(mask)) {
+      if (!is_in_reach(call, mask, b, i, j)) return -kInf;
       continue;
     }
     const MaskStrides s = mask_strides(mask.tensor());
@@ -176,7 +256,6 @@ double attention_bias_reference(const AttentionCall& call, int64_t b, int64_t h,
       if ((number != 0) == (mask.sense() == MaskSense::kExcluded)) return -kInf;
       continue;
     }
-    const DType dtype = call.query.dtype();
     const double factor = rounded(dtype, mask.factor());
     const double term = factor == 1 ? number : rounded(dtype, factor * rounded(dtype, number));
     bias = rounded(dtype, bias + rounded(dtype, term));
@@ -186,6 +265,7 @@ double attention_bias_reference(const AttentionCall& call, int64_t b, int64_t h,
 
 AttentionReference attention_forward_reference(const AttentionCall& call,
                                                const ReferenceOptions& options) {
+  if (call.packed()) return packed_reference(call, options);
   const int64_t batch = call.batch(), heads = call.num_heads(), q_len = call.q_len(),
                 v_dim = call.v_head_dim(), columns = call.kv_len() + call.num_extra();
   AttentionReference result;

@@ -2,6 +2,7 @@
 // any output is touched.
 #include <cmath>
 #include <functional>
+#include <initializer_list>
 #include <limits>
 #include <string>
 #include <vector>
@@ -197,6 +198,127 @@ TEST(AttentionValidation, MasksAndOptions) {
        [](Arguments& a) { a.options.plan = "fastest"; }},
   };
   for (const BadCall& call : bad) expect_refused(call);
+}
+
+// Vectors of integers that live as long as the program.
+ConstTensorView integers(std::initializer_list<int64_t> numbers) {
+  static std::vector<std::vector<int64_t>> kept;
+  kept.emplace_back(numbers);
+  return {kept.back().data(), {static_cast<int64_t>(numbers.size())}};
+}
+
+TEST(AttentionValidation, Bands) {
+  const BadCall bad[] = {
+      {"attention_forward: masks[0].offset: got 1099511627777; must be between -1099511627776 and "
+       "2^40",
+       [](Arguments& a) { a.options.masks = {Mask::causal((int64_t{1} << 40) + 1)}; }},
+      {"attention_forward: masks[0].left: got -2; must be between -1 and 2^40",
+       [](Arguments& a) { a.options.masks = {Mask::window(-2, 0)}; }},
+      {"attention_forward: masks[1].right: got -3; must be between -1 and 2^40",
+       [](Arguments& a) { a.options.masks = {Mask::causal(), Mask::window(0, -3)}; }},
+      {"attention_forward: masks[0]: not given; must be [2]",
+       [](Arguments& a) { a.options.masks = {Mask::key_lengths({})}; }},
+      {"attention_forward: masks[0]: shape is [3]; must be [2]",
+       [](Arguments& a) { a.options.masks = {Mask::key_lengths(integers({1, 2, 3}))}; }},
+      {"attention_forward: masks[0]: dtype is float32; must be int32 or int64",
+       [](Arguments& a) { a.options.masks = {Mask::key_lengths(a.in({2}))}; }},
+      {"attention_forward: masks[0][1]: got 6; must be between 0 and kv_len = 5",
+       [](Arguments& a) { a.options.masks = {Mask::key_lengths(integers({5, 6}))}; }},
+      {"attention_forward: masks[0][0]: got -1; must be between 0 and kv_len = 5",
+       [](Arguments& a) { a.options.masks = {Mask::key_lengths(integers({-1, 6}))}; }},
+  };
+  for (const BadCall& call : bad) expect_refused(call);
+}
+
+TEST(AttentionValidation, ScoreModifiers) {
+  const BadCall bad[] = {
+      {"attention_forward: softcap: got -1; must be 0 or more",
+       [](Arguments& a) { a.options.softcap = -1; }},
+      {"attention_forward: softcap: got nan; must be 0 or more",
+       [](Arguments& a) { a.options.softcap = std::nan(""); }},
+      {"attention_forward: softcap: got 1e+39; must be a finite float32",
+       [](Arguments& a) { a.options.softcap = 1e39; }},
+      {"attention_forward: 1 / softcap: got 1.3938e+42; must be a finite float32",
+       [](Arguments& a) { a.options.softcap = 0x1p-140; }},
+      {"attention_forward: sinks: shape is [3, 1]; must be a 1-dimensional tensor",
+       [](Arguments& a) { a.options.sinks = a.in({3, 1}); }},
+      {"attention_forward: sinks: num_heads is 2 in [2]; must be 4",
+       [](Arguments& a) { a.options.sinks = a.in({2}); }},
+      {"attention_forward: sinks: dtype is float64; must be query's float32",
+       [](Arguments& a) { a.options.sinks = a.in({4}, DType::kFloat64); }},
+      {"attention_forward: masks[0]: not given; must be [4] or [2, 4]",
+       [](Arguments& a) { a.options.masks = {Mask::alibi({})}; }},
+      {"attention_forward: masks[0]: shape is [3, 4]; must be [4] or [2, 4]",
+       [](Arguments& a) { a.options.masks = {Mask::alibi(a.in({3, 4}))}; }},
+      {"attention_forward: masks[0]: dtype is int32; must be float32 or float64",
+       [](Arguments& a) { a.options.masks = {Mask::alibi(a.in({4}, DType::kInt32))}; }},
+      {"attention_forward: masks[0].query_ids: shape is [5]; must be [3] or [2, 3]",
+       [](Arguments& a) {
+         a.options.masks = {Mask::segments(integers({1, 2, 3, 4, 5}), integers({1, 2, 3, 4, 5}))};
+       }},
+      {"attention_forward: masks[0].key_ids: not given; must be [5] or [2, 5]",
+       [](Arguments& a) { a.options.masks = {Mask::segments(integers({1, 2, 3}), {})}; }},
+      {"attention_forward: masks[0].query_ids: dtype is float32; must be int32 or int64",
+       [](Arguments& a) {
+         a.options.masks = {Mask::segments(a.in({2, 3}), integers({1, 2, 3, 4, 5}))};
+       }},
+      {"attention_forward: masks[0].key_ids: dtype is int64; must be query_ids's int32",
+       [](Arguments& a) {
+         const ConstTensorView keys = integers({1, 2, 3, 4, 5});
+         a.options.masks = {Mask::segments(a.in({3}, DType::kInt32), keys)};
+       }},
+  };
+  for (const BadCall& call : bad) expect_refused(call);
+}
+
+// Of a batch of one, 3 queries and 5 keys.
+BadCall bad_bounds(const char* message, const ConstTensorView& of_queries,
+                   const ConstTensorView& of_keys) {
+  return {message, [=](Arguments& a) {
+            a.query = a.in({1, 4, 3, 8});
+            a.key = a.in({1, 2, 5, 8});
+            a.value = a.in({1, 2, 5, 6});
+            a.outputs = {.out = a.to({1, 4, 3, 6})};
+            a.options.cu_seqlens_q = of_queries;
+            a.options.cu_seqlens_k = of_keys;
+          }};
+}
+
+TEST(AttentionValidation, PackedBatches) {
+  const ConstTensorView queries = integers({0, 1, 3}), keys = integers({0, 4, 5});
+  const BadCall bad[] = {
+      bad_bounds("attention_forward: cu_seqlens_k: not given; must be [3]", queries, {}),
+      bad_bounds("attention_forward: cu_seqlens_q: not given; must be [N + 1]", {}, keys),
+      bad_bounds("attention_forward: cu_seqlens_k: shape is [2]; must be [3]", queries,
+                 integers({0, 5})),
+      bad_bounds("attention_forward: cu_seqlens_q: shape is [0]; must be [N + 1]", integers({}),
+                 integers({})),
+      bad_bounds("attention_forward: cu_seqlens_q: [0] is 1; must be 0", integers({1, 1, 3}), keys),
+      bad_bounds("attention_forward: cu_seqlens_k: [2] is 3; must be at least 4, as before it",
+                 queries, integers({0, 4, 3})),
+      bad_bounds("attention_forward: cu_seqlens_k: the last is 4; must be kv_len = 5", queries,
+                 integers({0, 4, 4})),
+      bad_bounds("attention_forward: cu_seqlens_q: the last is 4; must be q_len = 3",
+                 integers({0, 1, 4}), keys),
+  };
+  for (const BadCall& call : bad) expect_refused(call);
+  BadCall good = bad_bounds("attention_forward: query: batch is 2, with cu_seqlens_q; must be 1",
+                            queries, keys);
+  const auto spoil = [&](const char* message, const auto& change) {
+    expect_refused({message, [&](Arguments& a) {
+                      good.spoil(a);
+                      change(a);
+                    }});
+  };
+  spoil(good.message, [](Arguments& a) {
+    a.query = a.in({2, 4, 3, 8});
+    a.key = a.in({2, 2, 5, 8});
+    a.value = a.in({2, 2, 5, 6});
+  });
+  spoil("attention_forward: weights: wanted, with cu_seqlens_q; must be WeightsMode::kNone",
+        [](Arguments& a) { a.options.weights = WeightsMode::kAverage; });
+  spoil("attention_forward: masks[0][0]: got 5; must be between 0 and kv_len = 4",
+        [](Arguments& a) { a.options.masks = {Mask::key_lengths(integers({5, 0}))}; });
 }
 
 TEST(AttentionValidation, ExtraColumns) {

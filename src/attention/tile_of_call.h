@@ -18,6 +18,11 @@ const T* offset(const ConstTensorView& view, int64_t a, int64_t b, int64_t c) {
 }
 
 template <class T>
+const T* offset_in(const ConstTensorView& vector, int64_t n) {
+  return static_cast<const T*>(vector.data()) + n * vector.stride(0);
+}
+
+template <class T>
 Strided<const T> matrix(const ConstTensorView& view, int64_t batch, int64_t head, int64_t row) {
   return {offset<T>(view, batch, head, row), view.stride(2), view.stride(3)};
 }
@@ -33,11 +38,13 @@ TileMask::Element mask_element(const Mask& mask);
 template <class T>
 AttentionTile<T> tile_of(const AttentionCall& call) {
   AttentionTile<T> tile;
-  tile.kv_len = static_cast<size_t>(call.kv_len());
+  tile.kv_len = static_cast<size_t>(call.longest_kv_len());
   tile.num_extra = static_cast<size_t>(call.num_extra());
   tile.head_dim = static_cast<size_t>(call.head_dim());
   tile.v_head_dim = static_cast<size_t>(call.v_head_dim());
   tile.scale = static_cast<T>(call.scale);
+  tile.softcap = static_cast<T>(call.softcap);
+  tile.inverse_softcap = static_cast<T>(call.softcap > 0 ? 1 / call.softcap : 0);
   tile.empty_rows_nan = call.empty_rows == EmptyRow::kNan;
   tile.wants_weights = call.weights_mode != WeightsMode::kNone;
   tile.dropout = {
@@ -46,28 +53,51 @@ AttentionTile<T> tile_of(const AttentionCall& call) {
   return tile;
 }
 
-// The first row of a tile.
+// The first row of a tile: of a head of a batch item.
 struct Place {
-  int64_t batch, head, row;
+  int64_t sequence, head, row;
 };
 
-// Points the tile at the masks of its rows of one head. `masks` has room for the call's.
+// An ALiBi mask of the rows from `at` on.
+TileMask distances(const Mask& mask, const Place& at, const Sequence& of);
+
+// A mask of segments of so many rows from `at` on.
+TileMask segments(const Mask& mask, const Place& at, const Sequence& of, size_t rows);
+
+// Says which keys the rows of a tile may see, and points it at the masks of these. The number of
+// rows is there already. `masks` has room
+// for the call's.
 template <class T>
-void place_masks(const AttentionCall& call, const Place& at, TileMask* masks,
+void place_masks(const AttentionCall& call, const Place& at, const Sequence& of, TileMask* masks,
                  AttentionTile<T>* tile) {
-  tile->causal_limit = kNotCausal;
+  const KeyBand band = call.band(of);
+  tile->band = {band.first + at.row, band.last + at.row, static_cast<size_t>(band.end)};
+  tile->kv_len = static_cast<size_t>(of.kv_len);
+  tile->sink = call.sinks.defined() ? offset_in<T>(call.sinks, at.head) : nullptr;
   tile->num_masks = 0;
   for (const Mask& mask : call.masks) {
-    if (mask.kind() == Mask::Kind::kCausal) {
-      const ptrdiff_t limit = at.row + causal_offset(mask.align(), call.q_len(), call.kv_len());
-      tile->causal_limit = std::min(tile->causal_limit, limit);
+    if (mask.kind() == Mask::Kind::kAlibi) {
+      masks[tile->num_masks++] = distances(mask, at, of);
       continue;
     }
+    if (mask.kind() == Mask::Kind::kSegments) {
+      masks[tile->num_masks++] = segments(mask, at, of, tile->rows);
+      continue;
+    }
+    if (!is_tensor_mask(mask)) continue;
     const MaskStrides s = mask_strides(mask.tensor());
-    const int64_t first = at.batch * s.batch + at.head * s.head + at.row * s.query;
+    const int64_t first = of.batch * s.batch + at.head * s.head + (of.q_begin + at.row) * s.query +
+                          of.k_begin * s.key;
     const auto bytes = first * static_cast<int64_t>(dtype_bytes(mask.tensor().dtype()));
-    masks[tile->num_masks++] = {static_cast<const std::byte*>(mask.tensor().data()) + bytes,
-                                mask_element(mask), mask.factor(), s.query, s.key};
+    masks[tile->num_masks++] = {.data = static_cast<const std::byte*>(mask.tensor().data()) + bytes,
+                                .element = mask_element(mask),
+                                .factor = mask.factor(),
+                                .query_stride = s.query,
+                                .key_stride = s.key,
+                                .position = 0,
+                                .row_ids = nullptr,
+                                .least_id = 0,
+                                .most_id = 0};
   }
   tile->masks = masks;
 }
@@ -75,19 +105,44 @@ void place_masks(const AttentionCall& call, const Place& at, TileMask* masks,
 // Tells the tile which queries of which head draw.
 template <class T>
 void place_dropout(const AttentionCall& call, const Place& at, AttentionTile<T>* tile) {
-  tile->dropout.head = static_cast<uint32_t>(at.batch * call.num_heads() + at.head);
+  tile->dropout.head =
+      static_cast<uint32_t>(call.dropout.first_head + at.sequence * call.num_heads() + at.head);
   tile->dropout.first_query = static_cast<uint32_t>(at.row);
 }
 
-// The tiles of a call, all of one size but the last of each head.
-struct Tiling {
-  int64_t rows, tiles;
-  size_t lanes;  // of the widest: no more vectors than its rows need
+// One tile of a head of a batch item, of `tiles`; it may be one past the last row.
+struct TileTask {
+  int64_t sequence, head, tile, tiles;
+};
 
+// The tiles of a call, all of one size but the last of each head.
+class Tiling {
+ public:
   Tiling(const AttentionCall& call, size_t max_rows)
-      : rows(static_cast<int64_t>(max_rows)), tiles((call.q_len() + rows - 1) / rows) {
-    lanes = std::min(max_rows, round_up(static_cast<size_t>(call.q_len()), max_rows / 3));
+      : rows(static_cast<int64_t>(max_rows)),
+        lanes(
+            std::min(max_rows, round_up(static_cast<size_t>(call.longest_q_len()), max_rows / 3))),
+        call_(call) {}
+
+  const int64_t rows;
+  const size_t lanes;  // of the widest: no more vectors than its rows need
+
+  int64_t tiles_of(int64_t q_len) const { return (q_len + rows - 1) / rows; }
+  // Places for tiles of one head, of all batch items. A sequence of a packed call may have one more
+  // than its rows take: so the first place of each is known without a table.
+  int64_t places() const;
+  // Task n of places() * heads: the tiles of a head follow each other, and the heads of a sequence.
+  TileTask task(int64_t n, int64_t heads) const {
+    if (call_.packed()) return packed_task(n, heads);
+    return {n / tiles_ / heads, n / tiles_ % heads, n % tiles_, tiles_};
   }
+
+ private:
+  TileTask packed_task(int64_t n, int64_t heads) const;
+  int64_t first_place(int64_t sequence) const;  // of a packed call
+
+  const AttentionCall& call_;
+  const int64_t tiles_ = tiles_of(call_.q_len());  // of one head of a call that is not packed
 };
 
 // Of the two products, forward.

@@ -16,35 +16,20 @@ namespace {
 template <class T>
 AttentionTile<T> largest_tile(const AttentionCall& call, const AttentionKernel<T>& kernel) {
   AttentionTile<T> tile = tile_of<T>(call);
-  tile.rows = std::min(kernel.max_rows, static_cast<size_t>(call.q_len()));
+  tile.rows = std::min(kernel.max_rows, static_cast<size_t>(call.longest_q_len()));
   return tile;
 }
 
 template <class T>
-void run_rows(const AttentionCall& call, const AttentionKernel<T>& kernel, const Place& at,
-              AttentionTile<T>* tile, std::byte* workspace) {
-  const auto [batch, head, row] = at;
-  const int64_t kv_head = call.kv_head(head);
-  TileMask masks[kMaxTileMasks];
-  place_masks(call, at, masks, tile);
-  place_dropout(call, at, tile);
-  tile->rows = static_cast<size_t>(
-      std::min<int64_t>(call.q_len() - row, static_cast<int64_t>(kernel.max_rows)));
-  tile->query = matrix<T>(call.query, batch, head, row);
-  tile->key = matrix<T>(call.key, batch, kv_head, 0);
-  tile->value = matrix<T>(call.value, batch, kv_head, 0);
-  tile->out = matrix_out<T>(call.outputs.out, batch, head, row);
-  if (call.num_extra() > 0) {
-    const auto &key = call.extra_key, &value = call.extra_value;
-    tile->extra_key = {offset<T>(key, kv_head, 0, 0), key.stride(1), key.stride(2)};
-    tile->extra_value = {offset<T>(value, kv_head, 0, 0), value.stride(1), value.stride(2)};
-  }
-  const TensorView &lse = call.outputs.lse, &weights = call.outputs.weights;
+void place_outputs(const AttentionCall& call, int64_t batch, int64_t head, int64_t row,
+                   AttentionTile<T>* tile) {
+  const auto& [out, lse, weights, rest] = call.outputs;
+  tile->out = matrix_out<T>(out, batch, head, row);
   if (lse.defined()) {
     tile->lse = const_cast<T*>(offset<T>(lse, batch, head, row));
     tile->lse_stride = lse.stride(2);
   }
-  if (const TensorView& rest = call.outputs.lse_rest; rest.defined()) {
+  if (rest.defined()) {
     tile->lse_rest = const_cast<T*>(offset<T>(rest, batch, head, row));
     tile->lse_rest_stride = rest.stride(2);
   }
@@ -54,6 +39,28 @@ void run_rows(const AttentionCall& call, const AttentionKernel<T>& kernel, const
     tile->weights = {const_cast<T*>(offset<T>(weights, batch, row, 0)), weights.stride(1),
                      weights.stride(2)};
   }
+}
+
+template <class T>
+void run_rows(const AttentionCall& call, const AttentionKernel<T>& kernel, const Place& at,
+              AttentionTile<T>* tile, std::byte* workspace) {
+  const Sequence of = call.sequence(at.sequence);
+  if (at.row >= of.q_len) return;
+  const int64_t kv_head = call.kv_head(at.head), row = of.q_begin + at.row;
+  TileMask masks[kMaxTileMasks];
+  tile->rows = static_cast<size_t>(
+      std::min<int64_t>(of.q_len - at.row, static_cast<int64_t>(kernel.max_rows)));
+  place_masks(call, at, of, masks, tile);
+  place_dropout(call, at, tile);
+  tile->query = matrix<T>(call.query, of.batch, at.head, row);
+  tile->key = matrix<T>(call.key, of.batch, kv_head, of.k_begin);
+  tile->value = matrix<T>(call.value, of.batch, kv_head, of.k_begin);
+  if (call.num_extra() > 0) {
+    const auto &key = call.extra_key, &value = call.extra_value;
+    tile->extra_key = {offset<T>(key, kv_head, 0, 0), key.stride(1), key.stride(2)};
+    tile->extra_value = {offset<T>(value, kv_head, 0, 0), value.stride(1), value.stride(2)};
+  }
+  place_outputs(call, of.batch, at.head, row, tile);
   kernel.run(*tile, workspace);
 }
 
@@ -74,17 +81,15 @@ void run_by_head(const AttentionCall& call) {
   const AttentionKernel<T> kernel = attention_kernel<T>(active_isa());
   const AttentionTile<T> shape = largest_tile(call, kernel);
   const Tiling tiling(call, kernel.max_rows);
-  const int64_t rows = tiling.rows, tiles = tiling.tiles;
-  const int64_t heads = call.num_heads();
   const bool far = keys_are_far<T>(call);
-  const auto run = [&](size_t task, std::byte* workspace) {
-    const auto n = static_cast<int64_t>(task);
-    const Place place{n / tiles / heads, n / tiles % heads, (tiles - 1 - n % tiles) * rows};
+  const auto run = [&](size_t n, std::byte* workspace) {
+    const TileTask task = tiling.task(static_cast<int64_t>(n), call.num_heads());
+    const int64_t tile_index = task.tiles - 1 - task.tile;
     AttentionTile<T> tile = shape;
-    tile.keys_are_far = tiles > 1 ? n % tiles == 0 : far;
-    run_rows(call, kernel, place, &tile, workspace);
+    tile.keys_are_far = task.tiles > 1 ? task.tile == 0 : far;
+    run_rows(call, kernel, {task.sequence, task.head, tile_index * tiling.rows}, &tile, workspace);
   };
-  parallel_tasks(static_cast<size_t>(call.batch() * heads * tiles), attention_flops(call),
+  parallel_tasks(static_cast<size_t>(tiling.places() * call.num_heads()), attention_flops(call),
                  kernel.workspace_bytes(shape), run);
 }
 
@@ -92,9 +97,9 @@ void run_by_head(const AttentionCall& call) {
 constexpr size_t kMostKeptBytes = size_t{2} << 20;
 
 // So many heads to a task that each thread gets several tasks; the average needs all.
-int64_t heads_per_task(const AttentionCall& call, int64_t tiles) {
+int64_t heads_per_task(const AttentionCall& call, int64_t places) {
   if (call.weights_mode == WeightsMode::kAverage) return call.num_heads();
-  const int64_t wanted = 4 * num_threads() / (call.batch() * tiles) + 1;
+  const int64_t wanted = 4 * num_threads() / places + 1;
   return (call.num_heads() + wanted - 1) / wanted;
 }
 
@@ -103,27 +108,25 @@ template <class T>
 void run_head_sequences(const AttentionCall& call) {
   const AttentionKernel<T> kernel = attention_kernel<T>(active_isa());
   const Tiling tiling(call, kernel.max_rows);
-  const int64_t rows = tiling.rows, tiles = tiling.tiles;
-  const int64_t heads = heads_per_task(call, tiles);
-  const int64_t sequences = (call.num_heads() + heads - 1) / heads;
+  const int64_t heads = heads_per_task(call, tiling.places());
+  const int64_t groups = (call.num_heads() + heads - 1) / heads;
   AttentionTile<T> shape = largest_tile(call, kernel);
-  shape.keys_are_far = tiles > 1 || keys_are_far<T>(call);
+  shape.keys_are_far = call.longest_q_len() > tiling.rows || keys_are_far<T>(call);
   shape.heads.average = call.weights_mode == WeightsMode::kAverage;
   shape.heads.keep_masks =
       heads_share_masks(call) && shape.kv_len * tiling.lanes * sizeof(T) <= kMostKeptBytes;
-  const auto run = [&](size_t task, std::byte* workspace) {
-    const auto n = static_cast<int64_t>(task);
-    const int64_t begin = n / tiles % sequences * heads;
-    const int64_t end = std::min(begin + heads, call.num_heads());
+  const auto run = [&](size_t n, std::byte* workspace) {
+    const TileTask task = tiling.task(static_cast<int64_t>(n), groups);
+    const int64_t row = (task.tiles - 1 - task.tile) * tiling.rows;
+    const int64_t begin = task.head * heads, end = std::min(begin + heads, call.num_heads());
     AttentionTile<T> tile = shape;
     tile.heads.count = static_cast<size_t>(end - begin);
     for (int64_t head = begin; head < end; ++head) {
       tile.heads.index = static_cast<size_t>(head - begin);
-      run_rows(call, kernel, {n / tiles / sequences, head, (tiles - 1 - n % tiles) * rows}, &tile,
-               workspace);
+      run_rows(call, kernel, {task.sequence, head, row}, &tile, workspace);
     }
   };
-  parallel_tasks(static_cast<size_t>(call.batch() * sequences * tiles), attention_flops(call),
+  parallel_tasks(static_cast<size_t>(tiling.places() * groups), attention_flops(call),
                  kernel.workspace_bytes(shape), run);
 }
 
@@ -138,7 +141,9 @@ void run_tiled(const AttentionCall& call, void (*run_float)(const AttentionCall&
 bool heads_share_masks(const AttentionCall& call) {
   bool by_query = false;
   for (const Mask& mask : call.masks) {
-    if (mask.kind() == Mask::Kind::kCausal) continue;
+    if (mask.kind() == Mask::Kind::kAlibi) return false;
+    by_query |= mask.kind() == Mask::Kind::kSegments;
+    if (!is_tensor_mask(mask)) continue;
     const MaskStrides strides = mask_strides(mask.tensor());
     if (strides.head != 0) return false;
     by_query |= strides.query != 0;

@@ -24,8 +24,11 @@ class Checker : private CallChecks {
   void run_inputs() const {
     inputs();
     extras();
+    sequences();
     number(call_.scale, "scale");
-    const int64_t shape[] = {call_.batch(), call_.num_heads(), call_.q_len(), call_.kv_len()};
+    modifiers();
+    const int64_t shape[] = {call_.num_sequences(), call_.num_heads(), call_.q_len(),
+                             call_.kv_len()};
     validate_dropout(call_.dropout, shape, function_);
     for (size_t i = 0; i < call_.masks.size(); ++i) {
       mask(call_.masks[i], message("masks[", i, "]"));
@@ -75,8 +78,126 @@ class Checker : private CallChecks {
     if (call_.num_extra() > 8) fail("extra_key", "more than 8 columns", "at most 8");
   }
 
+  // int32 or int64 [need].
+  void integers(const ConstTensorView& view, const std::string& name, int64_t need) const {
+    if (!view.defined() || view.rank() != 1 || (need >= 0 && view.size(0) != need)) {
+      const std::string size = need >= 0 ? std::to_string(need) : "N + 1";
+      fail(name, view.defined() ? "shape is " + view.shape_string() : "not given",
+           "[" + size + "]");
+    }
+    if (view.dtype() != DType::kInt32 && view.dtype() != DType::kInt64) {
+      fail(name, message("dtype is ", dtype_name(view.dtype())), "int32 or int64");
+    }
+  }
+
+  // From 0 to `total`, none less than the one before.
+  void bounds(const ConstTensorView& view, const char* name, const char* what,
+              int64_t total) const {
+    const int64_t last = view.size(0) - 1;
+    if (last < 0) fail(name, "shape is [0]", "[N + 1]");
+    for (int64_t n = 0, before = 0; n <= last; ++n) {
+      const int64_t bound = integer_at(view, n);
+      if (n == 0 && bound != 0) fail(name, message("[0] is ", bound), "0");
+      if (bound < before) {
+        fail(name, message("[", n, "] is ", bound), message("at least ", before, ", as before it"));
+      }
+      before = bound;
+    }
+    if (integer_at(view, last) != total) {
+      fail(name, message("the last is ", integer_at(view, last)), message(what, " = ", total));
+    }
+  }
+
+  void sequences() const {
+    const ConstTensorView &of_queries = call_.cu_seqlens_q, &of_keys = call_.cu_seqlens_k;
+    if (!of_queries.defined() && !of_keys.defined()) return;
+    integers(of_queries, "cu_seqlens_q", -1);
+    integers(of_keys, "cu_seqlens_k", of_queries.size(0));
+    if (call_.batch() != 1) {
+      fail("query", message("batch is ", call_.batch(), ", with cu_seqlens_q"), "1");
+    }
+    bounds(of_queries, "cu_seqlens_q", "q_len", call_.q_len());
+    bounds(of_keys, "cu_seqlens_k", "kv_len", call_.kv_len());
+    if (call_.weights_mode != WeightsMode::kNone) {
+      fail("weights", "wanted, with cu_seqlens_q", "WeightsMode::kNone");
+    }
+  }
+
+  void key_lengths(const ConstTensorView& lengths, const std::string& name) const {
+    integers(lengths, name, call_.num_sequences());
+    for (int64_t n = 0; n < lengths.size(0); ++n) {
+      const int64_t length = integer_at(lengths, n);
+      const int64_t kv_len =
+          call_.packed() ? integer_at(call_.cu_seqlens_k, n + 1) - integer_at(call_.cu_seqlens_k, n)
+                         : call_.kv_len();
+      if (length < 0 || length > kv_len) {
+        fail(message(name, "[", n, "]"), message("got ", length),
+             message("between 0 and kv_len = ", kv_len));
+      }
+    }
+  }
+
+  void position(int64_t n, const std::string& name, int64_t least) const {
+    if (n < least || n > kMaxSize) {
+      fail(name, message("got ", n), message("between ", least, " and 2^40"));
+    }
+  }
+
+  void modifiers() const {
+    if (call_.softcap != 0) {
+      if (!(call_.softcap > 0)) fail("softcap", message("got ", call_.softcap), "0 or more");
+      number(call_.softcap, "softcap");
+      number(1 / call_.softcap, "1 / softcap");
+    }
+    if (!call_.sinks.defined()) return;
+    tensor(call_.sinks, "sinks", 1);
+    size(call_.sinks, "sinks", 0, "num_heads", call_.num_heads());
+  }
+
+  void alibi(const ConstTensorView& slopes, const std::string& name) const {
+    const int64_t heads = call_.num_heads(), items = call_.num_sequences();
+    const int rank = slopes.rank();
+    const bool fits = slopes.defined() && (rank == 1 || (rank == 2 && slopes.size(0) == items)) &&
+                      slopes.size(rank - 1) == heads;
+    if (!fits) {
+      fail(name, slopes.defined() ? "shape is " + slopes.shape_string() : "not given",
+           message("[", heads, "] or [", items, ", ", heads, "]"));
+    }
+    if (slopes.dtype() != DType::kFloat32 && slopes.dtype() != DType::kFloat64) {
+      fail(name, message("dtype is ", dtype_name(slopes.dtype())), "float32 or float64");
+    }
+  }
+
+  void segments(const ConstTensorView& ids, const std::string& name, int64_t count) const {
+    const int rank = ids.rank();
+    const bool fits = ids.defined() && (rank == 1 || (rank == 2 && ids.size(0) == call_.batch())) &&
+                      ids.size(rank - 1) == count;
+    if (!fits) {
+      fail(name, ids.defined() ? "shape is " + ids.shape_string() : "not given",
+           message("[", count, "] or [", call_.batch(), ", ", count, "]"));
+    }
+    if (ids.dtype() != DType::kInt32 && ids.dtype() != DType::kInt64) {
+      fail(name, message("dtype is ", dtype_name(ids.dtype())), "int32 or int64");
+    }
+  }
+
   void mask(const Mask& mask, const std::string& name) const {
-    if (mask.kind() == Mask::Kind::kCausal) return;
+    if (mask.kind() == Mask::Kind::kKeyLengths) return key_lengths(mask.tensor(), name);
+    if (mask.kind() == Mask::Kind::kSegments) {
+      segments(mask.tensor(), name + ".query_ids", call_.q_len());
+      segments(mask.key_ids(), name + ".key_ids", call_.kv_len());
+      const DType dtype = mask.tensor().dtype();
+      if (mask.key_ids().dtype() == dtype) return;
+      fail(name + ".key_ids", message("dtype is ", dtype_name(mask.key_ids().dtype())),
+           message("query_ids's ", dtype_name(dtype)));
+    }
+    if (!is_tensor_mask(mask)) {
+      if (mask.kind() == Mask::Kind::kAlibi) alibi(mask.tensor(), name);
+      position(mask.offset().number(), name + ".offset", -kMaxSize);
+      position(mask.left(), name + ".left", Mask::kUnbounded);
+      position(mask.right(), name + ".right", Mask::kUnbounded);
+      return;
+    }
     const ConstTensorView& view = mask.tensor();
     if (!view.defined() || view.rank() < 2 || view.rank() > 4) {
       fail(name, view.defined() ? "shape is " + view.shape_string() : "not given",
@@ -140,10 +261,6 @@ MaskStrides mask_strides(const ConstTensorView& mask) {
     if (mask.size(dim) != 1) strides[dim + 4 - mask.rank()] = mask.stride(dim);
   }
   return {strides[0], strides[1], strides[2], strides[3]};
-}
-
-int64_t causal_offset(CausalAlign align, int64_t q_len, int64_t kv_len) {
-  return align == CausalAlign::kTopLeft ? 0 : kv_len - q_len;
 }
 
 }  // namespace polyhead

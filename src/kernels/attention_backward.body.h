@@ -5,6 +5,7 @@
 #include "kernels/attention_tile.body.h"
 #include "kernels/attention_load.body.h"
 #include "kernels/attention_values.body.h"
+#include "kernels/attention_softcap.body.h"
 #include "kernels/attention_scores.body.h"
 #include "kernels/attention_mask.body.h"
 #include "kernels/attention_granule.body.h"
@@ -25,7 +26,7 @@ POLYHEAD_INLINE void drain_gradients(Backward<T, NV>& b) {
     for (int n = 0; n < b.num_pending; ++n) {
       const PendingKeys& keys = b.pending[n];
       add_rows<T>({factors + static_cast<size_t>(n) * kSize, kSize / kGranule, rows,
-                   sums + keys.key * stride, stride, keys.first_row, in.in.rows},
+                   sums + keys.key * stride, stride, keys.first_row, keys.last_row},
                   keys.marks && !b.rows_finite);
     }
   };
@@ -34,6 +35,16 @@ POLYHEAD_INLINE void drain_gradients(Backward<T, NV>& b) {
     add(b.scratch.d_scores, b.scratch.query_rows, in.d_key, gradient_stride<T>(in.in.head_dim));
   }
   b.num_pending = 0;
+}
+
+template <class T>
+POLYHEAD_INLINE PendingKeys pending_keys(const BackwardTile<T>& in, size_t key, bool marks) {
+  const TileBand& band = in.in.band;
+  const ptrdiff_t first = static_cast<ptrdiff_t>(key) - band.last;
+  const ptrdiff_t last = static_cast<ptrdiff_t>(key) + kGranule - band.first;
+  const size_t rows = in.in.rows;
+  return {key - in.key_begin, first > 0 ? at_most(static_cast<size_t>(first), rows) : 0,
+          last > 0 ? at_most(static_cast<size_t>(last), rows) : 0, marks};
 }
 
 template <class T, int NV>
@@ -55,10 +66,7 @@ POLYHEAD_INLINE void take_gradients(Backward<T, NV>& b, size_t key) {
   } else {
     differentiate<false>(b, granule, {granule_index(in, key), d_scores, d_bias});
   }
-  const ptrdiff_t first_row = static_cast<ptrdiff_t>(key) - in.in.causal_limit;
-  b.pending[b.num_pending++] = {key - in.key_begin,
-                                first_row > 0 ? static_cast<size_t>(first_row) : 0,
-                                hides || in.in.dropout.threshold > 0};
+  b.pending[b.num_pending++] = pending_keys(in, key, hides || in.in.dropout.threshold > 0);
   if (in.d_query.data == nullptr) return;
   ValueSum<T>& sum = b.d_query;
   sum.pending[sum.num_pending++] = {d_scores, granule.rows[0], granule.count};
@@ -108,9 +116,9 @@ void run_backward(const BackwardTile<T>& in, std::byte* workspace) {
     __builtin_memset(b.d_query.out, 0, in.in.head_dim * Backward<T, NV>::kWidth * sizeof(T));
   }
   if (in.d_key != nullptr) load_rows(b);
-  const ptrdiff_t seen = in.in.causal_limit + static_cast<ptrdiff_t>(in.in.rows);
-  const size_t end = seen < 0 ? 0 : at_most(static_cast<size_t>(seen), in.key_end);
-  for (size_t key = in.key_begin; key < end; key += kGranule) take_gradients(b, key);
+  const KeySpan seen = keys_seen_by(in.in);
+  size_t key = in.key_begin < seen.begin ? seen.begin : in.key_begin;
+  for (; key < at_most(seen.end, in.key_end); key += kGranule) take_gradients(b, key);
   drain_gradients(b);
   if (in.d_query.data != nullptr) store_d_query(b);
 }
@@ -152,6 +160,21 @@ void run_delta_tile(const BackwardTile<T>& in, const Strided<const T>& out, T* d
 }
 
 template <class T>
+void sink_probs_of_tile(const BackwardTile<T>& in, T* probs) noexcept {
+  for (size_t r = 0; r < in.in.rows; r += kLanes<T>) {
+    T lse[kLanes<T>] = {}, rest[kLanes<T>] = {};
+    for (size_t k = 0; k < at_most(in.in.rows - r, kLanes<T>); ++k) {
+      const auto row = static_cast<ptrdiff_t>(r + k);
+      const T x = in.lse[row * in.lse_stride];
+      lse[k] = x == kMasked<T> ? -x : x;  // of a row that sees nothing, all is 0
+      if (in.lse_rest != nullptr) rest[k] = in.lse_rest[row * in.lse_rest_stride];
+    }
+    const Vec<T> s = splat(*in.in.sink) - load(lse) - load(rest);
+    store(probs + r, exp2_flushed(s * splat(kLog2E<T>)));
+  }
+}
+
+template <class T>
 BackwardKernel<T> make_backward_kernel() {
-  return {3 * kLanes<T>, run_backward_tile<T>, run_delta_tile<T>};
+  return {3 * kLanes<T>, run_backward_tile<T>, run_delta_tile<T>, sink_probs_of_tile<T>};
 }

@@ -66,6 +66,8 @@ struct BackwardKernel {
   // holds already; and, if there are d_weights, from all keys.
   void (*delta)(const BackwardTile<T>& tile, const Strided<const T>& out, T* delta,
                 std::byte* workspace) noexcept;
+  // What part of the softmax the tile's sink takes in each row: [rows], padded to whole vectors.
+  void (*sink_probs)(const BackwardTile<T>& tile, T* probs) noexcept;
 };
 
 template <class T>

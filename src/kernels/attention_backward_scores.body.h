@@ -3,22 +3,17 @@
 // Loops over a granule's vectors here stay rolled, on numbers in L1: unrolled they were a sixth of
 // the library, and no faster.
 
-// to[key][lanes]: the chains of dot_tile.
-template <class T, int NV>
-__attribute__((noinline)) void dot_rows(const LaneRows<T>& lanes, const T* const (&rows)[kGranule],
-                                        ptrdiff_t step, T* to) {
-  Vec<T> s[kGranule][NV];  // [keys, lanes]
-  dot_tile<T, NV>(lanes, rows, step, s);
-#pragma GCC unroll 24
-  for (int n = 0; n < kGranule * NV; ++n) store(to + n * kLanes<T>, s[n / NV][n % NV]);
-}
-
-// probs [8, W] of a granule; -0.0 where hidden.
+// probs [8, W] of a granule; -0.0 where hidden. With a softcap, scratch.slopes are its derivatives.
 template <bool kHides, class T, int NV>
 POLYHEAD_INLINE void probs_again(const Backward<T, NV>& b, const Granule<T>& granule,
                                  const Hiding<T, NV>& hiding, T* probs) {
   const AttentionTile<T>& in = b.in.in;
   dot_rows<T, NV>({b.scratch.query, in.head_dim}, granule.rows, in.key.column_stride, probs);
+  if (in.softcap > 0) {
+    cap_scores(in, size_t{kGranule} * Backward<T, NV>::kWidth, probs, b.scratch.slopes);
+  }
+  if (granule.distances != nullptr)
+    add_distances(*granule.distances, granule.from_first, NV, probs);
   const Vec<T> log2e = splat(kLog2E<T>);
 #pragma GCC unroll 1
   for (int j = 0; j < kGranule; ++j) {
@@ -106,18 +101,20 @@ __attribute__((noinline)) void differentiate(const Backward<T, NV>& b, const Gra
       Vec<T> d_s = load(probs + at) * (d_p - b.delta[i]);
       if (kHides) d_s = hiding(j, i) ? Vec<T>{} : d_s;
       if (to.d_bias != nullptr) store(to.d_bias + at, load(to.d_bias + at) + d_s);
+      if (in.softcap > 0) d_s *= load(b.scratch.slopes + at);
       d_s = fma(d_s, scale, Vec<T>{});  // + 0: a product may be -0.0
       store(to.d_scores + at, kHides && hiding(j, i) ? splat(T{-0.0}) : d_s);
     }
   }
 }
 
-// Adds the weights' part over the granules of [0, kv_len) to delta.
+// Adds the weights' part over the granules that any row sees to delta.
 template <class T, int NV>
 __attribute__((noinline)) void add_weights_to_delta(Backward<T, NV>& b) {
   const AttentionTile<T>& in = b.in.in;
   T* kept = b.scratch.probs;
-  for (size_t key = 0; key < in.kv_len; key += kGranule) {
+  const KeySpan seen = keys_seen_by(in);
+  for (size_t key = seen.begin; key < seen.end; key += kGranule) {
     Granule<T> granule;
     if (!see_granule(b.tile, key, &granule)) continue;
     load_d_weights(b, key, granule.count);

@@ -9,6 +9,7 @@ struct BackwardScratch {
   T* bias;        // [8, W] summed masks of one granule
   T* d_weights;   // [8, W] of one granule, by lanes
   T* d_probs;     // [8, W] of one granule
+  T* slopes;      // [8, W] of one granule: the derivatives of the softcap
   T* probs;       // [64, W] of the pending keys
   T* d_scores;    // [64, W] of the pending keys, times scale
   T* query_rows;  // [W, gradient_stride(D)] as in memory, zeros past D
@@ -17,9 +18,9 @@ struct BackwardScratch {
 
 // A granule whose probs and d_scores have not met the rows of queries and d_out yet.
 struct PendingKeys {
-  size_t key;        // within the chunk
-  size_t first_row;  // that sees any of it
-  bool marks;        // pairs that masks or dropout take out, by -0.0
+  size_t key;                  // within the chunk
+  size_t first_row, last_row;  // rows [first, last) see any of it
+  bool marks;                  // pairs that masks or dropout take out, by -0.0
 };
 
 template <class T, int NV>
@@ -54,6 +55,7 @@ BackwardScratch<T> carve_backward(const AttentionTile<T>& in, size_t width, std:
   scratch.bias = take(kGranule * width);
   scratch.d_weights = take(kGranule * width);
   scratch.d_probs = take(kGranule * width);
+  scratch.slopes = take(in.softcap > 0 ? kGranule * width : 0);
   scratch.probs = take(kMaxPending * kGranule * width);
   scratch.d_scores = take(kMaxPending * kGranule * width);
   scratch.query_rows = take(gradient_stride<T>(in.head_dim) * width);

@@ -5,6 +5,7 @@
 #include "kernels/attention_tile.body.h"
 #include "kernels/attention_load.body.h"
 #include "kernels/attention_values.body.h"
+#include "kernels/attention_softcap.body.h"
 #include "kernels/attention_scores.body.h"
 #include "kernels/attention_mask.body.h"
 #include "kernels/attention_granule.body.h"
@@ -40,7 +41,9 @@ template <class T, int NV>
 POLYHEAD_INLINE void take_granule(Tile<T, NV>& tile, const Granule<T>& granule,
                                   const Strided<const T>& key, uint32_t granule_index) {
   const bool drops = tile.in.dropout.threshold > 0;
-  if (granule.hides_keys()) {
+  if (tile.in.softcap > 0) {
+    fold_changed_granule(tile, granule, key.column_stride);
+  } else if (granule.hides_keys()) {
     fold_granule<true>(tile, granule, key.column_stride);
   } else {
     fold_granule<false>(tile, granule, key.column_stride);
@@ -53,20 +56,23 @@ POLYHEAD_INLINE void take_granule(Tile<T, NV>& tile, const Granule<T>& granule,
   sum.pending[sum.num_pending++] = {granule.probs, granule.value, granule.count};
 }
 
-// The weights of a granule that no row sees.
+// The weights of the granules from key `begin` on, which no row sees.
 template <class T, int NV>
-POLYHEAD_INLINE void skip_granule(Tile<T, NV>& tile, size_t granule_index) {
+POLYHEAD_INLINE void skip_granules(Tile<T, NV>& tile, size_t begin, size_t end) {
   if (!tile.in.wants_weights) return;
-  __builtin_memset(probs_of(tile, granule_index), 0, kGranule * Tile<T, NV>::kWidth * sizeof(T));
-  keep_maximum(tile, granule_index);
+  constexpr size_t kBytes = kGranule * Tile<T, NV>::kWidth * sizeof(T);
+  for (size_t key = begin; key < end; key += kGranule) {
+    __builtin_memset(probs_of(tile, key / kGranule), 0, kBytes);
+    keep_maximum(tile, key / kGranule);
+  }
 }
 
 template <class T, int NV>
 POLYHEAD_INLINE void fold_key_granule(Tile<T, NV>& tile, size_t first) {
   const AttentionTile<T>& in = tile.in;
   Granule<T> granule;
-  if (!see_granule(tile, first, &granule)) return skip_granule(tile, first / kGranule);
-  if (in.keys_are_far && first + (kAhead + 1) * kGranule <= in.kv_len) {
+  if (!see_granule(tile, first, &granule)) return skip_granules(tile, first, first + 1);
+  if (in.keys_are_far && first + (kAhead + 1) * kGranule <= in.band.end) {
     prefetch_rows<kGranule>(in.key, first + kAhead * kGranule, in.head_dim);
     prefetch_rows<kGranule>(in.value, first + kAhead * kGranule, in.v_head_dim);
   }
@@ -79,17 +85,16 @@ POLYHEAD_INLINE void fold_key_granule(Tile<T, NV>& tile, size_t first) {
 // All keys: granules at absolute multiples of 8, in chunks of 1024.
 template <class T, int NV>
 POLYHEAD_INLINE void fold_keys(Tile<T, NV>& tile) {
-  const AttentionTile<T>& in = tile.in;
-  const ptrdiff_t seen = in.causal_limit + static_cast<ptrdiff_t>(in.rows);  // by the last row
-  const size_t key_end = seen < 0 ? 0 : at_most(static_cast<size_t>(seen), in.kv_len);
-  size_t key = 0;
+  const KeySpan seen = keys_seen_by(tile.in);
+  skip_granules(tile, 0, seen.begin);
+  size_t key = seen.begin;
   do {
     begin_chunk(tile);
-    const size_t chunk_end = at_most(key_end, key + kChunk);
+    const size_t chunk_end = at_most(seen.end, key / kChunk * kChunk + kChunk);
     for (; key < chunk_end; key += kGranule) fold_key_granule(tile, key);
     end_chunk(tile);
-  } while (key < key_end);
-  for (; key < in.kv_len; key += kGranule) skip_granule(tile, key / kGranule);
+  } while (key < seen.end);
+  skip_granules(tile, key, tile.in.kv_len);
 }
 
 // The appended columns: a chunk of their own, folded last, so that they do not move with kv_len.
@@ -104,6 +109,18 @@ POLYHEAD_INLINE void fold_extra(Tile<T, NV>& tile) {
   granule.probs = probs_of(tile, index);
   take_granule(tile, granule, in.extra_key, kAppendedGranule);
   keep_maximum(tile, index);
+  end_chunk(tile);
+}
+
+// A chunk of one score without a value: l = 1.
+template <class T, int NV>
+__attribute__((noinline)) void fold_sink(Tile<T, NV>& tile) {
+  const T sink = *tile.in.sink;
+  begin_chunk(tile);
+  for (int i = 0; i < NV; ++i) {
+    tile.maximum[i] = splat(sink);
+    tile.sum[i] = splat(sink == kMasked<T> ? T{0} : T{1});
+  }
   end_chunk(tile);
 }
 
@@ -148,6 +165,7 @@ void run_tile(const AttentionTile<T>& in, std::byte* workspace) {
   load_query(tile);
   fold_keys(tile);
   fold_extra(tile);
+  if (in.sink != nullptr) fold_sink(tile);
   const Normaliser<T, NV> normaliser(in, tile.total_sum);
   store_out(tile, normaliser);
   if (in.wants_lse()) store_lse(tile);

@@ -46,17 +46,28 @@ struct TileMask {
     kInt32,
     kInt64,
     kBool,
+    kDistance,  // not in memory: how far the row stands from the key
     kHiddenIfTrue,
-    kHiddenIfFalse
+    kHiddenIfFalse,
+    kSegments32,  // hidden where the row's id is not the key's; int32 or int64
+    kSegments64
   };
   const void* data;
   Element element;
   double factor;                       // for those that are added
   ptrdiff_t query_stride, key_stride;  // in elements
+  ptrdiff_t position;                  // of kDistance: the key that row 0 stands at
+  const void* row_ids;                 // of segments; `data` are those of the keys
+  int64_t least_id, most_id;           // of the tile's rows
 };
 
 inline constexpr int kMaxTileMasks = 8;
-inline constexpr ptrdiff_t kNotCausal = PTRDIFF_MAX / 2;
+
+// Row r of a tile sees the keys j with first + r <= j <= last + r and j < end.
+struct TileBand {
+  ptrdiff_t first = PTRDIFF_MIN / 2, last = PTRDIFF_MAX / 2;
+  size_t end = 0;
+};
 
 // Heads that pass the same queries one after the other, with one workspace, in which their common
 // things stay.
@@ -84,7 +95,9 @@ struct AttentionTile {
   size_t rows = 0, kv_len = 0, num_extra = 0, head_dim = 0, v_head_dim = 0;
   bool keys_are_far = false;  // not in L2: fetch keys and values ahead of their use
   T scale = 1;
-  ptrdiff_t causal_limit = kNotCausal;  // row r sees the keys j <= causal_limit + r
+  T softcap = 0, inverse_softcap = 0;  // 0: scores are as they come
+  const T* sink = nullptr;             // a score without a value; null: none
+  TileBand band;
   const TileMask* masks = nullptr;
   int num_masks = 0;
   bool empty_rows_nan = false;

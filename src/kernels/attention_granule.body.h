@@ -26,18 +26,32 @@ POLYHEAD_INLINE Visibility meet_masks(Tile<T, NV>& tile, size_t first, size_t co
   return static_cast<Visibility>(seen);
 }
 
-// The granule at key `first`, and what the causal limit and the masks leave of it. EMPTY granules
-// are skipped (false), FULL ones stay in registers, PARTIAL ones meet their masks.
+// Whether distances alone change the scores of a granule, and in the open.
+template <class T>
+POLYHEAD_INLINE bool has_distances_alone(const AttentionTile<T>& in, ptrdiff_t first,
+                                         Granule<T>* granule) {
+  if (in.num_masks != 1 || in.masks->element != TileMask::Element::kDistance) return false;
+  granule->from_first = in.masks->position - first;
+  if (!distances_are_exact<T>(granule->from_first)) return false;
+  granule->distances = in.masks;
+  return true;
+}
+
+// The granule at key `first`, and what the band and the masks leave of it. EMPTY granules are
+// skipped (false), FULL ones stay in registers, PARTIAL ones meet their masks.
 template <class T, int NV>
 POLYHEAD_INLINE bool see_granule(Tile<T, NV>& tile, size_t first, Granule<T>* granule) {
   const AttentionTile<T>& in = tile.in;
-  *granule = granule_at(in.key, in.value, first, in.kv_len);
-  const ptrdiff_t limit = in.causal_limit - static_cast<ptrdiff_t>(first);  // of row 0
+  *granule = granule_at(in.key, in.value, first, in.band.end);
+  const ptrdiff_t limit = in.band.last - static_cast<ptrdiff_t>(first);  // of row 0
   if (limit < kGranule - 1) {
     granule->has_limit = true;
     granule->limit = limit;
   }
-  if (in.num_masks == 0) return true;
+  if (!cuts_front(in, first)) {
+    if (in.num_masks == 0) return true;
+    if (has_distances_alone(in, static_cast<ptrdiff_t>(first), granule)) return true;
+  }
   const Visibility seen = meet_masks(tile, first, granule->count);
   granule->has_bias = seen != Visibility::kAll;
   granule->has_hidden = seen == Visibility::kSome;

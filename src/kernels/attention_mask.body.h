@@ -7,10 +7,66 @@ enum class Visibility { kNone, kSome, kBiased, kAll };
 // of a word is key j of its row.
 inline constexpr uint64_t kAllHidden = 0x0101010101010101;
 
+// A mask's rows from r on.
+POLYHEAD_INLINE TileMask boolean_from_row(TileMask mask, size_t r) {
+  const auto bytes_to = [&](const void* data, ptrdiff_t size) -> const void* {
+    return static_cast<const uint8_t*>(data) + static_cast<ptrdiff_t>(r) * mask.query_stride * size;
+  };
+  switch (mask.element) {
+    case TileMask::Element::kSegments32:
+      mask.row_ids = bytes_to(mask.row_ids, sizeof(int32_t));
+      return mask;
+    case TileMask::Element::kSegments64:
+      mask.row_ids = bytes_to(mask.row_ids, sizeof(int64_t));
+      return mask;
+    default:
+      mask.data = bytes_to(mask.data, 1);
+      return mask;
+  }
+}
+
+// hidden_words of segments: what lies outside the ids of all rows is settled before any row is
+// looked at.
+template <int kWidth, class Id>
+__attribute__((noinline)) Visibility segment_words(const TileMask& mask, size_t key, size_t count,
+                                                   size_t rows, uint64_t* words) {
+  Id ids[kGranule];
+  const Id* from =
+      static_cast<const Id*>(mask.data) + static_cast<ptrdiff_t>(key) * mask.key_stride;
+  bool meets = false;
+  for (size_t j = 0; j < count; ++j) {
+    ids[j] = from[static_cast<ptrdiff_t>(j) * mask.key_stride];
+    meets |= ids[j] >= mask.least_id && ids[j] <= mask.most_id;
+  }
+  if (!meets) return Visibility::kNone;
+  const uint64_t valid = count == kGranule ? kAllHidden : kAllHidden >> (8 * (kGranule - count));
+  const Id* row_ids = static_cast<const Id*>(mask.row_ids);
+  uint64_t any = 0, all = valid;
+  for (size_t r = 0; r < kWidth; ++r) {
+    uint64_t word = r < rows ? 0 : valid;
+    for (size_t j = 0; r < rows && j < count; ++j) {
+      const bool hides = ids[j] != row_ids[static_cast<ptrdiff_t>(r) * mask.query_stride];
+      word |= uint64_t{hides} << (8 * j);
+    }
+    words[r] = word;
+    if (r >= rows) continue;
+    any |= word;
+    all &= word;
+  }
+  if (any == 0) return Visibility::kAll;
+  return all == valid ? Visibility::kNone : Visibility::kSome;
+}
+
 // words[r] for the rows of the tile; returns how much the mask leaves visible of `count` keys.
 template <int kWidth>
 __attribute__((noinline)) Visibility hidden_words(const TileMask& mask, size_t key, size_t count,
                                                   size_t rows, uint64_t* words) {
+  if (mask.element == TileMask::Element::kSegments32) {
+    return segment_words<kWidth, int32_t>(mask, key, count, rows, words);
+  }
+  if (mask.element == TileMask::Element::kSegments64) {
+    return segment_words<kWidth, int64_t>(mask, key, count, rows, words);
+  }
   const auto* row =
       static_cast<const uint8_t*>(mask.data) + static_cast<ptrdiff_t>(key) * mask.key_stride;
   const uint64_t valid = count == kGranule ? kAllHidden : kAllHidden >> (8 * (kGranule - count));
@@ -59,6 +115,16 @@ POLYHEAD_INLINE void hide_pairs(Tile<T, NV>& tile, const uint64_t* words) {
   }
 }
 
+// How far a row stands from each of `count` keys.
+template <class T>
+POLYHEAD_INLINE void read_distances(const TileMask& mask, size_t row, size_t key, size_t count,
+                                    T* to) {
+  ptrdiff_t distance = mask.position + static_cast<ptrdiff_t>(row) - static_cast<ptrdiff_t>(key);
+  for (size_t j = 0; j < count; ++j, --distance) {
+    to[j] = static_cast<T>(distance < 0 ? -distance : distance);
+  }
+}
+
 // The mask's numbers for one row and `count` keys, as T; of a bool, any non-zero byte is true, 1.
 template <class T>
 __attribute__((noinline)) void read_numbers(const TileMask& mask, size_t row, size_t key,
@@ -82,6 +148,8 @@ __attribute__((noinline)) void read_numbers(const TileMask& mask, size_t row, si
       return read(static_cast<const int32_t*>(mask.data));
     case TileMask::Element::kInt64:
       return read(static_cast<const int64_t*>(mask.data));
+    case TileMask::Element::kDistance:
+      return read_distances(mask, row, key, count, to);
     default:
       return read(static_cast<const uint8_t*>(mask.data));
   }
@@ -96,11 +164,37 @@ POLYHEAD_INLINE Strided<const T> numbers_in_place(const TileMask& mask, size_t k
           mask.query_stride, mask.key_stride};
 }
 
+// Whether T holds the distances of a tile's rows from a granule's keys without rounding.
+template <class T>
+POLYHEAD_INLINE bool distances_are_exact(ptrdiff_t from_first) {
+  constexpr ptrdiff_t kLimit = sizeof(T) == 4 ? 1 << 23 : ptrdiff_t{1} << 52;
+  return from_first > -kLimit && from_first < kLimit;
+}
+
+// The same as add_numbers does with what read_distances says, to numbers [8, vectors].
+template <class T>
+__attribute__((noinline)) void add_distances(const TileMask& mask, ptrdiff_t from_first,
+                                             int vectors, T* numbers) {
+  const Vec<T> factor = splat(static_cast<T>(mask.factor));
+  for (int i = 0; i < vectors; ++i) {
+    const Vec<T> row = iota<T>() + splat(static_cast<T>(from_first + i * kLanes<T>));
+    for (int j = 0; j < kGranule; ++j) {
+      const Vec<T> distance = row - splat(static_cast<T>(j));
+      T* to = numbers + (j * vectors + i) * kLanes<T>;
+      store(to, load(to) + (distance < Vec<T>{} ? -distance : distance) * factor);
+    }
+  }
+}
+
 // bias += T(factor) * T(mask), rounded as torch does it: the product first, then the sum.
 template <class T, int NV>
 __attribute__((noinline)) void add_numbers(Tile<T, NV>& tile, const TileMask& mask, size_t key,
                                            size_t count) {
   constexpr size_t kWidth = Tile<T, NV>::kWidth;
+  const ptrdiff_t from_first = mask.position - static_cast<ptrdiff_t>(key);
+  if (mask.element == TileMask::Element::kDistance && distances_are_exact<T>(from_first)) {
+    return add_distances(mask, from_first, NV, tile.scratch.bias);
+  }
   T read[kWidth * kGranule];  // [rows, 8]
   Strided<const T> numbers = numbers_in_place<T>(mask, key);
   if (numbers.data == nullptr) {
@@ -118,6 +212,25 @@ __attribute__((noinline)) void add_numbers(Tile<T, NV>& tile, const TileMask& ma
 
 POLYHEAD_INLINE bool is_boolean(const TileMask& mask) {
   return mask.element >= TileMask::Element::kHiddenIfTrue;
+}
+
+// Whether a row of the tile begins to see behind key `first`.
+template <class T>
+POLYHEAD_INLINE bool cuts_front(const AttentionTile<T>& in, size_t first) {
+  return in.band.first + static_cast<ptrdiff_t>(in.rows) - 1 > static_cast<ptrdiff_t>(first);
+}
+
+// bias = -inf for the keys before those that each row sees.
+template <class T, int NV>
+POLYHEAD_INLINE void hide_front(Tile<T, NV>& tile, size_t key) {
+  const auto first = static_cast<T>(tile.in.band.first - static_cast<ptrdiff_t>(key));  // of row 0
+  for (int i = 0; i < NV; ++i) {
+    const Vec<T> begin = iota<T>() + splat(first + static_cast<T>(i * kLanes<T>));
+    for (size_t j = 0; j < kGranule; ++j) {
+      T* bias = tile.scratch.bias + j * Tile<T, NV>::kWidth + i * kLanes<T>;
+      store(bias, begin > splat(static_cast<T>(j)) ? splat(kMasked<T>) : load(bias));
+    }
+  }
 }
 
 // Lanes past the last row, and keys past the last, are hidden; the others start at 0.
@@ -154,8 +267,9 @@ template <class T, int NV>
 __attribute__((noinline)) Visibility prepare_bias(Tile<T, NV>& tile, size_t key, size_t count) {
   constexpr int kWidth = Tile<T, NV>::kWidth;
   uint64_t words[kMaxTileMasks][kWidth];
-  bool changes = false, hides[kMaxTileMasks] = {};
   const AttentionTile<T>& in = tile.in;
+  const bool cuts = cuts_front(in, key);
+  bool changes = cuts, hides[kMaxTileMasks] = {};
   for (int n = 0; n < in.num_masks; ++n) {
     if (!is_boolean(in.masks[n])) {
       changes = true;
@@ -174,5 +288,6 @@ __attribute__((noinline)) Visibility prepare_bias(Tile<T, NV>& tile, size_t key,
   for (int n = 0; n < in.num_masks; ++n) {
     if (hides[n]) hide_pairs(tile, words[n]);
   }
+  if (cuts) hide_front(tile, key);
   return seen_through(tile);
 }

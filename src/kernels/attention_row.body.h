@@ -13,8 +13,10 @@ POLYHEAD_INLINE void begin_row(const AttentionTile<T>& in, Row<T>& row, size_t r
     const size_t n = at_most(dims - d, kLanes<T>);
     store(to + d, load_row(from, query.column_stride, n) * scale);
   }
-  const ptrdiff_t seen = in.causal_limit + static_cast<ptrdiff_t>(r) + 1;
-  row.key_end = seen < 0 ? 0 : at_most(static_cast<size_t>(seen), in.kv_len);
+  const ptrdiff_t begin = in.band.first + static_cast<ptrdiff_t>(r);
+  const ptrdiff_t end = in.band.last + static_cast<ptrdiff_t>(r) + 1;
+  row.key_begin = begin < 0 ? 0 : static_cast<size_t>(begin);
+  row.key_end = end < 0 ? 0 : at_most(static_cast<size_t>(end), in.band.end);
   row.index = in.dropout.first_query + static_cast<uint32_t>(r);
   row.has_bias = false;
   row.has_total = false;
@@ -54,10 +56,13 @@ POLYHEAD_INLINE void fold_stretch(const RowTile<T>& tile, size_t key, size_t cou
       rows_from(in.key, key), rows_from(in.value, key),   count,
       in.kv_len - key,        in.wants_weights ? key : 0, static_cast<uint32_t>(key / kGranule)};
   const size_t rows = in.rows;
-  for (size_t r = 0; r < rows && in.num_masks > 0; ++r) {
-    tile.rows[r].has_bias = sum_masks(in, r, key, count, tile.rows[r].bias);
+  for (size_t r = 0; r < rows; ++r) {
+    Row<T>& row = tile.rows[r];
+    const bool masks = in.num_masks > 0 || row.key_begin > key;
+    row.has_bias = masks && sum_masks(in, row, r, key, count);
   }
   score_stretch(tile, stretch);
+  cap_stretch(tile, stretch);
   for (size_t r = 0; r < rows; ++r) {
     Row<T>& row = tile.rows[r];
     if (row.key_end > key) fold_row(tile, row, stretch, at_most(count, row.key_end - key));
@@ -67,16 +72,17 @@ POLYHEAD_INLINE void fold_stretch(const RowTile<T>& tile, size_t key, size_t cou
 template <class T>
 POLYHEAD_INLINE void fold_all_keys(const RowTile<T>& tile) {
   const size_t rows = tile.in.rows, dims = tile.in.v_head_dim;
-  const size_t key_end = tile.rows[rows - 1].key_end;
-  size_t key = 0;
+  const KeySpan seen = keys_seen_by(tile.in);
+  size_t key = seen.begin;
   do {
     for (size_t r = 0; r < rows; ++r) begin_row_chunk(tile.rows[r], dims);
-    const size_t chunk_end = at_most(key_end, key + kChunk);
+    const size_t chunk_end = at_most(seen.end, key / kChunk * kChunk + kChunk);
     for (; key < chunk_end; key += kStretch) {
       fold_stretch(tile, key, at_most(chunk_end - key, kStretch));
     }
+    key = chunk_end;
     for (size_t r = 0; r < rows; ++r) end_row_chunk(tile.rows[r], dims);
-  } while (key < key_end);
+  } while (key < seen.end);
 }
 
 // The appended columns: a chunk of their own, which all rows see.
@@ -90,10 +96,21 @@ __attribute__((noinline)) void fold_extra_columns(const RowTile<T>& tile) {
     tile.rows[r].has_bias = false;
   }
   score_stretch(tile, stretch);
+  cap_stretch(tile, stretch);
   for (size_t r = 0; r < in.rows; ++r) {
     fold_row(tile, tile.rows[r], stretch, stretch.count);
     end_row_chunk(tile.rows[r], in.v_head_dim);
   }
+}
+
+// As fold_sink of the tile.
+template <class T>
+POLYHEAD_INLINE void fold_row_sink(const AttentionTile<T>& in, Row<T>& row) {
+  const T sink = *in.sink;
+  begin_row_chunk(row, in.v_head_dim);
+  row.maximum = splat(sink);
+  row.sum = splat(sink == kMasked<T> ? T{0} : T{1});
+  end_row_chunk(row, in.v_head_dim);
 }
 
 template <class T>
@@ -139,7 +156,11 @@ POLYHEAD_INLINE void store_some_weights(const AttentionTile<T>& in, const Row<T>
 template <class T>
 __attribute__((noinline)) void store_row_weights(const AttentionTile<T>& in, Row<T>& row, size_t r,
                                                  const Normaliser<T, 1>& by) {
-  __builtin_memset(row.probs + row.key_end, 0, (in.kv_len - row.key_end) * sizeof(T));
+  const KeySpan seen = keys_seen_by(in);
+  const size_t end = at_most(row.key_end, seen.end);
+  const size_t rest = end < seen.begin ? seen.begin : end;
+  __builtin_memset(row.probs, 0, seen.begin * sizeof(T));
+  __builtin_memset(row.probs + rest, 0, (in.kv_len - rest) * sizeof(T));
   T* to = in.weights.data + static_cast<ptrdiff_t>(r) * in.weights.row_stride;
   store_some_weights(in, row, by, 0, in.kv_len, to);
   to += static_cast<ptrdiff_t>(in.kv_len) * in.weights.column_stride;
@@ -155,6 +176,7 @@ void run_few_rows(const AttentionTile<T>& in, std::byte* workspace) {
   fold_all_keys(tile);
   if (in.num_extra > 0) fold_extra_columns(tile);
   for (size_t r = 0; r < in.rows; ++r) {
+    if (in.sink != nullptr) fold_row_sink(in, rows[r]);
     const Vec<T> sum[1] = {rows[r].total_sum};
     const Normaliser<T, 1> normaliser(in, sum);
     store_row_out(in, rows[r], r, normaliser);

@@ -86,14 +86,16 @@ POLYHEAD_INLINE void add_row_numbers(const TileMask& mask, size_t r, size_t key,
 
 // bias[j] = -inf where a boolean mask hides key j from row r; whether it hides any.
 template <class T>
-POLYHEAD_INLINE bool hide_keys(TileMask mask, size_t r, size_t key, size_t count, T* bias) {
-  mask.data =
-      static_cast<const uint8_t*>(mask.data) + static_cast<ptrdiff_t>(r) * mask.query_stride;
+POLYHEAD_INLINE bool hide_keys(const TileMask& of_tile, size_t r, size_t key, size_t count,
+                               T* bias) {
+  const TileMask mask = boolean_from_row(of_tile, r);
   bool hides = false;
   for (size_t j = 0; j < count; j += kGranule, bias += kGranule) {
     uint64_t word;
     const size_t keys = at_most(count - j, kGranule);
-    if (hidden_words<1>(mask, key + j, keys, 1, &word) == Visibility::kAll) continue;
+    const Visibility seen = hidden_words<1>(mask, key + j, keys, 1, &word);
+    if (seen == Visibility::kAll) continue;
+    if (seen == Visibility::kNone) word = kAllHidden;
     hides = true;
 #pragma GCC unroll 8
     for (int k = 0; k < kGranule; ++k) bias[k] = (word >> (8 * k) & 1) != 0 ? kMasked<T> : bias[k];
@@ -101,13 +103,14 @@ POLYHEAD_INLINE bool hide_keys(TileMask mask, size_t r, size_t key, size_t count
   return hides;
 }
 
-// Sums the tensor masks of row r over `count` keys; false: they change nothing. Booleans come last:
-// they hide whatever was added.
+// Sums the tensor masks of row r over `count` keys, in row.bias; false: they change nothing.
+// Booleans come last: they hide whatever was added. So does the band.
 template <class T>
-__attribute__((noinline)) bool sum_masks(const AttentionTile<T>& in, size_t r, size_t key,
-                                         size_t count, T* bias) {
+__attribute__((noinline)) bool sum_masks(const AttentionTile<T>& in, const Row<T>& row, size_t r,
+                                         size_t key, size_t count) {
+  T* bias = row.bias;
   __builtin_memset(bias, 0, round_up(count, 16) * sizeof(T));
-  bool changes = false;
+  bool changes = row.key_begin > key;
   for (int n = 0; n < in.num_masks; ++n) {
     if (is_boolean(in.masks[n])) continue;
     changes = true;
@@ -116,6 +119,7 @@ __attribute__((noinline)) bool sum_masks(const AttentionTile<T>& in, size_t r, s
   for (int n = 0; n < in.num_masks; ++n) {
     if (is_boolean(in.masks[n])) changes |= hide_keys(in.masks[n], r, key, count, bias);
   }
+  for (size_t j = 0; j < count && key + j < row.key_begin; ++j) bias[j] = kMasked<T>;
   return changes;
 }
 
@@ -135,4 +139,11 @@ POLYHEAD_INLINE void score_stretch(const RowTile<T>& tile, const Stretch<T>& str
     __builtin_memset(tile.rows[r].probs + stretch.column, 0, stretch.count * sizeof(T));
   }
   score_keys(tile, stretch);
+}
+
+template <class T>
+POLYHEAD_INLINE void cap_stretch(const RowTile<T>& tile, const Stretch<T>& stretch) {
+  for (size_t r = 0; r < tile.in.rows && tile.in.softcap > 0; ++r) {
+    cap_scores<T>(tile.in, stretch.count, tile.rows[r].probs + stretch.column, nullptr);
+  }
 }

@@ -9,16 +9,16 @@ inline constexpr size_t kFewRows = kLanes<T> < 8 ? 1 : kLanes<T> / 4;
 
 template <class T>
 struct Row {
-  T* query;        // [D] times scale, zeros up to a multiple of the lanes
-  T* bias;         // [256] summed masks of a stretch
-  T* out;          // [Dv] of the running chunk
-  T* next_out;     // [Dv] where the next stretch leaves it
-  T* total;        // [Dv] of the chunks before it
-  T* probs;        // [256 + 16], or [columns] where weights are wanted: scores until m is known
-  T* maxima;       // [columns] the m that each prob was made with; weights only
-  T* average;      // [columns] sum of the weights over the heads before; averaged weights only
-  size_t key_end;  // of the keys it sees under a causal mask
-  uint32_t index;  // its index in the call, for dropout
+  T* query;     // [D] times scale, zeros up to a multiple of the lanes
+  T* bias;      // [256] summed masks of a stretch
+  T* out;       // [Dv] of the running chunk
+  T* next_out;  // [Dv] where the next stretch leaves it
+  T* total;     // [Dv] of the chunks before it
+  T* probs;     // [256 + 16], or [columns] where weights are wanted: scores until m is known
+  T* maxima;    // [columns] the m that each prob was made with; weights only
+  T* average;   // [columns] sum of the weights over the heads before; averaged weights only
+  size_t key_begin, key_end;   // of the keys its band leaves; empty where the end comes first
+  uint32_t index;              // its index in the call, for dropout
   Vec<T> maximum, limit, sum;  // m, m + 16, l: as in Tile, the same in all lanes
   Vec<T> total_maximum, total_sum;
   bool has_bias;  // in this stretch

@@ -6,7 +6,10 @@ struct Granule {
   const T* rows[kGranule];  // the last valid row stands in for those past the end
   const T* value;           // first value row
   size_t count;
-  T* probs;                 // [8, W]
+  T* probs;  // [8, W]
+  // The tile's only mask is that of distances, this one's key 0 standing so far before row 0.
+  const TileMask* distances = nullptr;
+  ptrdiff_t from_first = 0;
   bool has_bias = false;    // scratch.bias holds the summed masks, and
   bool has_hidden = false;  // hides pairs
   bool has_limit = false;   // row r sees the granule's keys 0..limit + r, and at most count of them
@@ -53,6 +56,16 @@ POLYHEAD_INLINE void dot_tile(const LaneRows<T>& lanes, const T* const (&rows)[k
       for (int i = 0; i < NV; ++i) s[first + j][i] = acc[j][i];
     }
   }
+}
+
+// to[key][lanes]: the chains of dot_tile.
+template <class T, int NV>
+__attribute__((noinline)) void dot_rows(const LaneRows<T>& lanes, const T* const (&rows)[kGranule],
+                                        ptrdiff_t step, T* to) {
+  Vec<T> s[kGranule][NV];  // [keys, lanes]
+  dot_tile<T, NV>(lanes, rows, step, s);
+#pragma GCC unroll 24
+  for (int n = 0; n < kGranule * NV; ++n) store(to + n * kLanes<T>, s[n / NV][n % NV]);
 }
 
 // Which pairs of a granule its masks hide. Asked of the masks, not of the scores: one may overflow
@@ -147,12 +160,27 @@ POLYHEAD_INLINE void store_probs(Tile<T, NV>& tile, const Vec<T> (&s)[kGranule][
   }
 }
 
+// What add_distances and add_bias do, without a bias in memory.
+template <class T, int NV>
+POLYHEAD_INLINE void add_distances_to(const Granule<T>& granule, Vec<T> (&s)[kGranule][NV]) {
+  const Vec<T> factor = splat(static_cast<T>(granule.distances->factor));
+#pragma GCC unroll 3
+  for (int i = 0; i < NV; ++i) {
+    const Vec<T> row = iota<T>() + splat(static_cast<T>(granule.from_first + i * kLanes<T>));
+#pragma GCC unroll 8
+    for (int j = 0; j < kGranule; ++j) {
+      const Vec<T> distance = row - splat(static_cast<T>(j));
+      s[j][i] += (distance < Vec<T>{} ? -distance : distance) * factor;
+    }
+  }
+}
+
+// Scores [keys, lanes] that have not met their masks yet.
 template <bool kHides, class T, int NV>
-__attribute__((noinline)) void fold_granule(Tile<T, NV>& tile, const Granule<T>& granule,
-                                            ptrdiff_t step) {
-  Vec<T> s[kGranule][NV];  // [keys, lanes]
-  dot_tile<T, NV>({tile.scratch.query, tile.in.head_dim}, granule.rows, step, s);
+POLYHEAD_INLINE void take_scores(Tile<T, NV>& tile, const Granule<T>& granule,
+                                 Vec<T> (&s)[kGranule][NV]) {
   const Hiding<T, NV> hiding(tile, granule);
+  if (granule.distances != nullptr) add_distances_to(granule, s);
   if (kHides) {
     mask_scores(hiding, s);
   } else if (granule.has_bias) {
@@ -169,4 +197,25 @@ __attribute__((noinline)) void fold_granule(Tile<T, NV>& tile, const Granule<T>&
   }
   if (__builtin_expect(rises, 0)) raise_maximum(tile, highest);
   store_probs<kHides>(tile, s, granule.probs, hiding);
+}
+
+template <bool kHides, class T, int NV>
+__attribute__((noinline)) void fold_granule(Tile<T, NV>& tile, const Granule<T>& granule,
+                                            ptrdiff_t step) {
+  Vec<T> s[kGranule][NV];
+  dot_tile<T, NV>({tile.scratch.query, tile.in.head_dim}, granule.rows, step, s);
+  take_scores<kHides>(tile, granule, s);
+}
+
+// The same for scores that something else than a mask changes: they are parked where the
+// probabilities will be.
+template <class T, int NV>
+__attribute__((noinline)) void fold_changed_granule(Tile<T, NV>& tile, const Granule<T>& granule,
+                                                    ptrdiff_t step) {
+  dot_rows<T, NV>({tile.scratch.query, tile.in.head_dim}, granule.rows, step, granule.probs);
+  cap_scores<T>(tile.in, size_t{kGranule} * Tile<T, NV>::kWidth, granule.probs, nullptr);
+  Vec<T> s[kGranule][NV];
+#pragma GCC unroll 24
+  for (int n = 0; n < kGranule * NV; ++n) s[n / NV][n % NV] = load(granule.probs + n * kLanes<T>);
+  take_scores<true>(tile, granule, s);
 }

@@ -20,6 +20,22 @@ POLYHEAD_INLINE size_t num_granules(const AttentionTile<T>& in) {
   return (in.kv_len + kGranule - 1) / kGranule + (in.num_extra > 0);
 }
 
+// The keys that any row of a tile sees, from a multiple of 8 on; 0 and 0: none.
+struct KeySpan {
+  size_t begin, end;
+};
+
+template <class T>
+POLYHEAD_INLINE KeySpan keys_seen_by(const AttentionTile<T>& in) {
+  const ptrdiff_t first = in.band.first;                                      // by row 0
+  const ptrdiff_t last = in.band.last + static_cast<ptrdiff_t>(in.rows) - 1;  // by the last row
+  const auto limit = static_cast<ptrdiff_t>(in.band.end) - 1;
+  const auto begin = static_cast<size_t>(first < 0 ? 0 : first);
+  const auto end = static_cast<size_t>((last < limit ? last : limit) + 1);
+  if (last < 0 || begin >= end) return {0, 0};
+  return {begin / kGranule * kGranule, end};
+}
+
 // All arrays are [n, W], W = lanes of the tile. probs: W lanes of the pending keys, or, when
 // weights are wanted, of all columns (the appended ones start at a multiple of 8).
 template <class T>

@@ -12,13 +12,14 @@ struct Gradients {
   std::vector<T> d_key, d_value;              // [B, Hkv, S, D], [B, Hkv, S, Dv]
   std::vector<T> d_extra_key, d_extra_value;  // [B, Hkv, X, D], ...: not summed over B yet
   std::vector<T> d_scores;                    // [B, H, L, S]
+  std::vector<T> d_sinks;                     // [H], or empty
 };
 
 // One key of a row.
 template <class T>
 struct Pair {
   bool hidden, dropped;
-  T p = 0, kept = 0, d_weight = 0, d_score = 0;
+  T p = 0, kept = 0, d_weight = 0, d_score = 0, slope = 1;
   const T *key = nullptr, *value = nullptr;
   T *d_key = nullptr, *d_value = nullptr;
 };
@@ -37,6 +38,7 @@ class Backward {
     result.d_value.resize(kv_rows * v.v_head_dim);
     result.d_extra_key.resize(extra_rows * v.head_dim);
     result.d_extra_value.resize(extra_rows * v.v_head_dim);
+    result.d_sinks.resize(in.sinks.size());
   }
 
   Gradients<T> run() {
@@ -53,6 +55,7 @@ class Backward {
       if (!pair.hidden) differentiate(d_out, delta, &pair);
     }
     for (size_t j = 0; j < v.kv_len; ++j) result.d_scores.push_back(pairs[j].d_score);
+    add_to_sink(n, delta);
     add_to_query(pairs);
     add_to_keys(in.query.data() + n * v.head_dim, d_out, pairs);
   }
@@ -84,6 +87,10 @@ class Backward {
   void fill_in(const std::vector<T>& query, const Keys<T>& keys, size_t j, size_t n,
                Pair<T>* pair) const {
     const T lse = forward.lse[n] == -kInfinity<T> ? kInfinity<T> : forward.lse[n];
+    if (keys.softcap > 0) {
+      const T t = tanh_of(dot_of(query, keys, j), keys.softcap);
+      pair->slope = std::fma(-t, t, T{1});
+    }
     pair->p = exponential(score_of(query, keys, j) - lse - forward.lse_rest[n]);
     pair->kept = pair->dropped ? T{0} : pair->p * dropout_factor<T>(v);
   }
@@ -115,7 +122,18 @@ class Backward {
     pair->d_score = pair->p * (d_p - delta);
   }
 
-  T scaled(const Pair<T>& pair) const { return pair.d_score * static_cast<T>(v.scale_number()); }
+  T scaled(const Pair<T>& pair) const {
+    const T d_score = v.softcap() > 0 ? pair.d_score * pair.slope : pair.d_score;
+    return d_score * static_cast<T>(v.scale_number());
+  }
+
+  // 15
+  void add_to_sink(size_t n, T delta) {
+    const T* sink = sink_of(v, in, n);
+    if (sink == nullptr) return;
+    const T p = exponential(*sink - forward.lse[n] - forward.lse_rest[n]);
+    result.d_sinks[place_of(v, n).head] += p * delta;
+  }
 
   // Chunks of 512 keys, and the appended ones.
   void add_to_query(const std::vector<Pair<T>>& pairs) {
@@ -226,6 +244,7 @@ GradientsInOrder<T> run_backward(const Vector& v, const Inputs<T>& in) {
   for (const MaskInput& mask : in.masks) {
     if (mask.differentiable()) append(&result.values, mask_gradient(v, mask, gradients.d_scores));
   }
+  for (const T sum : gradients.d_sinks) result.values.push_back(T{0} - sum);
   for (std::vector<T>* numbers : {&result.keys, &result.values}) {
     for (T& x : *numbers) x += T{0};  // -0.0 becomes 0
   }

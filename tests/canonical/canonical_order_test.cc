@@ -53,12 +53,29 @@ Tensor mask_tensor(const Vector& v, const MaskInput& mask) {
       return numbers_as<int32_t>(mask.numbers, DType::kInt32, all);
     case 'k':
       return numbers_as<uint8_t>(mask.numbers, DType::kBool, shape({v.batch, 1, 1, v.kv_len}));
+    case 'a':
+      return numbers_as<double>(mask.numbers, DType::kFloat64, shape({v.heads}));
+    case 'l':
+      return numbers_as<int64_t>(mask.numbers, DType::kInt64, shape({v.batch}));
     case 'g':
       return numbers_as<float>(mask.numbers, DType::kFloat32, shape({v.heads, 1, v.kv_len}));
     case 'w':
       return numbers_as<float>(mask.numbers, DType::kFloat32, shape({v.q_len, 1}));
     default:
       return numbers_as<uint8_t>(mask.numbers, DType::kBool, all);
+  }
+}
+
+Mask banded(const MaskInput& mask) {
+  switch (mask.kind) {
+    case 'n':
+      return Mask::window(20, 3);
+    case 'm':
+      return Mask::window(9, Mask::kUnbounded, CausalAlign::kBottomRight);
+    case 'o':
+      return Mask::causal(5);
+    default:
+      return Mask::causal(mask.bottom_right() ? CausalAlign::kBottomRight : CausalAlign::kTopLeft);
   }
 }
 
@@ -71,13 +88,20 @@ Masks masks_of(const Vector& v, const std::vector<MaskInput>& inputs) {
   Masks result;
   result.tensors.reserve(inputs.size());
   for (const MaskInput& input : inputs) {
-    if (input.causal()) {
-      result.masks.push_back(
-          Mask::causal(input.kind == 'r' ? CausalAlign::kBottomRight : CausalAlign::kTopLeft));
+    if (input.banded()) {
+      result.masks.push_back(banded(input));
       continue;
     }
     result.tensors.push_back(mask_tensor(v, input));
     const ConstTensorView view = result.tensors.back();
+    if (input.kind == 'a') {
+      result.masks.push_back(Mask::alibi(view, CausalAlign::kBottomRight));
+      continue;
+    }
+    if (input.kind == 'l') {
+      result.masks.push_back(Mask::key_lengths(view));
+      continue;
+    }
     result.masks.push_back(input.added() ? Mask::additive(view, input.factor())
                                          : Mask::boolean(view, MaskSense::kExcluded));
   }
@@ -110,7 +134,7 @@ Digests run_linear(const Vector& v, const Inputs<T>& in) {
 
 template <class T>
 struct Operands {
-  Tensor query, key, value, extra_key, extra_value;
+  Tensor query, key, value, extra_key, extra_value, sinks;
   Masks masks;
 
   Operands(const Vector& v, const Inputs<T>& in)
@@ -119,12 +143,15 @@ struct Operands {
         value(tensor(in.value, {v.batch, v.kv_heads, v.kv_len, v.v_head_dim})),
         extra_key(tensor(in.extra_key, {v.kv_heads, v.extra, v.head_dim})),
         extra_value(tensor(in.extra_value, {v.kv_heads, v.extra, v.v_head_dim})),
+        sinks(tensor(in.sinks, {in.sinks.size()})),
         masks(masks_of(v, in.masks)) {}
 
   AttentionCall call(const Vector& v) const {
     AttentionCall call{.query = query, .key = key, .value = value};
     if (v.extra > 0) call.extra_key = extra_key, call.extra_value = extra_value;
     call.scale = v.scale_number();
+    call.softcap = v.softcap();
+    if (v.has('s')) call.sinks = sinks;
     call.masks = masks.masks;
     call.empty_rows = v.empty == "nan" ? EmptyRow::kNan : EmptyRow::kZero;
     call.dropout = {v.dropout_p(), canonical::kDropoutSeed, canonical::kDropoutCall};
@@ -210,6 +237,10 @@ Digests run_backward_vector(const Vector& v, const Inputs<T>& in) {
   backward.d_value = values[0];
   if (v.extra > 0) backward.d_extra_key = keys[1], backward.d_extra_value = values[1];
   backward.d_masks = d_masks;
+  if (v.has('s')) {
+    values.push_back(like(call.sinks, dtype_of<T>()));
+    backward.d_sinks = values.back();
+  }
   validate(backward, "canonical_order_test");
   run_attention_backward(backward);
   return {.out = digest_of<T>(d_query),

@@ -52,6 +52,30 @@ T factor(T from, T to) {
   return from == to ? T{1} : exponential(from - to);
 }
 
+// 14
+template <class T>
+T hyperbolic_tangent(T x) {
+  static const float single[] = {-0x1.c7033cp-8F, 0x1.5fc692p-6F, -0x1.b9d2aep-5F, 0x1.11108p-3F,
+                                 -0x1.555554p-2F};
+  static const double twice[] = {
+      0x1.f2ddeb9a07da7p-15, -0x1.cf9f3fe656023p-13, 0x1.32b0b92ad1a40p-11, -0x1.7d68abe445c4bp-10,
+      0x1.d6d0a485132ebp-9,  -0x1.226e27ed0ac68p-7,  0x1.664f484114832p-6,  -0x1.ba1ba1b9783d6p-5,
+      0x1.1111111110c21p-3,  -0x1.5555555555555p-2};
+  const T size = x < 0 ? -x : x, z = x * x;
+  if (size > T{0.5}) {
+    const T falls = exponential(-2 * size);
+    const T far = (1 - falls) / (1 + falls);
+    return x < 0 ? -far : far;
+  }
+  T p = 0;
+  if constexpr (sizeof(T) == 4) {
+    for (const T c : single) p = std::fma(p, z, c);
+  } else {
+    for (const T c : twice) p = std::fma(p, z, c);
+  }
+  return std::fma(x * z, p, x);
+}
+
 // 9
 inline double logarithm(double x) {
   if (!(x < HUGE_VAL)) return x;
@@ -84,6 +108,7 @@ struct Keys {
   std::vector<char> hidden;  // [count]
   size_t count;
   std::vector<char> dropped = {};  // [count]
+  T softcap = 0;                   // 0: none
 };
 
 // One row's probabilities, and the m under which each was made.
@@ -100,11 +125,25 @@ T greater(T a, T b) {
 
 // 3
 template <class T>
-T score_of(const std::vector<T>& query, const Keys<T>& keys, size_t j) {
+T dot_of(const std::vector<T>& query, const Keys<T>& keys, size_t j) {
   T sum = 0;
   for (size_t d = 0; d < query.size(); ++d) {
     sum = std::fma(query[d], keys.key[j * query.size() + d], sum);
   }
+  return sum;
+}
+
+// 14: of the score before it is capped.
+template <class T>
+T tanh_of(T score, T softcap) {
+  const T x = score * static_cast<T>(1 / static_cast<double>(softcap));
+  return hyperbolic_tangent(x);
+}
+
+template <class T>
+T score_of(const std::vector<T>& query, const Keys<T>& keys, size_t j) {
+  T sum = dot_of(query, keys, j);
+  if (keys.softcap > 0) sum = tanh_of(sum, keys.softcap) * keys.softcap;
   return keys.bias.empty() ? sum : sum + keys.bias[j];
 }
 
@@ -174,9 +213,10 @@ struct Outputs {
   std::vector<T> out, lse, lse_rest, weights;
 };
 
-// 3, 5, 6, 7
+// 3, 5, 6, 7; 15: sink, null where there is none.
 template <class T>
-State<T> run_row(const Keys<T>& keys, const Keys<T>& extra, size_t width, Row<T>* row) {
+State<T> run_row(const Keys<T>& keys, const Keys<T>& extra, const T* sink, size_t width,
+                 Row<T>* row) {
   State<T> total(width);
   for (size_t begin = 0; begin < keys.count; begin += 1024) {
     State<T> chunk(width);
@@ -187,6 +227,12 @@ State<T> run_row(const Keys<T>& keys, const Keys<T>& extra, size_t width, Row<T>
   if (extra.count > 0) {
     State<T> chunk(width);
     take_granule(extra, 0, keys.count, row, &chunk);
+    fold(chunk, &total);
+  }
+  if (sink != nullptr) {
+    State<T> chunk(width);
+    chunk.m = *sink;
+    chunk.l = 1;
     fold(chunk, &total);
   }
   return total;
@@ -260,15 +306,39 @@ inline Place place_of(const Vector& v, size_t n) {
   return {n / v.q_len / v.heads, head, head / (v.heads / v.kv_heads), n % v.q_len};
 }
 
+// 2: the keys that count of a batch item.
+inline int64_t valid_keys(const Vector& v, const std::vector<MaskInput>& masks, size_t batch) {
+  auto keys = static_cast<int64_t>(v.kv_len);
+  for (const MaskInput& mask : masks) {
+    if (mask.kind == 'l') keys = std::min(keys, static_cast<int64_t>(mask.numbers[batch]));
+  }
+  return keys;
+}
+
+// 2: whether a causal mask or a window leaves key j to a query that stands at key `at`.
+inline bool in_band(const MaskInput& mask, int64_t at, int64_t j) {
+  if (mask.kind == 'n') return j >= at - 20 && j <= at + 3;
+  return mask.kind == 'm' ? j >= at - 9 : j <= at;
+}
+
 // 2
 template <class T>
-void apply_mask(const Vector& v, const MaskInput& mask, const Place& at, Keys<T>* keys) {
-  const auto kv_len = static_cast<int64_t>(v.kv_len), q_len = static_cast<int64_t>(v.q_len);
-  const int64_t sees = static_cast<int64_t>(at.row) + (mask.kind == 'r' ? kv_len - q_len : 0);
+void apply_mask(const Vector& v, const MaskInput& mask, const Place& at, int64_t valid,
+                Keys<T>* keys) {
+  const int64_t last_at = valid - static_cast<int64_t>(v.q_len);
+  const bool last = mask.bottom_right() || mask.kind == 'a';
+  const int64_t offset = last ? last_at : mask.kind == 'o' ? 5 : 0;
+  const int64_t stands_at = static_cast<int64_t>(at.row) + offset;
   const T by = static_cast<T>(mask.factor());
   for (size_t j = 0; j < v.kv_len; ++j) {
-    if (mask.causal()) {
-      keys->hidden[j] |= static_cast<int64_t>(j) > sees;
+    const auto key = static_cast<int64_t>(j);
+    if (mask.banded() || mask.kind == 'l') {
+      keys->hidden[j] |= mask.kind == 'l' ? key >= valid : !in_band(mask, stands_at, key);
+      continue;
+    }
+    if (mask.kind == 'a') {
+      const auto slope = static_cast<T>(-mask.numbers[at.head]);
+      keys->bias[j] += slope * static_cast<T>(std::abs(stands_at - key));
       continue;
     }
     const size_t row = mask.kind == 'k' ? at.batch : mask.kind == 'g' ? at.head : at.row;
@@ -291,10 +361,12 @@ Keys<T> keys_of_row(const Vector& v, const Inputs<T>& in, size_t n) {
                {},
                std::vector<char>(v.kv_len),
                v.kv_len,
-               dropped_of(v, n, v.kv_len, 0)};
+               dropped_of(v, n, v.kv_len, 0),
+               static_cast<T>(v.softcap())};
   const auto added = [](const MaskInput& mask) { return mask.added(); };
   if (std::any_of(in.masks.begin(), in.masks.end(), added)) keys.bias.assign(v.kv_len, 0);
-  for (const MaskInput& mask : in.masks) apply_mask(v, mask, at, &keys);
+  const int64_t valid = valid_keys(v, in.masks, at.batch);
+  for (const MaskInput& mask : in.masks) apply_mask(v, mask, at, valid, &keys);
   for (size_t j = 0; j < keys.bias.size(); ++j) keys.hidden[j] |= keys.bias[j] == -kInfinity<T>;
   return keys;
 }
@@ -307,7 +379,8 @@ Keys<T> appended_keys(const Vector& v, const Inputs<T>& in, size_t n) {
           {},
           std::vector<char>(v.extra),
           v.extra,
-          dropped_of(v, n, v.extra, 0xffffffff)};
+          dropped_of(v, n, v.extra, 0xffffffff),
+          static_cast<T>(v.softcap())};
 }
 
 // 1
@@ -319,14 +392,19 @@ std::vector<T> scaled_query(const Vector& v, const Inputs<T>& in, size_t n) {
 }
 
 template <class T>
+const T* sink_of(const Vector& v, const Inputs<T>& in, size_t n) {
+  return in.sinks.empty() ? nullptr : in.sinks.data() + place_of(v, n).head;
+}
+
+template <class T>
 Outputs<T> run_attention(const Vector& v, const Inputs<T>& in) {
   const size_t rows = v.batch * v.heads * v.q_len, columns = v.kv_len + v.extra;
   Outputs<T> to;
   to.weights.resize(rows * columns);
   for (size_t n = 0; n < rows; ++n) {
     Row<T> row{scaled_query(v, in, n), std::vector<T>(columns), std::vector<T>(columns)};
-    const State<T> total =
-        run_row(keys_of_row(v, in, n), appended_keys(v, in, n), v.v_head_dim, &row);
+    const State<T> total = run_row(keys_of_row(v, in, n), appended_keys(v, in, n),
+                                   sink_of(v, in, n), v.v_head_dim, &row);
     finish_row(v, total, row, n, &to);
   }
   return to;

@@ -2,6 +2,7 @@
 // an output. Nothing of the library is used here, so that both programs can share it.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
@@ -31,6 +32,8 @@ struct Vector {
   double scale_number() const {
     return scale == "-" ? 1 / std::sqrt(static_cast<double>(head_dim)) : std::stod(scale);
   }
+  bool has(char letter) const { return masks.find(letter) != std::string::npos; }
+  double softcap() const { return has('p') ? 5 : 0; }
   double dropout_p() const { return dropout == "-" ? 0 : std::stod(dropout); }
 };
 
@@ -79,15 +82,18 @@ std::vector<T> uniforms(uint32_t seed, size_t count, T gain) {
   return numbers;
 }
 
-// One mask: t, r causal (top left, bottom right); b, c boolean [L, S]; k padding [B, S]; f, d, i
-// added, [L, S] of float32, float64 and int32; g, w added, float32 [H, 1, S] and [L, 1]. The
-// numbers of b, c and k are 1 where a pair is hidden.
+// One mask: t, r, o causal (top left, bottom right, offset 5); n, m windows; l key lengths [B]; b,
+// c boolean [L, S]; k padding [B, S]; f, d, i added, [L, S] of float32, float64 and int32; g, w
+// added, float32 [H, 1, S] and [L, 1]; a ALiBi, slopes [H]. The numbers of b, c and k are 1 where a
+// pair is hidden.
 struct MaskInput {
   char kind;
   std::vector<double> numbers;
   bool differentiable() const { return kind == 'f' || kind == 'd' || kind == 'g' || kind == 'w'; }
-  bool added() const { return differentiable() || kind == 'i'; }
-  bool causal() const { return kind == 't' || kind == 'r'; }
+  bool added() const { return differentiable() || kind == 'i' || kind == 'a'; }
+  bool banded() const { return kind == 't' || kind == 'r' || kind == 'o' || windowed(); }
+  bool windowed() const { return kind == 'n' || kind == 'm'; }
+  bool bottom_right() const { return kind == 'r' || kind == 'm'; }
   double factor() const { return kind == 'f' ? 0.3 : kind == 'i' ? 0.7 : kind == 'g' ? -0.5 : 1; }
 };
 
@@ -102,9 +108,13 @@ inline double mask_number(const Vector& v, char kind, uint32_t seed, size_t row,
       return (row % 2 == 1) == (j < 1024);
     case 'k':
       return j + 3 + 5 * row >= v.kv_len;
+    case 'l':
+      return static_cast<double>(v.kv_len - std::min(v.kv_len, 3 + 5 * row));
     case 'f':
       if (hash(seed + 100, n) % 5 == 0) return -std::numeric_limits<double>::infinity();
       return static_cast<double>(4 * uniform<float>(seed, n));
+    case 'a':
+      return 0.25 * static_cast<double>(row + 1);
     case 'g':
     case 'w':
       return static_cast<double>(4 * uniform<float>(seed, n));
@@ -116,17 +126,19 @@ inline double mask_number(const Vector& v, char kind, uint32_t seed, size_t row,
 }
 
 inline size_t mask_rows(const Vector& v, char kind) {
-  return kind == 'k' ? v.batch : kind == 'g' ? v.heads : v.q_len;
+  if (kind == 'g' || kind == 'a') return v.heads;
+  return kind == 'k' || kind == 'l' ? v.batch : v.q_len;
 }
 
 inline std::vector<MaskInput> make_masks(const Vector& v) {
   std::vector<MaskInput> masks;
   if (v.masks == "-") return masks;
   for (const char kind : v.masks) {
+    if (kind == 'p' || kind == 's') continue;  // not masks; they come last
     MaskInput mask{kind, {}};
     const auto seed = static_cast<uint32_t>(6 + masks.size());
-    const size_t rows = mask.causal() ? 0 : mask_rows(v, kind);
-    const size_t columns = kind == 'w' ? 1 : v.kv_len;
+    const size_t rows = mask.banded() ? 0 : mask_rows(v, kind);
+    const size_t columns = kind == 'w' || kind == 'l' || kind == 'a' ? 1 : v.kv_len;
     for (size_t row = 0; row < rows; ++row) {
       for (size_t j = 0; j < columns; ++j) {
         mask.numbers.push_back(mask_number(v, kind, seed, row, j));
@@ -143,6 +155,7 @@ struct Inputs {
   std::vector<T> key;                     // [B, Hkv, S, D]; op linear: weight [Dv, D]
   std::vector<T> value;                   // [B, Hkv, S, Dv]; op linear: bias [Dv]
   std::vector<T> extra_key, extra_value;  // [Hkv, X, D], [Hkv, X, Dv]
+  std::vector<T> sinks;                   // [H], or empty
   std::vector<MaskInput> masks;
 };
 
@@ -179,6 +192,7 @@ Inputs<T> make_inputs(const Vector& v) {
   in.value = uniforms<T>(3, kv_rows * v.v_head_dim, 1);
   in.extra_key = uniforms<T>(4, extra_rows * v.head_dim, 1);
   in.extra_value = uniforms<T>(5, extra_rows * v.v_head_dim, 1);
+  if (v.has('s')) in.sinks = uniforms<T>(60, v.heads, 4);
   in.masks = make_masks(v);
   if (v.regime == "rising") tilt(v, T{0.125}, &in);
   if (v.regime == "falling") tilt(v, T{-0.125}, &in);

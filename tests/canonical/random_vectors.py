@@ -10,7 +10,8 @@ import sys
 
 
 def some_masks(draw, letters):
-    return ''.join(draw.sample(letters, draw.choice([0, 0, 1, 1, 2, 3]))) or '-'
+    masks = ''.join(draw.sample(letters, draw.choice([0, 0, 1, 1, 2, 3])))
+    return masks + draw.choice(['', '', '', 'p', 's', 'ps']) or '-'
 
 
 def linear(draw, name, dtype):
@@ -32,11 +33,11 @@ def call(op, masks, draw, name, dtype):
 
 
 def attention(draw, name, dtype):
-    return call('attention', 'trbckfdi', draw, name, dtype)
+    return call('attention', 'tronmlabckfdi', draw, name, dtype)
 
 
 def backward(draw, name, dtype):
-    return call('backward', 'trbckfdigw', draw, name, dtype)
+    return call('backward', 'tronmlabckfdigw', draw, name, dtype)
 
 
 def main():

@@ -25,10 +25,14 @@ BACKWARD_TILES = 'src/attention/backward/backward_tiles.h'
 # name: (file, text that must stand there exactly once, what replaces it)
 DEFECTS = {
     'last_key_dropped': (
-        CALL, 'tile.kv_len = static_cast<size_t>(call.kv_len());',
-        'tile.kv_len = static_cast<size_t>(call.kv_len() - (call.kv_len() > 1));'),
+        CALL, 'static_cast<size_t>(band.end)}', 'static_cast<size_t>(band.end - (band.end > 1))}'),
     'causal_off_by_one': (
-        CALL, 'at.row + causal_offset(', '1 + at.row + causal_offset('),
+        CALL, 'band.last + at.row,', 'band.last + at.row + 1,'),
+    'window_off_by_one': (
+        CALL, 'band.first + at.row,', 'band.first + at.row + 1,'),
+    'sequence_reads_the_keys_of_the_first': (
+        'src/attention/tiled_plans.cc', 'call.key, of.batch, kv_head, of.k_begin',
+        'call.key, of.batch, kv_head, 0'),
     'scale_wrong_by_a_thousandth': (
         CALL, 'tile.scale = static_cast<T>(call.scale);',
         'tile.scale = static_cast<T>(call.scale * 1.001);'),
@@ -58,11 +62,11 @@ DEFECTS = {
         'heads.index == 0 ? weight'),
     'kept_masks_of_the_tile_before': (
         'src/kernels/attention_granule.body.h', 'if (heads.first()) seen =',
-        'if (tile.in.causal_limit == kNotCausal && heads.first()) seen ='),
+        'if (tile.in.band.last > static_cast<ptrdiff_t>(tile.in.kv_len) && heads.first()) seen ='),
     'dropout_not_made_up_for': (
         'src/kernels/attention_store.body.h', 'splat(in.kept_scale) /', 'splat(T{1}) /'),
     'dropout_of_another_head': (
-        CALL, 'at.batch * call.num_heads() + at.head', 'at.batch * call.num_heads()'),
+        CALL, 'at.sequence * call.num_heads() + at.head', 'at.sequence * call.num_heads()'),
     'dropout_moves_with_the_tile': (
         CALL, 'tile->dropout.first_query = static_cast<uint32_t>(at.row);',
         'tile->dropout.first_query = 0;'),
@@ -92,6 +96,9 @@ DEFECTS = {
     'backward_head_of_the_group_skipped': (
         BACKWARD_TILES, 'head < (kv_head + 1) * group;',
         'head + (group > 1) < (kv_head + 1) * group;'),
+    'backward_last_row_of_a_window_skipped': (
+        'src/kernels/attention_backward.body.h', '<ptrdiff_t>(key) + kGranule - band.first',
+        '<ptrdiff_t>(key) + kGranule - 1 - band.first'),
     'backward_hidden_rows_multiplied': (
         'src/kernels/attention_backward_rows.body.h', '(is_hidden(f) ? acc[j][i] : next)', 'next'),
 }

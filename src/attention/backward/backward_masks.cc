@@ -24,10 +24,10 @@ template <class T>
 void sum_tile(const MaskGradient<T>& mask, const Place& first, T* bias, std::byte* workspace) {
   const AttentionCall& call = mask.tiles.call;
   const KeyRange keys{0, call.kv_len(), false};
-  const int64_t batch_end = mask.size(0) == 1 ? call.batch() : first.batch + 1;
+  const int64_t batch_end = mask.size(0) == 1 ? call.batch() : first.sequence + 1;
   const int64_t head_end = mask.size(1) == 1 ? call.num_heads() : first.head + 1;
   std::fill_n(bias, keys.padded() * mask.tiles.lanes(), T{0});
-  for (int64_t b = first.batch; b < batch_end; ++b) {
+  for (int64_t b = first.sequence; b < batch_end; ++b) {
     for (int64_t h = first.head; h < head_end; ++h) {
       TileGradients<T> to;
       to.bias = bias;
@@ -48,7 +48,8 @@ T sum_of(const T* numbers, int64_t count, size_t step) {
 template <class T>
 void store_row(const MaskGradient<T>& mask, const Place& at, const T* numbers, size_t step) {
   const MaskStrides s = mask_strides(mask.to);
-  T* to = mask.to.template data_as<T>() + at.batch * s.batch + at.head * s.head + at.row * s.query;
+  T* to =
+      mask.to.template data_as<T>() + at.sequence * s.batch + at.head * s.head + at.row * s.query;
   const int64_t kv_len = mask.tiles.call.kv_len();
   if (mask.size(3) == 1) {
     *to = mask.factor * sum_of(numbers, kv_len, step) + T{0};  // a product may be -0.0
@@ -67,7 +68,7 @@ void by_rows(const MaskGradient<T>& mask, const Place& first, T* bias, std::byte
   const int64_t rows = std::min(mask.tiles.call.q_len() - first.row, tiling.rows);
   const size_t lanes = mask.tiles.lanes_of(rows);
   for (int64_t r = 0; r < rows; ++r) {
-    store_row(mask, {first.batch, first.head, first.row + r}, bias + r, lanes);
+    store_row(mask, {first.sequence, first.head, first.row + r}, bias + r, lanes);
   }
 }
 
@@ -79,7 +80,7 @@ void over_rows(const MaskGradient<T>& mask, const Place& first, T* bias, std::by
   T* sums = bias + round_up(static_cast<size_t>(call.kv_len()), 8) * mask.tiles.lanes();
   std::fill_n(sums, call.kv_len(), T{0});
   for (int64_t row = 0; row < call.q_len(); row += tiling.rows) {
-    sum_tile(mask, {first.batch, first.head, row}, bias, workspace);
+    sum_tile(mask, {first.sequence, first.head, row}, bias, workspace);
     const int64_t rows = std::min(call.q_len() - row, tiling.rows);
     const size_t lanes = mask.tiles.lanes_of(rows);
     for (int64_t j = 0; j < call.kv_len(); ++j) {
@@ -102,7 +103,7 @@ struct MaskTasks {
     const AttentionCall& call = mask.tiles.call;
     own_rows = mask.size(2) != 1 || call.q_len() == 1;
     heads = mask.size(1);
-    tiles = own_rows ? mask.tiles.tiling.tiles : 1;
+    tiles = own_rows ? mask.tiles.tiling.tiles_of(call.q_len()) : 1;
     count = static_cast<size_t>(mask.size(0) * heads * tiles);
     const size_t keys = round_up(static_cast<size_t>(call.kv_len()), 8);
     bytes = mask.tiles.tile_bytes() + keys * (mask.tiles.lanes() + 1) * sizeof(T);

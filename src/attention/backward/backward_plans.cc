@@ -12,7 +12,8 @@ constexpr size_t kMostPartialBytes = size_t{32} << 20;
 
 int64_t chunks_of(const AttentionCall& call) {
   constexpr auto kChunk = static_cast<int64_t>(kBackwardChunk);
-  return std::max<int64_t>((call.kv_len() + kChunk - 1) / kChunk, 1) + (call.num_extra() > 0);
+  return std::max<int64_t>((call.longest_kv_len() + kChunk - 1) / kChunk, 1) +
+         (call.num_extra() > 0);
 }
 
 size_t query_bytes(const AttentionCall& call) {
@@ -29,44 +30,54 @@ bool keep_busy(int64_t tasks) {
   return threads == 1 || tasks >= 2 * threads;
 }
 
+int64_t keys_and_heads(const AttentionCall& call) {
+  return call.num_sequences() * call.num_kv_heads();
+}
+
 // Each chunk's sums are added to what the chunks before left in d_query.
 template <class T>
 void by_head(const BackwardTiles<T>& tiles) {
   const AttentionCall& call = tiles.call;
   const auto run = [&](size_t task, std::byte* workspace) {
     const auto n = static_cast<int64_t>(task);
+    const Sequence of = call.sequence(n / call.num_kv_heads());
     for (int64_t c = 0; c < tiles.num_chunks(); ++c) {
-      tiles.run_keys(n / call.num_kv_heads(), n % call.num_kv_heads(), tiles.chunk(c), workspace,
+      const KeyRange keys = tiles.chunk(c, of);
+      if (c > 0 && keys.begin == keys.end) continue;
+      tiles.run_keys(n / call.num_kv_heads(), n % call.num_kv_heads(), keys, workspace,
                      [&](const Place& at, TileGradients<T>* to) {
                        to->query = tiles.d_query(at);
                        to->adds_to_query = c > 0;
                      });
     }
   };
-  parallel_tasks(static_cast<size_t>(call.batch() * call.num_kv_heads()), tiles.flops(),
-                 tiles.workspace_bytes(), run);
+  parallel_tasks(static_cast<size_t>(keys_and_heads(call)), tiles.flops(), tiles.workspace_bytes(),
+                 run);
 }
 
 // Rows [B, H, L, D] of one chunk.
 template <class T>
 Strided<T> partial_at(const BackwardTiles<T>& tiles, int64_t chunk, const Place& at) {
   const AttentionCall& call = tiles.call;
+  const Sequence of = call.sequence(at.sequence);
   const int64_t d = call.head_dim();
-  const int64_t head = ((chunk - 1) * call.batch() + at.batch) * call.num_heads() + at.head;
-  return {reinterpret_cast<T*>(tiles.partials()) + (head * call.q_len() + at.row) * d, d, 1};
+  const int64_t head = ((chunk - 1) * call.batch() + of.batch) * call.num_heads() + at.head;
+  const int64_t row = head * call.q_len() + of.q_begin + at.row;
+  return {reinterpret_cast<T*>(tiles.partials()) + row * d, d, 1};
 }
 
 template <class T>
 void add_partials(const BackwardTiles<T>& tiles) {
   const AttentionCall& call = tiles.call;
-  const int64_t count = tiles.tiling.tiles, heads = call.num_heads();
-  const auto run = [&](size_t task, std::byte*) {
-    const auto n = static_cast<int64_t>(task);
-    const Place at{n / count / heads, n / count % heads, n % count * tiles.tiling.rows};
-    const int64_t rows = std::min(tiles.tiling.rows, call.q_len() - at.row);
+  const auto run = [&](size_t n, std::byte*) {
+    const TileTask task = tiles.tiling.task(static_cast<int64_t>(n), call.num_heads());
+    const Place at = tiles.place_of(task);
+    const Sequence of = call.sequence(at.sequence);
+    const int64_t rows = std::min(tiles.tiling.rows, of.q_len - at.row);
+    if (rows <= 0) return;
     const Strided<T> to = tiles.d_query(at);
     for (int64_t c = 1; c < tiles.num_chunks(); ++c) {
-      if (!tiles.sees(n % count, tiles.chunk(c))) continue;
+      if (!tiles.sees(of, task.tile, tiles.chunk(c, of))) continue;
       const T* part = partial_at(tiles, c, at).data;
       for (int64_t r = 0; r < rows; ++r) {
         T* row = to.data + r * to.row_stride;
@@ -76,17 +87,19 @@ void add_partials(const BackwardTiles<T>& tiles) {
   };
   const double bytes =
       static_cast<double>(query_bytes(call)) * static_cast<double>(chunks_of(call));
-  parallel_tasks(static_cast<size_t>(call.batch() * heads * count), bytes, 0, run);
+  parallel_tasks(static_cast<size_t>(tiles.tiling.places() * call.num_heads()), bytes, 0, run);
 }
 
 template <class T>
 void by_chunk(const BackwardTiles<T>& tiles) {
   const AttentionCall& call = tiles.call;
-  const int64_t kv_heads = call.batch() * call.num_kv_heads();
+  const int64_t kv_heads = keys_and_heads(call);
   const auto run = [&](size_t task, std::byte* workspace) {
     const auto n = static_cast<int64_t>(task);
-    const int64_t c = n / kv_heads, batch = n % kv_heads / call.num_kv_heads();
-    tiles.run_keys(batch, n % call.num_kv_heads(), tiles.chunk(c), workspace,
+    const int64_t c = n / kv_heads, sequence = n % kv_heads / call.num_kv_heads();
+    const KeyRange keys = tiles.chunk(c, call.sequence(sequence));
+    if (c > 0 && keys.begin == keys.end) return;
+    tiles.run_keys(sequence, n % call.num_kv_heads(), keys, workspace,
                    [&](const Place& at, TileGradients<T>* to) {
                      to->query = c == 0 ? tiles.d_query(at) : partial_at(tiles, c, at);
                    });
@@ -99,20 +112,22 @@ void by_chunk(const BackwardTiles<T>& tiles) {
 template <class T>
 void queries_alone(const BackwardTiles<T>& tiles) {
   const AttentionCall& call = tiles.call;
-  const int64_t count = tiles.tiling.tiles, heads = call.num_heads();
-  const auto run = [&](size_t task, std::byte* workspace) {
-    const auto n = static_cast<int64_t>(task);
-    const int64_t tile = count - 1 - n % count;  // causal ones grow longer with the row
-    const Place at{n / count / heads, n / count % heads, tile * tiles.tiling.rows};
+  const auto run = [&](size_t n, std::byte* workspace) {
+    TileTask task = tiles.tiling.task(static_cast<int64_t>(n), call.num_heads());
+    task.tile = task.tiles - 1 - task.tile;  // causal ones grow longer with the row
+    const Place at = tiles.place_of(task);
+    const Sequence of = call.sequence(at.sequence);
+    if (at.row >= of.q_len) return;
     for (int64_t c = 0; c < tiles.num_chunks(); ++c) {
-      if (!tiles.sees(tile, tiles.chunk(c))) continue;
+      const KeyRange keys = tiles.chunk(c, of);
+      if (!tiles.sees(of, task.tile, keys)) continue;
       TileGradients<T> to;
       to.query = tiles.d_query(at);
       to.adds_to_query = c > 0;
-      tiles.run(at, tiles.chunk(c), to, workspace);
+      tiles.run(at, keys, to, workspace);
     }
   };
-  parallel_tasks(static_cast<size_t>(call.batch() * heads * count), tiles.flops(),
+  parallel_tasks(static_cast<size_t>(tiles.tiling.places() * call.num_heads()), tiles.flops(),
                  tiles.workspace_bytes(), run);
 }
 
@@ -123,8 +138,8 @@ struct KeyTasks {
   bool extra;
 
   explicit KeyTasks(const AttentionCall& call)
-      : kv_heads(call.batch() * call.num_kv_heads()), extra(call.num_extra() > 0) {
-    const auto divide = [&] { ranges = (call.kv_len() + keys - 1) / keys; };
+      : kv_heads(keys_and_heads(call)), extra(call.num_extra() > 0) {
+    const auto divide = [&] { ranges = (call.longest_kv_len() + keys - 1) / keys; };
     for (divide(); keys > 64 && !keep_busy(kv_heads * ranges); divide()) keys /= 2;
   }
   size_t count() const { return static_cast<size_t>(kv_heads * (ranges + extra)); }
@@ -136,10 +151,12 @@ void keys_alone(const BackwardTiles<T>& tiles, const KeyTasks& tasks) {
   const auto run = [&](size_t task, std::byte* workspace) {
     const auto n = static_cast<int64_t>(task);
     const int64_t begin = n / tasks.kv_heads * tasks.keys;
-    KeyRange range{begin, std::min(call.kv_len(), begin + tasks.keys), false};
+    const int64_t sequence = n % tasks.kv_heads / call.num_kv_heads();
+    KeyRange range{begin, std::min(call.sequence(sequence).kv_len, begin + tasks.keys), false};
     if (n / tasks.kv_heads == tasks.ranges) range = {0, call.num_extra(), true};
-    tiles.run_keys(n % tasks.kv_heads / call.num_kv_heads(), n % call.num_kv_heads(), range,
-                   workspace, [](const Place&, TileGradients<T>*) {});
+    if (range.begin >= range.end) return;
+    tiles.run_keys(sequence, n % call.num_kv_heads(), range, workspace,
+                   [](const Place&, TileGradients<T>*) {});
   };
   parallel_tasks(tasks.count(), tiles.flops(), tiles.workspace_bytes(), run);
 }
@@ -160,6 +177,7 @@ void run_plan_as(const BackwardCall& backward, size_t partial_bytes, const Body&
   reserve_mask_memory(tiles);
   body(tiles);
   tiles.sum_extra();
+  tiles.sink_gradients();
   mask_gradients(tiles);
 }
 
@@ -191,15 +209,13 @@ bool tasks_suffice(const AttentionCall& call, int64_t tasks) {
 
 bool head_tasks_fit(const BackwardCall& backward) {
   const AttentionCall& call = backward.call;
-  return tiled_supports(call) && wants_all(backward) &&
-         tasks_suffice(call, call.batch() * call.num_kv_heads());
+  return tiled_supports(call) && wants_all(backward) && tasks_suffice(call, keys_and_heads(call));
 }
 
 bool chunk_tasks_fit(const BackwardCall& backward) {
   const AttentionCall& call = backward.call;
   return tiled_supports(call) && wants_all(backward) &&
-         tasks_suffice(call, call.batch() * call.num_kv_heads() * chunks_of(call)) &&
-         partials_are_small(call);
+         tasks_suffice(call, keys_and_heads(call) * chunks_of(call)) && partials_are_small(call);
 }
 
 bool two_phases_fit(const BackwardCall& backward) { return tiled_supports(backward.call); }

@@ -3,6 +3,8 @@
 namespace polyhead {
 namespace {
 
+constexpr size_t kMostRows = 64;  // of a tile, on any instruction set
+
 // to[r][c] = sums[r][c] + 0: a sum may be -0.0.
 template <class T>
 void store_sums(const T* sums, size_t stride, int64_t rows, const TensorView& view,
@@ -40,7 +42,7 @@ BackwardTiles<T>::BackwardTiles(const BackwardCall& of, size_t partial_bytes)
       tiling(of.call, kernel.max_rows) {
   shape_.in = tile_of<T>(call);
   const auto rows = static_cast<size_t>(call.batch() * call.num_heads() * call.q_len());
-  const auto kv_heads = static_cast<size_t>(call.batch() * call.num_kv_heads());
+  const auto kv_heads = static_cast<size_t>(call.num_sequences() * call.num_kv_heads());
   const size_t delta = round_up(rows * sizeof(T), kAlignment);
   const size_t extra = call.num_extra() > 0 ? kv_heads * sums_bytes(8) : 0;
   std::byte* memory = lease_.reserve(std::max<size_t>(delta + extra + partial_bytes, 1));
@@ -53,45 +55,44 @@ BackwardTiles<T>::BackwardTiles(const BackwardCall& of, size_t partial_bytes)
 template <class T>
 int64_t BackwardTiles<T>::key_chunks() const {
   constexpr auto kChunk = static_cast<int64_t>(kBackwardChunk);
-  return std::max<int64_t>((call.kv_len() + kChunk - 1) / kChunk, 1);
+  return std::max<int64_t>((call.longest_kv_len() + kChunk - 1) / kChunk, 1);
 }
 
 template <class T>
-KeyRange BackwardTiles<T>::chunk(int64_t index) const {
+KeyRange BackwardTiles<T>::chunk(int64_t index, const Sequence& of) const {
   if (index == key_chunks()) return {0, call.num_extra(), true};
   constexpr auto kChunk = static_cast<int64_t>(kBackwardChunk);
-  return {index * kChunk, std::min(call.kv_len(), (index + 1) * kChunk), false};
+  const int64_t begin = index * kChunk;
+  return {begin, std::max(begin, std::min(of.kv_len, begin + kChunk)), false};
 }
 
 template <class T>
-bool BackwardTiles<T>::sees(int64_t tile, const KeyRange& keys) const {
+bool BackwardTiles<T>::sees(const Sequence& of, int64_t tile, const KeyRange& keys) const {
   if (keys.extra || keys.begin == 0) return true;
-  const int64_t last_row = std::min((tile + 1) * tiling.rows, call.q_len()) - 1;
-  for (const Mask& mask : call.masks) {
-    if (mask.kind() == Mask::Kind::kCausal &&
-        keys.begin > last_row + causal_offset(mask.align(), call.q_len(), call.kv_len())) {
-      return false;
-    }
-  }
-  return true;
+  const int64_t first_row = tile * tiling.rows;
+  const int64_t last_row = std::min(first_row + tiling.rows, of.q_len) - 1;
+  const KeyBand band = call.band(of);
+  return keys.begin < std::min(band.end, band.last + last_row + 1) &&
+         keys.end > band.first + first_row;
 }
 
 template <class T>
-T* BackwardTiles<T>::extra_sums(int64_t batch, int64_t kv_head) const {
-  const auto n = static_cast<size_t>(batch * call.num_kv_heads() + kv_head);
+T* BackwardTiles<T>::extra_sums(int64_t sequence, int64_t kv_head) const {
+  const auto n = static_cast<size_t>(sequence * call.num_kv_heads() + kv_head);
   return extra_sums_ + n * 8 * (key_stride() + value_stride());
 }
 
 template <class T>
 BackwardTile<T> BackwardTiles<T>::tile_at(const Place& at, TileMask* masks) const {
-  const auto [batch, head, row] = at;
+  const Sequence of = call.sequence(at.sequence);
+  const int64_t batch = of.batch, head = at.head, row = of.q_begin + at.row;
   BackwardTile<T> tile = shape_;
-  place_masks(call, at, masks, &tile.in);
-  tile.in.rows = static_cast<size_t>(std::min<int64_t>(call.q_len() - row, tiling.rows));
+  tile.in.rows = static_cast<size_t>(std::min<int64_t>(of.q_len - at.row, tiling.rows));
+  place_masks(call, at, of, masks, &tile.in);
   place_dropout(call, at, &tile.in);
   tile.in.query = matrix<T>(call.query, batch, head, row);
-  tile.in.key = matrix<T>(call.key, batch, call.kv_head(head), 0);
-  tile.in.value = matrix<T>(call.value, batch, call.kv_head(head), 0);
+  tile.in.key = matrix<T>(call.key, batch, call.kv_head(head), of.k_begin);
+  tile.in.value = matrix<T>(call.value, batch, call.kv_head(head), of.k_begin);
   tile.d_out = matrix<T>(backward.inputs.d_out, batch, head, row);
   tile.lse = offset<T>(backward.inputs.lse, batch, head, row);
   tile.lse_stride = backward.inputs.lse.stride(2);
@@ -99,7 +100,7 @@ BackwardTile<T> BackwardTiles<T>::tile_at(const Place& at, TileMask* masks) cons
     tile.lse_rest = offset<T>(rest, batch, head, row);
     tile.lse_rest_stride = rest.stride(2);
   }
-  tile.delta = delta_ + (batch * call.num_heads() + head) * call.q_len() + row;
+  tile.delta = delta_at(at);
   const ConstTensorView& d_weights = backward.inputs.d_weights;
   if (!d_weights.defined()) return tile;
   if (call.weights_mode == WeightsMode::kPerHead) {
@@ -110,6 +111,12 @@ BackwardTile<T> BackwardTiles<T>::tile_at(const Place& at, TileMask* masks) cons
     tile.weights_share = T{1} / static_cast<T>(call.num_heads());
   }
   return tile;
+}
+
+template <class T>
+T* BackwardTiles<T>::delta_at(const Place& at) const {
+  const Sequence of = call.sequence(at.sequence);
+  return delta_ + (of.batch * call.num_heads() + at.head) * call.q_len() + of.q_begin + at.row;
 }
 
 template <class T>
@@ -125,7 +132,7 @@ void BackwardTiles<T>::point_at(const KeyRange& keys, const Place& at,
   tile->in.value = {offset<T>(value, kv_head, 0, 0), value.stride(1), value.stride(2)};
   tile->in.kv_len = tile->key_end;
   tile->in.num_masks = 0;
-  tile->in.causal_limit = kNotCausal;
+  tile->in.band = {.end = tile->key_end};
   if (tile->d_weights.data != nullptr) {
     tile->d_weights.data += call.kv_len() * tile->d_weights.column_stride;
   }
@@ -148,41 +155,43 @@ void BackwardTiles<T>::run(const Place& at, const KeyRange& keys, const TileGrad
 template <class T>
 Strided<T> BackwardTiles<T>::d_query(const Place& at) const {
   if (!backward.d_query.defined()) return {};
-  return matrix_out<T>(backward.d_query, at.batch, at.head, at.row);
+  const Sequence of = call.sequence(at.sequence);
+  return matrix_out<T>(backward.d_query, of.batch, at.head, of.q_begin + at.row);
 }
 
 // Reads out and d_out once, unless weights have gradients.
 template <class T>
 void BackwardTiles<T>::compute_delta() {
-  const int64_t heads = call.num_heads(), tiles = tiling.tiles;
   const bool weights = backward.inputs.d_weights.defined();
   const double flops = weights ? attention_flops(call) : 0.1 * attention_flops(call);
-  const auto run = [&](size_t task, std::byte* workspace) {
-    const auto n = static_cast<int64_t>(task);
-    const Place at{n / tiles / heads, n / tiles % heads, n % tiles * tiling.rows};
+  const auto run = [&](size_t n, std::byte* workspace) {
+    const Place at = place_of(tiling.task(static_cast<int64_t>(n), call.num_heads()));
+    const Sequence of = call.sequence(at.sequence);
+    if (at.row >= of.q_len) return;
     TileMask masks[kMaxTileMasks];
     BackwardTile<T> tile = tile_at(at, masks);
-    T* delta = delta_ + (at.batch * heads + at.head) * call.q_len() + at.row;
-    kernel.delta(tile, matrix<T>(backward.inputs.out, at.batch, at.head, at.row), delta, workspace);
+    T* delta = delta_at(at);
+    kernel.delta(tile, matrix<T>(backward.inputs.out, of.batch, at.head, of.q_begin + at.row),
+                 delta, workspace);
     if (!weights || call.num_extra() == 0) return;
-    point_at(chunk(key_chunks()), at, &tile);
+    point_at(chunk(key_chunks(), of), at, &tile);
     kernel.delta(tile, {}, delta, workspace);
   };
-  parallel_tasks(static_cast<size_t>(call.batch() * heads * tiles), flops,
+  parallel_tasks(static_cast<size_t>(tiling.places() * call.num_heads()), flops,
                  backward_workspace_bytes(shape_, tiling.lanes), run);
 }
 
 template <class T>
-void BackwardTiles<T>::store_keys(int64_t batch, int64_t kv_head, const KeyRange& keys,
+void BackwardTiles<T>::store_keys(const Sequence& of, int64_t kv_head, const KeyRange& keys,
                                   const T* key, const T* value) const {
-  const int64_t rows = keys.end - keys.begin;
+  const int64_t rows = keys.end - keys.begin, first = of.k_begin + keys.begin;
   const TensorView &d_key = backward.d_key, &d_value = backward.d_value;
   if (d_key.defined()) {
-    store_sums(key, key_stride(), rows, d_key, matrix_out<T>(d_key, batch, kv_head, keys.begin));
+    store_sums(key, key_stride(), rows, d_key, matrix_out<T>(d_key, of.batch, kv_head, first));
   }
   if (d_value.defined()) {
     store_sums(value, value_stride(), rows, d_value,
-               matrix_out<T>(d_value, batch, kv_head, keys.begin));
+               matrix_out<T>(d_value, of.batch, kv_head, first));
   }
 }
 
@@ -190,9 +199,31 @@ template <class T>
 void BackwardTiles<T>::sum_extra() const {
   if (call.num_extra() == 0) return;
   const size_t item = 8 * (key_stride() + value_stride());
-  sum_batch(extra_sums_, key_stride(), item, call.batch(), backward.d_extra_key);
-  sum_batch(extra_sums_ + 8 * key_stride(), value_stride(), item, call.batch(),
-            backward.d_extra_value);
+  const int64_t count = call.num_sequences();
+  sum_batch(extra_sums_, key_stride(), item, count, backward.d_extra_key);
+  sum_batch(extra_sums_ + 8 * key_stride(), value_stride(), item, count, backward.d_extra_value);
+}
+
+// forward: p = exp(sink - lse) of each row, which has no value. A head's rows in order.
+template <class T>
+void BackwardTiles<T>::sink_gradients() const {
+  const TensorView& to = backward.d_sinks;
+  const auto run = [&](size_t n, std::byte*) {
+    const auto head = static_cast<int64_t>(n);
+    T sum = 0, probs[kMostRows];
+    for (int64_t place = 0; place < tiling.places(); ++place) {
+      Place at = place_of(tiling.task(place, 1));
+      at.head = head;
+      if (at.row >= call.sequence(at.sequence).q_len) continue;
+      TileMask masks[kMaxTileMasks];
+      const BackwardTile<T> tile = tile_at(at, masks);
+      kernel.sink_probs(tile, probs);
+      for (size_t r = 0; r < tile.in.rows; ++r) sum += probs[r] * tile.delta[r];
+    }
+    to.data_as<T>()[head * to.stride(0)] = T{0} - sum;
+  };
+  const auto exps = 20.0 * static_cast<double>(call.batch() * call.num_heads() * call.q_len());
+  if (to.defined()) parallel_tasks(static_cast<size_t>(call.num_heads()), exps, 0, run);
 }
 
 template class BackwardTiles<float>;

@@ -55,10 +55,11 @@ class BackwardTiles {
 
   // Chunks of keys whose part of d_query is summed by itself; the appended columns are the last.
   int64_t num_chunks() const { return key_chunks() + (call.num_extra() > 0 ? 1 : 0); }
-  KeyRange chunk(int64_t index) const;
-  // Whether a causal mask leaves any of the keys to the query tile. The first chunk always counts:
-  // its sums, be they empty, are what the others are added to.
-  bool sees(int64_t tile, const KeyRange& keys) const;
+  // The keys of a chunk in a batch item; empty past its last key.
+  KeyRange chunk(int64_t index, const Sequence& of) const;
+  // Whether any row of a tile sees any of the keys. The first chunk always counts: its sums, be
+  // they empty, are what the others are added to.
+  bool sees(const Sequence& of, int64_t tile, const KeyRange& keys) const;
 
   // One tile of query rows against a range of keys.
   void run(const Place& at, const KeyRange& keys, const TileGradients<T>& to,
@@ -66,45 +67,54 @@ class BackwardTiles {
   // All tiles of the heads that share the keys, in order; d_key and d_value are stored.
   // `query(place)` says where d_query goes. The workspace is a task's.
   template <class Query>
-  void run_keys(int64_t batch, int64_t kv_head, const KeyRange& keys, std::byte* workspace,
+  void run_keys(int64_t sequence, int64_t kv_head, const KeyRange& keys, std::byte* workspace,
                 const Query& query) const;
+  // The first row of a tile task.
+  Place place_of(const TileTask& task) const {
+    return {task.sequence, task.head, task.tile * tiling.rows};
+  }
   // d_query of a place in the call's own memory.
   Strided<T> d_query(const Place& at) const;
   // The sum over the batch of what run_keys left of the appended columns.
   void sum_extra() const;
+  // d_sinks of the call.
+  void sink_gradients() const;
 
  private:
   int64_t key_chunks() const;
   size_t sums_bytes(size_t keys) const {
     return keys * (key_stride() + value_stride()) * sizeof(T);
   }
+  T* delta_at(const Place& at) const;
   // Sums of the appended columns of one (batch, kv head).
-  T* extra_sums(int64_t batch, int64_t kv_head) const;
+  T* extra_sums(int64_t sequence, int64_t kv_head) const;
   BackwardTile<T> tile_at(const Place& at, TileMask* masks) const;
   void point_at(const KeyRange& keys, const Place& at, BackwardTile<T>* tile) const;
   void compute_delta();
-  void store_keys(int64_t batch, int64_t kv_head, const KeyRange& keys, const T* key,
+  void store_keys(const Sequence& of, int64_t kv_head, const KeyRange& keys, const T* key,
                   const T* value) const;
 
   BackwardTile<T> shape_;
   WorkspaceLease lease_;
   T* delta_ = nullptr;       // [B, H, L]
-  T* extra_sums_ = nullptr;  // [B, Hkv, 8, key_stride + value_stride]
+  T* extra_sums_ = nullptr;  // [batch items, Hkv, 8, key_stride + value_stride]
   std::byte* partials_ = nullptr;
 };
 
 template <class T>
 template <class Query>
-void BackwardTiles<T>::run_keys(int64_t batch, int64_t kv_head, const KeyRange& keys,
+void BackwardTiles<T>::run_keys(int64_t sequence, int64_t kv_head, const KeyRange& keys,
                                 std::byte* workspace, const Query& query) const {
-  T* key = keys.extra ? extra_sums(batch, kv_head) : reinterpret_cast<T*>(workspace + tile_bytes());
+  const Sequence of = call.sequence(sequence);
+  T* key =
+      keys.extra ? extra_sums(sequence, kv_head) : reinterpret_cast<T*>(workspace + tile_bytes());
   T* value = key + keys.padded() * key_stride();
   std::fill_n(key, keys.padded() * (key_stride() + value_stride()), T{0});
   const int64_t group = call.num_heads() / call.num_kv_heads();
   for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
-    for (int64_t tile = 0; tile < tiling.tiles; ++tile) {
-      if (!sees(tile, keys)) continue;
-      const Place at{batch, head, tile * tiling.rows};
+    for (int64_t tile = 0; tile < tiling.tiles_of(of.q_len); ++tile) {
+      if (!sees(of, tile, keys)) continue;
+      const Place at{sequence, head, tile * tiling.rows};
       TileGradients<T> to;
       to.key = key;
       to.value = value;
@@ -112,7 +122,7 @@ void BackwardTiles<T>::run_keys(int64_t batch, int64_t kv_head, const KeyRange& 
       run(at, keys, to, workspace);
     }
   }
-  if (!keys.extra) store_keys(batch, kv_head, keys, key, value);
+  if (!keys.extra) store_keys(of, kv_head, keys, key, value);
 }
 
 extern template class BackwardTiles<float>;

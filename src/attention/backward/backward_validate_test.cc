@@ -147,6 +147,13 @@ TEST(BackwardValidation, Gradients) {
          const int64_t shape[] = {2, 2, 5, 6}, strides[] = {30, 0, 6, 1};
          a.gradients.d_value = {a.to(2, {1}).data(), DType::kFloat32, shape, strides};
        }},
+      {"attention_backward: d_sinks: given, without sinks; must be undefined",
+       [](Arguments& a) { a.gradients.d_sinks = a.to(3, {4}); }},
+      {"attention_backward: d_sinks: shape is [1]; must be [4]",
+       [](Arguments& a) {
+         a.options.sinks = a.in({4});
+         a.gradients.d_sinks = a.to(3, {1});
+       }},
       {"attention_backward: d_masks: got 2 tensors; must be none, or one for each of 1 masks",
        [](Arguments& a) { a.gradients.d_masks.push_back({}); }},
       {"attention_backward: d_masks[0]: shape is [1, 3, 5]; must be a 2-dimensional tensor",
