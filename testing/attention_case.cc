@@ -111,8 +111,8 @@ std::string AttentionCase::describe() const {
               " D", head_dim, " Dv", v_head_dim, " X", extra, ", ", regime_name(regime),
               ", storage ", static_cast<int>(storage), ", weights ", static_cast<int>(weights),
               empty_rows == EmptyRow::kNan ? ", NaN rows" : "", ", dropout ", dropout_p,
-              ", softcap ", softcap, sinks ? ", sinks" : "", with_rest ? "" : ", without lse_rest",
-              ", seed ", seed);
+              ", softcap ", softcap, score_mod.forward != nullptr ? ", score_mod" : "",
+              sinks ? ", sinks" : "", with_rest ? "" : ", without lse_rest", ", seed ", seed);
   for (const MaskSpec& mask : masks) {
     text += message(", mask kind ", static_cast<int>(mask.kind), " ", mask.dims, " pattern ",
                     static_cast<int>(mask.pattern), " window ", mask.left, " ", mask.right);
@@ -223,6 +223,7 @@ AttentionCall AttentionProblem::call() const {
   }
   call.scale = scale_of(spec);
   call.softcap = spec.softcap;
+  call.score_mod = spec.score_mod;
   call.masks = masks;
   call.sinks = sinks.view();
   call.empty_rows = spec.empty_rows;

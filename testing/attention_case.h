@@ -64,6 +64,7 @@ struct AttentionCase {
   WeightsMode weights = WeightsMode::kNone;
   double dropout_p = 0;
   double softcap = 0;
+  ScoreMod score_mod = {};
   bool sinks = false;
   std::optional<double> scale = {};
   Storage storage = Storage::kContiguous;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "attention/attention_reference.h"
+#include "attention/score_mod.h"
 #include "testing/elements.h"
 
 namespace polyhead::oracle {
@@ -44,6 +45,9 @@ Tensor naive_attention(const AttentionCall& call) {
       score *= scale;
       const auto cap = static_cast<float>(call.softcap);
       if (cap > 0) score = cap * std::tanh(score / cap);
+      if (call.score_mod.forward != nullptr && j < call.kv_len()) {
+        score = static_cast<float>(modified_score(call, {b, h, i, j}, static_cast<double>(score)));
+      }
       probs[static_cast<size_t>(j)] = score + static_cast<float>(bias);
       max = std::max(max, probs[static_cast<size_t>(j)]);
     }

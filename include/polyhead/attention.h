@@ -19,6 +19,7 @@
 #include <optional>
 #include <vector>
 
+#include <polyhead/score_mod.h>
 #include <polyhead/tensor_view.h>
 
 #pragma GCC visibility push(default)
@@ -106,6 +107,7 @@ struct AttentionOptions {
   std::optional<double> scale = {};  // default 1 / sqrt(D)
   // Scaled scores become softcap * tanh(score / softcap) before masks are added; 0: they do not.
   double softcap = 0;
+  ScoreMod score_mod = {};  // a function of your own, between softcap and masks
   std::vector<Mask> masks = {};
   // A score for each head that every row sees beside those of its keys, and that has no value: it
   // takes its part of the softmax, and what is left of the weights sums to less than 1. It is part
@@ -172,7 +174,8 @@ struct AttentionGradients {
 // probabilities are made again from lse, a tile at a time. A masked pair, and a row without visible
 // keys, has gradient 0 whatever its numbers are. The bits do not depend on threads, the ISA (with
 // fused multiply-add), nor on which gradients are asked for. options.plan names one of the
-// backward's own plans. Throws InvalidArgument or std::bad_alloc before any gradient is touched.
+// backward's own plans. Throws InvalidArgument, Unsupported (a score_mod without backward) or
+// std::bad_alloc before any gradient is touched.
 // One dtype throughout, float32 or float64; gradients must not overlap inputs or each other.
 // Safe from many threads. Memory: B * H * L numbers; for each thread a tile and the sums of 512
 // keys, 345 KiB for D = Dv = 64 in float32, or with d_masks a tile and up to 49 * S numbers if that

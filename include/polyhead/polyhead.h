@@ -8,4 +8,5 @@
 #include <polyhead/multihead_attention.h>
 #include <polyhead/report.h>
 #include <polyhead/runtime.h>
+#include <polyhead/score_mod.h>
 #include <polyhead/tensor_view.h>

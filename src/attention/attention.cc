@@ -65,6 +65,7 @@ AttentionCall call_of(const ConstTensorView& query, const ConstTensorView& key,
   call.cu_seqlens_q = options.cu_seqlens_q;
   call.cu_seqlens_k = options.cu_seqlens_k;
   call.softcap = options.softcap;
+  call.score_mod = options.score_mod;
   call.sinks = options.sinks;
   call.empty_rows = options.empty_rows;
   call.weights_mode = options.weights;

@@ -100,6 +100,9 @@ void attention_backward(const ConstTensorView& query, const ConstTensorView& key
   backward.d_masks = gradients.d_masks;
   backward.d_sinks = gradients.d_sinks;
   validate(backward, "attention_backward");
+  if (options.score_mod.forward != nullptr && options.score_mod.backward == nullptr) {
+    throw Unsupported("attention_backward: score_mod.backward: not given; needed for gradients");
+  }
   run_attention_backward(backward);
 }
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "attention/attention_reference.h"
+#include "attention/score_mod.h"
 
 namespace polyhead {
 namespace {
@@ -109,7 +110,7 @@ class Backward {
       if (masked(b, h, i, j)) continue;
       double d_score = *at(probs_, b, h, i, j) * (d_probs[static_cast<size_t>(j)] - delta);
       if (j < call_.kv_len()) add_to_masks(b, h, i, j, d_score);
-      if (call_.softcap > 0) d_score *= cap_slope(b, h, i, key, j);
+      d_score = before_changes({b, h, i, j}, dot(b, h, i, key, j), d_score);
       for (int64_t d = 0; d < call_.head_dim(); ++d) {
         *at(gradients_.d_query, b, h, i, d) += call_.scale * d_score * key.get(j, d);
         key.add_gradient(j, d, call_.scale * d_score * read(call_.query, b, h, i, d));
@@ -118,14 +119,21 @@ class Backward {
     add_to_sink(b, h, i, delta);
   }
 
-  // forward: cap(x) = softcap * tanh(x / softcap)
-  double cap_slope(int64_t b, int64_t h, int64_t i, const Rows& key, int64_t j) const {
+  double dot(int64_t b, int64_t h, int64_t i, const Rows& key, int64_t j) const {
     double dot = 0;
     for (int64_t d = 0; d < call_.head_dim(); ++d) {
       dot += read(call_.query, b, h, i, d) * key.get(j, d);
     }
-    const double t = std::tanh(call_.scale * dot / call_.softcap);
-    return 1 - t * t;
+    return call_.scale * dot;
+  }
+
+  // forward: score_mod(cap(x)), cap(x) = softcap * tanh(x / softcap)
+  double before_changes(const int64_t (&bhij)[4], double x, double d_score) const {
+    const double cap = call_.softcap, t = cap > 0 ? std::tanh(x / cap) : 0;
+    if (call_.score_mod.forward != nullptr && bhij[3] < call_.kv_len()) {
+      d_score = modified_gradient(call_, bhij, cap > 0 ? cap * t : x, d_score);
+    }
+    return cap > 0 ? d_score * (1 - t * t) : d_score;
   }
 
   // forward: p_sink = exp(sink) / sum_k exp(s_ik), which no value and no weight has a part in
@@ -138,9 +146,11 @@ class Backward {
     gradients_.d_sinks.data_as<double>()[h] -= std::exp(sink - lse) * delta;
   }
 
+  // By a mask, or by a score_mod, whose pairs have no other way to a probability of 0.
   bool masked(int64_t b, int64_t h, int64_t i, int64_t j) const {
-    return j < call_.kv_len() &&
-           attention_bias_reference(call_, b, h, i, j) == -std::numeric_limits<double>::infinity();
+    if (j >= call_.kv_len()) return false;
+    if (call_.score_mod.forward != nullptr && *at(probs_, b, h, i, j) == 0) return true;
+    return attention_bias_reference(call_, b, h, i, j) == -std::numeric_limits<double>::infinity();
   }
 
   double d_weight(int64_t b, int64_t h, int64_t i, int64_t j) const {

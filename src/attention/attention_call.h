@@ -37,7 +37,9 @@ struct AttentionCall {
   // and zero_attn. [Hkv, X, D] and [Hkv, X, Dv], X <= 8. Undefined: none.
   ConstTensorView extra_key = {}, extra_value = {};
   ConstTensorView cu_seqlens_q = {}, cu_seqlens_k = {};  // [N + 1]; undefined: not packed
+  int64_t first_sequence = 0;  // the number of batch item 0, for dropout and score_mod
   double scale = 1, softcap = 0;
+  ScoreMod score_mod = {};
   std::span<const Mask> masks = {};
   ConstTensorView sinks = {};  // [H]
   EmptyRow empty_rows = EmptyRow::kZero;
@@ -72,7 +74,8 @@ struct AttentionCall {
   // What dropout multiplies the probability of query i and column j with: 0, or dropout.scale().
   double kept(int64_t b, int64_t h, int64_t i, int64_t j) const {
     const int64_t index = j < kv_len() ? j : kFirstAppendedKey + j - kv_len();
-    return dropout.keeps(dropout.first_head + b * num_heads() + h, i, index) ? dropout.scale() : 0;
+    const int64_t head_index = (first_sequence + b) * num_heads() + h;
+    return dropout.keeps(head_index, i, index) ? dropout.scale() : 0;
   }
 
  private:

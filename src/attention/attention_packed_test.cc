@@ -100,6 +100,22 @@ TEST_P(AttentionPacked, WithKeyLengths) {
   });
 }
 
+// The public function's own names for it.
+TEST_P(AttentionPacked, AsThePublicFunctionTakesIt) {
+  AttentionCase spec = cases()[1];
+  const PackedProblem packed({{3, 60, 1}, {12, 70, 30}}, spec);
+  const AttentionProblem& problem = packed.problem;
+  AttentionOptions options;
+  options.masks = problem.masks;
+  options.cu_seqlens_q = packed.call().cu_seqlens_q;
+  options.cu_seqlens_k = packed.call().cu_seqlens_k;
+  const AttentionRun want = run_attention_case(packed.call());
+  GuardedTensor out(spec.dtype, want.out.view().shape());
+  attention_forward(problem.query.view(), problem.key.view(), problem.value.view(), options,
+                    {.out = out.view()});
+  expect_same_bits(out.view(), want.out.view(), "out");
+}
+
 // A batch without padding is the packed one of equal lengths.
 TEST_P(AttentionPacked, EqualLengthsAsABatch) {
   AttentionCase spec = cases()[1];

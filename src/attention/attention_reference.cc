@@ -5,6 +5,8 @@
 #include <limits>
 #include <vector>
 
+#include "attention/score_mod.h"
+
 namespace polyhead {
 namespace {
 
@@ -83,9 +85,18 @@ class Row {
         magnitude += std::abs(product);
       }
       const double capped = softcapped(call_.scale * dot);
-      scores_[n] = capped + bias;
+      const double modified = own(j) && call_.score_mod.forward != nullptr
+                                  ? modified_score(call_, {b_, h_, i_, j}, capped)
+                                  : capped;
+      if (call_.score_mod.forward != nullptr && modified == -kInf) {
+        scores_[n] = -kInf;
+        hidden_[n] = true;
+        continue;
+      }
+      scores_[n] = modified + bias;
       error_[n] = roundings * std::abs(call_.scale) * magnitude + std::abs(bias) + 2;
       if (call_.softcap > 0) error_[n] += 4 * std::abs(capped);  // tanh, and * before and after
+      if (modified != capped) error_[n] += 2 * (std::abs(capped) + std::abs(modified));
       if (std::isnan(scores_[n])) has_nan_ = true;
       max_ = std::max(max_, scores_[n]);
     }
@@ -137,6 +148,7 @@ class Row {
   double lse_budget() const { return empty() ? 0 : relative_budget() + unit() * std::abs(lse()); }
 
  private:
+  bool own(int64_t j) const { return j < call_.kv_len(); }
   double softcapped(double score) const {
     return call_.softcap > 0 ? call_.softcap * std::tanh(score / call_.softcap) : score;
   }

@@ -16,7 +16,6 @@ struct Dropout {
   double p = 0;
   uint64_t seed = 0;
   uint32_t call = 0;
-  int64_t first_head = 0;  // the counter's of head 0 of batch item 0
 
   // p in units of 2^-16, to the nearest. 0: no dropout.
   uint32_t threshold() const;

@@ -90,7 +90,7 @@ AttentionCall sequence_alone(const AttentionCall& call, int64_t n, std::vector<M
   alone.value = call.value.narrow(2, of.k_begin, of.kv_len);
   alone.cu_seqlens_q = alone.cu_seqlens_k = {};
   alone.masks = *masks;
-  alone.dropout.first_head += n * call.num_heads();
+  alone.first_sequence += n;
   alone.outputs = {};
   return alone;
 }

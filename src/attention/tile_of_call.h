@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "attention/attention_call.h"
+#include "attention/score_mod.h"
 #include "base/checked_math.h"
 #include "kernels/attention_forward.h"
 
@@ -105,8 +106,8 @@ void place_masks(const AttentionCall& call, const Place& at, const Sequence& of,
 // Tells the tile which queries of which head draw.
 template <class T>
 void place_dropout(const AttentionCall& call, const Place& at, AttentionTile<T>* tile) {
-  tile->dropout.head =
-      static_cast<uint32_t>(call.dropout.first_head + at.sequence * call.num_heads() + at.head);
+  const int64_t head = (call.first_sequence + at.sequence) * call.num_heads() + at.head;
+  tile->dropout.head = static_cast<uint32_t>(head);
   tile->dropout.first_query = static_cast<uint32_t>(at.row);
 }
 
@@ -114,6 +115,15 @@ void place_dropout(const AttentionCall& call, const Place& at, AttentionTile<T>*
 struct TileTask {
   int64_t sequence, head, tile, tiles;
 };
+
+// Tells the tile what else changes its scores: `mod` is the place for it.
+template <class T>
+void place_score_mod(const AttentionCall& call, const Place& at, TileScoreMod* mod,
+                     AttentionTile<T>* tile) {
+  if (call.score_mod.forward == nullptr) return;
+  *mod = tile_score_mod(call, at.sequence, at.head, at.row);
+  tile->mod = mod;
+}
 
 // The tiles of a call, all of one size but the last of each head.
 class Tiling {

@@ -52,6 +52,8 @@ void run_rows(const AttentionCall& call, const AttentionKernel<T>& kernel, const
       std::min<int64_t>(of.q_len - at.row, static_cast<int64_t>(kernel.max_rows)));
   place_masks(call, at, of, masks, tile);
   place_dropout(call, at, tile);
+  TileScoreMod mod;
+  place_score_mod(call, at, &mod, tile);
   tile->query = matrix<T>(call.query, of.batch, at.head, row);
   tile->key = matrix<T>(call.key, of.batch, kv_head, of.k_begin);
   tile->value = matrix<T>(call.value, of.batch, kv_head, of.k_begin);
@@ -139,6 +141,7 @@ void run_tiled(const AttentionCall& call, void (*run_float)(const AttentionCall&
 }  // namespace
 
 bool heads_share_masks(const AttentionCall& call) {
+  if (call.score_mod.forward != nullptr) return false;
   bool by_query = false;
   for (const Mask& mask : call.masks) {
     if (mask.kind() == Mask::Kind::kAlibi) return false;

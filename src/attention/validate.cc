@@ -1,5 +1,7 @@
 // All checks of the op, in one place, before any output is touched.
+#include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <string>
 
 #include "attention/attention_call.h"
@@ -144,6 +146,14 @@ class Checker : private CallChecks {
   }
 
   void modifiers() const {
+    const ScoreMod& mod = call_.score_mod;
+    if (mod.forward == nullptr && (mod.backward != nullptr || mod.is_empty != nullptr)) {
+      fail("score_mod.forward", "not given, but others of it", "given");
+    }
+    const int64_t longest = std::max(call_.q_len(), call_.kv_len());
+    if (mod.forward != nullptr && longest > std::numeric_limits<int32_t>::max()) {
+      fail("score_mod", message("given, with ", longest, " positions"), "without, beyond 2^31 - 1");
+    }
     if (call_.softcap != 0) {
       if (!(call_.softcap > 0)) fail("softcap", message("got ", call_.softcap), "0 or more");
       number(call_.softcap, "softcap");

@@ -7,6 +7,7 @@
 #include "kernels/attention_values.body.h"
 #include "kernels/attention_softcap.body.h"
 #include "kernels/attention_scores.body.h"
+#include "kernels/attention_score_mod.body.h"
 #include "kernels/attention_mask.body.h"
 #include "kernels/attention_granule.body.h"
 #include "kernels/attention_average.body.h"
@@ -60,12 +61,12 @@ POLYHEAD_INLINE void take_gradients(Backward<T, NV>& b, size_t key) {
   T* d_bias = in.d_bias;
   if (d_bias != nullptr) d_bias += (key - in.key_begin) / kGranule * kSize;
   if (in.d_weights.data != nullptr) load_d_weights(b, key, granule.count);
-  const bool hides = granule.hides_keys();
-  if (hides) {
+  if (granule.hides_keys() || granule.mod != nullptr) {
     differentiate<true>(b, granule, {granule_index(in, key), d_scores, d_bias});
   } else {
     differentiate<false>(b, granule, {granule_index(in, key), d_scores, d_bias});
   }
+  const bool hides = granule.hides_keys();
   b.pending[b.num_pending++] = pending_keys(in, key, hides || in.in.dropout.threshold > 0);
   if (in.d_query.data == nullptr) return;
   ValueSum<T>& sum = b.d_query;

@@ -3,17 +3,26 @@
 // Loops over a granule's vectors here stay rolled, on numbers in L1: unrolled they were a sixth of
 // the library, and no faster.
 
-// probs [8, W] of a granule; -0.0 where hidden. With a softcap, scratch.slopes are its derivatives.
+// Scores [8, W] of a granule, without what masks add. With a softcap, scratch.slopes are its
+// derivatives; a score_mod may hide pairs, and finds its scores again in scratch.scores.
+template <class T, int NV>
+POLYHEAD_INLINE void scores_again(Backward<T, NV>& b, Granule<T>* granule, T* scores) {
+  constexpr size_t kSize = size_t{kGranule} * Backward<T, NV>::kWidth;
+  const AttentionTile<T>& in = b.in.in;
+  dot_rows<T, NV>({b.scratch.query, in.head_dim}, granule->rows, in.key.column_stride, scores);
+  if (in.softcap > 0) cap_scores(in, kSize, scores, b.scratch.slopes);
+  if (granule->mod == nullptr) return;
+  __builtin_memcpy(b.scratch.scores, scores, kSize * sizeof(T));
+  modify_scores(b.tile, scores, granule);
+}
+
+// probs [8, W] in place of the scores; -0.0 where hidden.
 template <bool kHides, class T, int NV>
 POLYHEAD_INLINE void probs_again(const Backward<T, NV>& b, const Granule<T>& granule,
                                  const Hiding<T, NV>& hiding, T* probs) {
-  const AttentionTile<T>& in = b.in.in;
-  dot_rows<T, NV>({b.scratch.query, in.head_dim}, granule.rows, in.key.column_stride, probs);
-  if (in.softcap > 0) {
-    cap_scores(in, size_t{kGranule} * Backward<T, NV>::kWidth, probs, b.scratch.slopes);
-  }
-  if (granule.distances != nullptr)
+  if (granule.distances != nullptr) {
     add_distances(*granule.distances, granule.from_first, NV, probs);
+  }
   const Vec<T> log2e = splat(kLog2E<T>);
 #pragma GCC unroll 1
   for (int j = 0; j < kGranule; ++j) {
@@ -77,16 +86,33 @@ struct GranuleGradients {
   T* d_bias;    // [8, W] added to; null: not wanted
 };
 
+// The derivatives of a granule's finished scores become those of query . key.
+template <class T, int NV>
+__attribute__((noinline)) void unmodify(const Backward<T, NV>& b, const Granule<T>& granule,
+                                        T* d_scores) {
+  const Hiding<T, NV> hiding(b.tile, granule);
+  const Vec<T> scale = splat(b.in.in.scale);
+  const TileScores scores = scores_of(b.tile, granule, b.scratch.scores);
+  granule.mod->differentiate(*granule.mod, scores, d_scores);
+  for (int n = 0; n < kGranule * NV; ++n) {
+    Vec<T> d_s = load(d_scores + n * kLanes<T>);
+    if (b.in.in.softcap > 0) d_s *= load(b.scratch.slopes + n * kLanes<T>);
+    d_s = fma(d_s, scale, Vec<T>{});
+    store(d_scores + n * kLanes<T>, hiding(n / NV, n % NV) ? splat(T{-0.0}) : d_s);
+  }
+}
+
 // Probs (what dropout leaves of them) and d_scores of a granule into their places; hidden pairs get
 // -0.0 in both, dropped ones in probs, and no other pair does.
 template <bool kHides, class T, int NV>
-__attribute__((noinline)) void differentiate(const Backward<T, NV>& b, const Granule<T>& granule,
+__attribute__((noinline)) void differentiate(Backward<T, NV>& b, Granule<T>& granule,
                                              const GranuleGradients<T>& to) {
   const AttentionTile<T>& in = b.in.in;
-  const Hiding<T, NV> hiding(b.tile, granule);
   const bool drops = in.dropout.threshold > 0, weights = b.in.d_weights.data != nullptr;
-  const T* probs = drops ? to.d_scores : granule.probs;  // in full
-  probs_again<kHides>(b, granule, hiding, drops ? to.d_scores : granule.probs);
+  T* probs = drops ? to.d_scores : granule.probs;  // in full
+  scores_again(b, &granule, probs);
+  const Hiding<T, NV> hiding(b.tile, granule);
+  probs_again<kHides>(b, granule, hiding, probs);
   if (drops) keep_pairs(b.tile, to.index, probs, granule.probs);
   d_probs(b, granule, b.scratch.d_probs);
   const Vec<T> scale = splat(in.scale), kept_scale = splat(in.kept_scale);
@@ -101,11 +127,16 @@ __attribute__((noinline)) void differentiate(const Backward<T, NV>& b, const Gra
       Vec<T> d_s = load(probs + at) * (d_p - b.delta[i]);
       if (kHides) d_s = hiding(j, i) ? Vec<T>{} : d_s;
       if (to.d_bias != nullptr) store(to.d_bias + at, load(to.d_bias + at) + d_s);
+      if (granule.mod != nullptr) {
+        store(to.d_scores + at, d_s);
+        continue;
+      }
       if (in.softcap > 0) d_s *= load(b.scratch.slopes + at);
       d_s = fma(d_s, scale, Vec<T>{});  // + 0: a product may be -0.0
       store(to.d_scores + at, kHides && hiding(j, i) ? splat(T{-0.0}) : d_s);
     }
   }
+  if (granule.mod != nullptr) unmodify(b, granule, to.d_scores);
 }
 
 // Adds the weights' part over the granules that any row sees to delta.
@@ -118,6 +149,7 @@ __attribute__((noinline)) void add_weights_to_delta(Backward<T, NV>& b) {
     Granule<T> granule;
     if (!see_granule(b.tile, key, &granule)) continue;
     load_d_weights(b, key, granule.count);
+    scores_again(b, &granule, kept);
     const Hiding<T, NV> hiding(b.tile, granule);
     probs_again<true>(b, granule, hiding, kept);
     if (in.dropout.threshold > 0) keep_pairs(b.tile, granule_index(b.in, key), kept, kept);

@@ -10,6 +10,7 @@ struct BackwardScratch {
   T* d_weights;   // [8, W] of one granule, by lanes
   T* d_probs;     // [8, W] of one granule
   T* slopes;      // [8, W] of one granule: the derivatives of the softcap
+  T* scores;      // [8, W] of one granule, as the score_mod meets them
   T* probs;       // [64, W] of the pending keys
   T* d_scores;    // [64, W] of the pending keys, times scale
   T* query_rows;  // [W, gradient_stride(D)] as in memory, zeros past D
@@ -56,6 +57,7 @@ BackwardScratch<T> carve_backward(const AttentionTile<T>& in, size_t width, std:
   scratch.d_weights = take(kGranule * width);
   scratch.d_probs = take(kGranule * width);
   scratch.slopes = take(in.softcap > 0 ? kGranule * width : 0);
+  scratch.scores = take(kGranule * width);
   scratch.probs = take(kMaxPending * kGranule * width);
   scratch.d_scores = take(kMaxPending * kGranule * width);
   scratch.query_rows = take(gradient_stride<T>(in.head_dim) * width);

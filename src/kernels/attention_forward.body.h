@@ -7,6 +7,7 @@
 #include "kernels/attention_values.body.h"
 #include "kernels/attention_softcap.body.h"
 #include "kernels/attention_scores.body.h"
+#include "kernels/attention_score_mod.body.h"
 #include "kernels/attention_mask.body.h"
 #include "kernels/attention_granule.body.h"
 #include "kernels/attention_average.body.h"
@@ -38,10 +39,10 @@ POLYHEAD_INLINE void keep_maximum(Tile<T, NV>& tile, size_t granule_index) {
 
 // Scores, probabilities, dropout, and a place among the pending.
 template <class T, int NV>
-POLYHEAD_INLINE void take_granule(Tile<T, NV>& tile, const Granule<T>& granule,
+POLYHEAD_INLINE void take_granule(Tile<T, NV>& tile, Granule<T>& granule,
                                   const Strided<const T>& key, uint32_t granule_index) {
   const bool drops = tile.in.dropout.threshold > 0;
-  if (tile.in.softcap > 0) {
+  if (tile.in.softcap > 0 || granule.mod != nullptr) {
     fold_changed_granule(tile, granule, key.column_stride);
   } else if (granule.hides_keys()) {
     fold_granule<true>(tile, granule, key.column_stride);

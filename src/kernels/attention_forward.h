@@ -26,6 +26,7 @@
 #include <cstdint>
 
 #include "kernels/attention_dropout.h"
+#include "kernels/attention_score_mod.h"
 #include "simd/isa.h"
 
 namespace polyhead {
@@ -96,6 +97,7 @@ struct AttentionTile {
   bool keys_are_far = false;  // not in L2: fetch keys and values ahead of their use
   T scale = 1;
   T softcap = 0, inverse_softcap = 0;  // 0: scores are as they come
+  const TileScoreMod* mod = nullptr;   // of the caller's; null: none
   const T* sink = nullptr;             // a score without a value; null: none
   TileBand band;
   const TileMask* masks = nullptr;

@@ -37,12 +37,23 @@ POLYHEAD_INLINE bool has_distances_alone(const AttentionTile<T>& in, ptrdiff_t f
   return true;
 }
 
+// Whether the caller's score_mod says that it hides all of a granule.
+template <class T, int NV>
+POLYHEAD_INLINE bool is_empty(const Tile<T, NV>& tile, const Granule<T>& granule) {
+  const TileScoreMod* mod = granule.mod;
+  if (mod == nullptr || mod->is_empty == nullptr) return false;
+  return mod->is_empty(*mod, scores_of<T, NV>(tile, granule, nullptr));
+}
+
 // The granule at key `first`, and what the band and the masks leave of it. EMPTY granules are
 // skipped (false), FULL ones stay in registers, PARTIAL ones meet their masks.
 template <class T, int NV>
 POLYHEAD_INLINE bool see_granule(Tile<T, NV>& tile, size_t first, Granule<T>* granule) {
   const AttentionTile<T>& in = tile.in;
   *granule = granule_at(in.key, in.value, first, in.band.end);
+  granule->first_key = first;
+  granule->mod = in.mod;
+  if (is_empty(tile, *granule)) return false;
   const ptrdiff_t limit = in.band.last - static_cast<ptrdiff_t>(first);  // of row 0
   if (limit < kGranule - 1) {
     granule->has_limit = true;

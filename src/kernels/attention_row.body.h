@@ -52,17 +52,23 @@ POLYHEAD_INLINE void end_row_chunk(Row<T>& row, size_t dims) {
 template <class T>
 POLYHEAD_INLINE void fold_stretch(const RowTile<T>& tile, size_t key, size_t count) {
   const AttentionTile<T>& in = tile.in;
-  const Stretch<T> stretch{
-      rows_from(in.key, key), rows_from(in.value, key),   count,
-      in.kv_len - key,        in.wants_weights ? key : 0, static_cast<uint32_t>(key / kGranule)};
+  const Stretch<T> stretch{rows_from(in.key, key),
+                           rows_from(in.value, key),
+                           count,
+                           in.kv_len - key,
+                           in.wants_weights ? key : 0,
+                           static_cast<uint32_t>(key / kGranule),
+                           key};
   const size_t rows = in.rows;
   for (size_t r = 0; r < rows; ++r) {
     Row<T>& row = tile.rows[r];
     const bool masks = in.num_masks > 0 || row.key_begin > key;
     row.has_bias = masks && sum_masks(in, row, r, key, count);
   }
+  if (in.mod != nullptr && in.mod->is_empty != nullptr) hide_empty(tile, stretch);
   score_stretch(tile, stretch);
   cap_stretch(tile, stretch);
+  modify_stretch(tile, stretch);
   for (size_t r = 0; r < rows; ++r) {
     Row<T>& row = tile.rows[r];
     if (row.key_end > key) fold_row(tile, row, stretch, at_most(count, row.key_end - key));
@@ -89,8 +95,13 @@ POLYHEAD_INLINE void fold_all_keys(const RowTile<T>& tile) {
 template <class T>
 __attribute__((noinline)) void fold_extra_columns(const RowTile<T>& tile) {
   const AttentionTile<T>& in = tile.in;
-  const Stretch<T> stretch{in.extra_key, in.extra_value,   in.num_extra,
-                           in.num_extra, extra_column(in), kAppendedGranule};
+  const Stretch<T> stretch{in.extra_key,
+                           in.extra_value,
+                           in.num_extra,
+                           in.num_extra,
+                           extra_column(in),
+                           kAppendedGranule,
+                           0};
   for (size_t r = 0; r < in.rows; ++r) {
     begin_row_chunk(tile.rows[r], in.v_head_dim);
     tile.rows[r].has_bias = false;

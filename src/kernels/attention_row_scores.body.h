@@ -141,6 +141,60 @@ POLYHEAD_INLINE void score_stretch(const RowTile<T>& tile, const Stretch<T>& str
   score_keys(tile, stretch);
 }
 
+// Some of a row's scores, from key `at` of a stretch on.
+template <class T>
+POLYHEAD_INLINE TileScores scores_of(const Stretch<T>& stretch, size_t r, size_t at, size_t count,
+                                     T* data) {
+  return {data, r, 1, stretch.first_key + at, count, static_cast<ptrdiff_t>(count), 1};
+}
+
+template <class T>
+POLYHEAD_INLINE void begin_bias(Row<T>& row) {
+  if (!row.has_bias) __builtin_memset(row.bias, 0, kStretch * sizeof(T));
+  row.has_bias = true;
+}
+
+// Hides what the caller's score_mod says is empty, so many keys at a time.
+inline constexpr size_t kAskedKeys = 64;
+
+template <class T>
+__attribute__((noinline)) void hide_empty(const RowTile<T>& tile, const Stretch<T>& stretch) {
+  const TileScoreMod& mod = *tile.in.mod;
+  for (size_t r = 0; r < tile.in.rows; ++r) {
+    Row<T>& row = tile.rows[r];
+    for (size_t at = 0; at < stretch.count; at += kAskedKeys) {
+      const size_t count = at_most(stretch.count - at, kAskedKeys);
+      if (!mod.is_empty(mod, scores_of<T>(stretch, r, at, count, nullptr))) continue;
+      begin_bias(row);
+      for (size_t j = at; j < at + count; ++j) row.bias[j] = kMasked<T>;
+    }
+  }
+}
+
+// Changes the scores of a row; where they become -inf its bias says so, as for a mask. Those that
+// are hidden already are not shown: they may not have been computed.
+template <class T>
+__attribute__((noinline)) void modify_row(const RowTile<T>& tile, const Stretch<T>& stretch,
+                                          size_t r) {
+  const TileScoreMod& mod = *tile.in.mod;
+  Row<T>& row = tile.rows[r];
+  T* scores = row.probs + stretch.column;
+  for (size_t j = 0; row.has_bias && j < stretch.count; ++j) {
+    if (row.bias[j] == kMasked<T>) scores[j] = 0;
+  }
+  mod.change(mod, scores_of(stretch, r, 0, stretch.count, scores));
+  for (size_t j = 0; j < stretch.count; ++j) {
+    if (scores[j] != kMasked<T>) continue;
+    begin_bias(row);
+    row.bias[j] = kMasked<T>;
+  }
+}
+
+template <class T>
+POLYHEAD_INLINE void modify_stretch(const RowTile<T>& tile, const Stretch<T>& stretch) {
+  for (size_t r = 0; r < tile.in.rows && tile.in.mod != nullptr; ++r) modify_row(tile, stretch, r);
+}
+
 template <class T>
 POLYHEAD_INLINE void cap_stretch(const RowTile<T>& tile, const Stretch<T>& stretch) {
   for (size_t r = 0; r < tile.in.rows && tile.in.softcap > 0; ++r) {

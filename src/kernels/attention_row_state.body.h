@@ -40,6 +40,7 @@ struct Stretch {
   size_t rest;       // keys from its first to the last there is
   size_t column;     // of its first key in probs
   uint32_t granule;  // of its first key, for dropout
+  size_t first_key;  // in the call
 };
 
 template <class T>

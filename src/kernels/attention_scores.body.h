@@ -6,7 +6,9 @@ struct Granule {
   const T* rows[kGranule];  // the last valid row stands in for those past the end
   const T* value;           // first value row
   size_t count;
+  size_t first_key = 0;
   T* probs;  // [8, W]
+  const TileScoreMod* mod = nullptr;
   // The tile's only mask is that of distances, this one's key 0 standing so far before row 0.
   const TileMask* distances = nullptr;
   ptrdiff_t from_first = 0;
@@ -205,17 +207,4 @@ __attribute__((noinline)) void fold_granule(Tile<T, NV>& tile, const Granule<T>&
   Vec<T> s[kGranule][NV];
   dot_tile<T, NV>({tile.scratch.query, tile.in.head_dim}, granule.rows, step, s);
   take_scores<kHides>(tile, granule, s);
-}
-
-// The same for scores that something else than a mask changes: they are parked where the
-// probabilities will be.
-template <class T, int NV>
-__attribute__((noinline)) void fold_changed_granule(Tile<T, NV>& tile, const Granule<T>& granule,
-                                                    ptrdiff_t step) {
-  dot_rows<T, NV>({tile.scratch.query, tile.in.head_dim}, granule.rows, step, granule.probs);
-  cap_scores<T>(tile.in, size_t{kGranule} * Tile<T, NV>::kWidth, granule.probs, nullptr);
-  Vec<T> s[kGranule][NV];
-#pragma GCC unroll 24
-  for (int n = 0; n < kGranule * NV; ++n) s[n / NV][n % NV] = load(granule.probs + n * kLanes<T>);
-  take_scores<true>(tile, granule, s);
 }

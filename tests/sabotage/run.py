@@ -79,6 +79,29 @@ DEFECTS = {
         ROW_VALUES, 'seen.count += row.bias[j] != kMasked<T>', 'seen.count += 1'),
     'few_rows_one_maximum_for_all': (
         ROW_VALUES, 'if (!(highest > row.limit[0])) continue;', 'if (granule > 0) continue;'),
+    'softcap_of_the_wrong_size': (
+        'src/kernels/attention_softcap.body.h', 'store(scores + at, t * cap)',
+        'store(scores + at, t * inverse)'),
+    'sink_without_its_weight': (
+        'src/kernels/attention_forward.body.h', 'splat(sink == kMasked<T> ? T{0} : T{1})',
+        'splat(T{0} * sink)'),
+    'few_rows_without_sink': (
+        'src/kernels/attention_row.body.h', 'if (in.sink != nullptr) fold_row_sink',
+        'if (in.sink == in.lse) fold_row_sink'),
+    'alibi_one_key_off': (
+        'src/kernels/attention_granule.body.h', 'in.masks->position - first;',
+        'in.masks->position - first + 1;'),
+    'segments_of_neighbouring_rows': (
+        CALL.replace('.h', '.cc'), 'tile.row_ids = element(rows, of.q_begin + at.row);',
+        'tile.row_ids = element(rows, of.q_begin + at.row - (at.row > 0));'),
+    'hidden_by_a_function_and_multiplied': (
+        'src/kernels/attention_score_mod.body.h', 'granule->has_bias = granule->has_hidden = true;',
+        'granule->has_bias = true;'),
+    'backward_softcap_without_slope': (
+        'src/kernels/attention_backward_scores.body.h',
+        'if (in.softcap > 0) d_s *= load', 'if (in.softcap > 1e30) d_s *= load'),
+    'backward_sinks_of_one_head': (
+        'src/attention/backward/backward_tiles.cc', 'at.head = head;', 'at.head = 0 * head;'),
     'projection_without_bias': (
         'src/kernels/gemm.body.h', 'acc[j][i] += load(block.bias',
         'acc[j][i] += 0 * load(block.bias'),

@@ -132,6 +132,7 @@ void BackwardTiles<T>::point_at(const KeyRange& keys, const Place& at,
   tile->in.value = {offset<T>(value, kv_head, 0, 0), value.stride(1), value.stride(2)};
   tile->in.kv_len = tile->key_end;
   tile->in.num_masks = 0;
+  tile->in.mod = nullptr;
   tile->in.band = {.end = tile->key_end};
   if (tile->d_weights.data != nullptr) {
     tile->d_weights.data += call.kv_len() * tile->d_weights.column_stride;
@@ -142,7 +143,9 @@ template <class T>
 void BackwardTiles<T>::run(const Place& at, const KeyRange& keys, const TileGradients<T>& to,
                            std::byte* workspace) const {
   TileMask masks[kMaxTileMasks];
+  TileScoreMod mod;
   BackwardTile<T> tile = tile_at(at, masks);
+  place_score_mod(call, at, &mod, &tile.in);
   point_at(keys, at, &tile);
   tile.d_query = to.query;
   tile.adds_to_query = to.adds_to_query;
@@ -169,7 +172,9 @@ void BackwardTiles<T>::compute_delta() {
     const Sequence of = call.sequence(at.sequence);
     if (at.row >= of.q_len) return;
     TileMask masks[kMaxTileMasks];
+    TileScoreMod mod;
     BackwardTile<T> tile = tile_at(at, masks);
+    place_score_mod(call, at, &mod, &tile.in);
     T* delta = delta_at(at);
     kernel.delta(tile, matrix<T>(backward.inputs.out, of.batch, at.head, of.q_begin + at.row),
                  delta, workspace);

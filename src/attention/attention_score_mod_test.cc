@@ -1,0 +1,239 @@
+// A function of the caller's between scores and softmax: forward, backward, blocks that it leaves
+// out.
+#include <array>
+#include <atomic>
+#include <cmath>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+#include <polyhead/error.h>
+#include "testing/attention_check.h"
+#include "testing/backward_check.h"
+#include "testing/compare.h"
+#include "testing/elements.h"
+#include "testing/machine.h"
+#include "testing/packed_case.h"
+
+namespace polyhead::oracle {
+namespace {
+
+constexpr DType kDTypes[] = {DType::kFloat32, DType::kFloat64};
+constexpr auto kCausal = Mask::Kind::kCausal;
+
+// Distances at a slope of each head's and batch item's own, as ALiBi has them.
+struct Slopes {
+  template <class T>
+  T operator()(T score, int batch, int head, int query, int key) const {
+    const T slope = static_cast<T>(head + 1) * static_cast<T>(0.125) + static_cast<T>(batch);
+    return score - slope * static_cast<T>(std::abs(query - key));
+  }
+  template <class T>
+  T derivative(T, int, int, int, int) const {
+    return 1;
+  }
+};
+
+// A curve; and every third pair, and those that are far apart, are hidden.
+struct Curved {
+  int near = 40;
+  template <class T>
+  T operator()(T score, int, int head, int query, int key) const {
+    const bool hides = (query + 2 * key + head) % 3 == 0 || std::abs(query - key) > near;
+    if (hides) return -std::numeric_limits<T>::infinity();
+    return score / (1 + score * score);
+  }
+  template <class T>
+  T derivative(T score, int, int, int, int) const {
+    const T below = 1 + score * score;
+    return (1 - score * score) / (below * below);
+  }
+};
+
+struct FirstKeys {
+  template <class T>
+  T operator()(T score, int, int, int, int key) const {
+    return key < 50 ? score : -std::numeric_limits<T>::infinity();
+  }
+  template <class T>
+  T derivative(T, int, int, int, int) const {
+    return 1;
+  }
+};
+
+// The same as Curved, but it says so of whole blocks.
+struct CurvedInBlocks : Curved {
+  mutable std::atomic<int> empty = 0;
+  bool is_empty(const ScoreBlock& block) const {
+    const bool before = block.first_key + block.num_keys - 1 < block.first_query - near;
+    const bool behind = block.first_key > block.first_query + block.num_queries - 1 + near;
+    empty += before || behind;
+    return before || behind;
+  }
+};
+
+AttentionCase usual(DType dtype) {
+  return {.batch = 2,
+          .heads = 4,
+          .kv_heads = 2,
+          .q_len = 60,
+          .kv_len = 141,
+          .head_dim = 12,
+          .v_head_dim = 20,
+          .extra = 1,
+          .dtype = dtype};
+}
+
+std::vector<AttentionCase> cases(DType dtype, const ScoreMod& mod) {
+  AttentionCase plain = usual(dtype), masked = plain, all = plain;
+  masked.masks = {{.kind = kCausal, .align = CausalAlign::kBottomRight}, {.dims = "ls"}};
+  masked.weights = WeightsMode::kAverage;
+  all.masks = {{.kind = Mask::Kind::kAdditive, .dims = "hls"}, {.kind = Mask::Kind::kAlibi}};
+  all.weights = WeightsMode::kPerHead;
+  all.softcap = 2;
+  all.sinks = true;
+  all.dropout_p = 0.1;
+  all.storage = Storage::kColumns;
+  std::vector<AttentionCase> result;
+  for (AttentionCase spec : {plain, masked, all}) {
+    for (int64_t q_len : {1, 3, 60}) {
+      spec.q_len = q_len;
+      spec.score_mod = mod;
+      result.push_back(spec);
+    }
+  }
+  return result;
+}
+
+TEST(AttentionScoreMod, AgainstTheReference) {
+  const Slopes slopes;
+  const Curved curved;
+  const CurvedInBlocks blocks;
+  for (DType dtype : kDTypes) {
+    for (const ScoreMod& mod : {per_score(slopes), per_score(curved), per_score(blocks)}) {
+      for (const AttentionCase& spec : cases(dtype, mod)) check_case(spec, "score_mod");
+    }
+  }
+  EXPECT_GT(blocks.empty, 0);
+}
+
+TEST(AttentionScoreMod, GradientsAgainstTheReference) {
+  const Slopes slopes;
+  const Curved curved;
+  const CurvedInBlocks blocks;
+  for (DType dtype : kDTypes) {
+    for (const ScoreMod& mod : {per_score(slopes), per_score(curved), per_score(blocks)}) {
+      for (const AttentionCase& spec : cases(dtype, mod)) {
+        check_backward_case(spec, "backward_score_mod");
+      }
+    }
+  }
+}
+
+class AttentionScoreModBits : public ::testing::TestWithParam<DType> {};
+INSTANTIATE_TEST_SUITE_P(DTypes, AttentionScoreModBits,
+                         ::testing::Values(DType::kFloat32, DType::kFloat64));
+
+TEST_P(AttentionScoreModBits, WhatIsSaidOfBlocksChangesNothing) {
+  const Curved curved;
+  const CurvedInBlocks blocks;
+  for (AttentionCase spec : cases(GetParam(), per_score(curved))) {
+    const AttentionProblem without(spec);
+    spec.score_mod = per_score(blocks);
+    const AttentionProblem with(spec);
+    for_each_kernel(with.call(), [&](const std::string& plan, const std::string& what) {
+      const AttentionRun asked = run_attention_case(with.call(), plan);
+      expect_same_run(asked, run_attention_case(without.call(), plan), what);
+      const Threads seven(7);
+      expect_same_run(run_attention_case(with.call(), plan), asked, what + ", seven threads");
+    });
+  }
+}
+
+// Hidden by the function, NaN reaches nothing.
+TEST_P(AttentionScoreModBits, HiddenNumbersMayBeNan) {
+  const FirstKeys first;
+  AttentionCase spec = usual(GetParam());
+  spec.score_mod = per_score(first);
+  BackwardProblem clean(spec), poisoned(spec);
+  for (const GuardedTensor* tensor : {&poisoned.problem.key, &poisoned.problem.value}) {
+    fill(tensor->view().narrow(2, 50, spec.kv_len - 50), std::numeric_limits<double>::quiet_NaN());
+  }
+  for (int64_t rows : {2, 60}) {
+    for_each_isa([&](const std::string& isa) {
+      const auto forward = [&](const BackwardProblem& problem) {
+        AttentionCall call = problem.problem.call();
+        call.query = call.query.narrow(2, 0, rows);
+        return run_attention_case(call);
+      };
+      expect_same_run(forward(poisoned), forward(clean), isa);
+    });
+  }
+  for_each_backward(clean, [&](const std::string& plan, const std::string& what) {
+    expect_same_gradients(run_backward_case(poisoned, plan), run_backward_case(clean, plan), what);
+  });
+}
+
+TEST_P(AttentionScoreModBits, PackedSequencesCountFromTheirStart) {
+  const Slopes slopes;
+  AttentionCase spec = usual(GetParam());
+  spec.batch = 1;
+  spec.score_mod = per_score(slopes);
+  for (const Lengths& lengths : some_lengths()) {
+    const PackedProblem packed(lengths, spec);
+    const AttentionCall call = packed.call();
+    const AttentionRun all = run_attention_case(call);
+    for (int64_t n = 0; n < call.num_sequences(); ++n) {
+      std::vector<Mask> masks;
+      const Sequence of = call.sequence(n);
+      const AttentionRun alone = run_attention_case(sequence_alone(call, n, &masks));
+      expect_same_bits(alone.out.view(), all.out.view().narrow(2, of.q_begin, of.q_len), "packed");
+    }
+  }
+}
+
+// What the public functions take arrives, with all else that changes scores.
+TEST(AttentionScoreModCall, AsThePublicFunctionsTakeIt) {
+  const Curved curved;
+  AttentionCase spec = usual(DType::kFloat32);
+  spec.extra = 0;
+  spec.score_mod = per_score(curved);
+  spec.softcap = 1.5;
+  spec.sinks = true;
+  const BackwardProblem problem(spec);
+  AttentionOptions options;
+  options.softcap = spec.softcap;
+  options.score_mod = spec.score_mod;
+  options.sinks = problem.problem.sinks.view();
+  GuardedTensor out(spec.dtype, {spec.batch, spec.heads, spec.q_len, spec.v_head_dim});
+  const auto [query, key, value] = std::array{
+      problem.problem.query.view(), problem.problem.key.view(), problem.problem.value.view()};
+  attention_forward(query, key, value, options, {.out = out.view()});
+  expect_same_bits(out.view(), problem.forward.out.view(), "out");
+  const GuardedTensor d_query(spec.dtype, query.shape()), d_sinks(spec.dtype, {spec.heads});
+  attention_backward(query, key, value, options, problem.inputs(),
+                     {.d_query = d_query.view(), .d_sinks = d_sinks.view()});
+  const BackwardRun run = run_backward_case(problem);
+  expect_same_bits(d_query.view(), run.d_query.view(), "d_query");
+  expect_same_bits(d_sinks.view(), run.d_sinks.view(), "d_sinks");
+}
+
+TEST(AttentionScoreModErrors, GradientsNeedBackward) {
+  const auto forward_alone = [](auto score, int, int, int, int) { return score; };
+  const Tensor x(DType::kFloat32, {1, 1, 2, 4});
+  Tensor out(DType::kFloat32, {1, 1, 2, 4}), lse(DType::kFloat32, {1, 1, 2});
+  AttentionOptions options;
+  options.score_mod = per_score(forward_alone);
+  attention_forward(x, x, x, options, {.out = out, .lse = lse});
+  try {
+    attention_backward(x, x, x, options, {.out = x, .lse = lse, .d_out = x}, {.d_query = out});
+    ADD_FAILURE() << "accepted";
+  } catch (const Unsupported& error) {
+    EXPECT_STREQ(error.what(),
+                 "attention_backward: score_mod.backward: not given; needed for gradients");
+  }
+}
+
+}  // namespace
+}  // namespace polyhead::oracle
