@@ -94,6 +94,7 @@ __attribute__((noinline)) void unmodify(const Backward<T, NV>& b, const Granule<
   const Vec<T> scale = splat(b.in.in.scale);
   const TileScores scores = scores_of(b.tile, granule, b.scratch.scores);
   granule.mod->differentiate(*granule.mod, scores, d_scores);
+#pragma GCC unroll 1
   for (int n = 0; n < kGranule * NV; ++n) {
     Vec<T> d_s = load(d_scores + n * kLanes<T>);
     if (b.in.in.softcap > 0) d_s *= load(b.scratch.slopes + n * kLanes<T>);

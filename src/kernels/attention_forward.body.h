@@ -43,8 +43,9 @@ POLYHEAD_INLINE void take_granule(Tile<T, NV>& tile, Granule<T>& granule,
                                   const Strided<const T>& key, uint32_t granule_index) {
   const bool drops = tile.in.dropout.threshold > 0;
   if (tile.in.softcap > 0 || granule.mod != nullptr) {
-    fold_changed_granule(tile, granule, key.column_stride);
-  } else if (granule.hides_keys()) {
+    park_scores(tile, granule, key.column_stride);
+  }
+  if (granule.hides_keys()) {
     fold_granule<true>(tile, granule, key.column_stride);
   } else {
     fold_granule<false>(tile, granule, key.column_stride);

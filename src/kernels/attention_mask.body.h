@@ -27,7 +27,7 @@ POLYHEAD_INLINE TileMask boolean_from_row(TileMask mask, size_t r) {
 
 // hidden_words of segments: what lies outside the ids of all rows is settled before any row is
 // looked at.
-template <int kWidth, class Id>
+template <class Id>
 __attribute__((noinline)) Visibility segment_words(const TileMask& mask, size_t key, size_t count,
                                                    size_t rows, uint64_t* words) {
   Id ids[kGranule];
@@ -42,14 +42,13 @@ __attribute__((noinline)) Visibility segment_words(const TileMask& mask, size_t 
   const uint64_t valid = count == kGranule ? kAllHidden : kAllHidden >> (8 * (kGranule - count));
   const Id* row_ids = static_cast<const Id*>(mask.row_ids);
   uint64_t any = 0, all = valid;
-  for (size_t r = 0; r < kWidth; ++r) {
-    uint64_t word = r < rows ? 0 : valid;
-    for (size_t j = 0; r < rows && j < count; ++j) {
+  for (size_t r = 0; r < rows; ++r) {
+    uint64_t word = 0;
+    for (size_t j = 0; j < count; ++j) {
       const bool hides = ids[j] != row_ids[static_cast<ptrdiff_t>(r) * mask.query_stride];
       word |= uint64_t{hides} << (8 * j);
     }
     words[r] = word;
-    if (r >= rows) continue;
     any |= word;
     all &= word;
   }
@@ -61,15 +60,15 @@ __attribute__((noinline)) Visibility segment_words(const TileMask& mask, size_t 
 template <int kWidth>
 __attribute__((noinline)) Visibility hidden_words(const TileMask& mask, size_t key, size_t count,
                                                   size_t rows, uint64_t* words) {
-  if (mask.element == TileMask::Element::kSegments32) {
-    return segment_words<kWidth, int32_t>(mask, key, count, rows, words);
-  }
-  if (mask.element == TileMask::Element::kSegments64) {
-    return segment_words<kWidth, int64_t>(mask, key, count, rows, words);
+  const uint64_t valid = count == kGranule ? kAllHidden : kAllHidden >> (8 * (kGranule - count));
+  if (mask.element >= TileMask::Element::kSegments32) {
+    for (size_t r = rows; r < kWidth; ++r) words[r] = valid;
+    return mask.element == TileMask::Element::kSegments32
+               ? segment_words<int32_t>(mask, key, count, rows, words)
+               : segment_words<int64_t>(mask, key, count, rows, words);
   }
   const auto* row =
       static_cast<const uint8_t*>(mask.data) + static_cast<ptrdiff_t>(key) * mask.key_stride;
-  const uint64_t valid = count == kGranule ? kAllHidden : kAllHidden >> (8 * (kGranule - count));
   const uint64_t flip = mask.element == TileMask::Element::kHiddenIfTrue ? 0 : valid;
   uint64_t any = 0, all = valid;
   const size_t distinct = mask.query_stride == 0 ? 1 : rows;
@@ -178,6 +177,7 @@ __attribute__((noinline)) void add_distances(const TileMask& mask, ptrdiff_t fro
   const Vec<T> factor = splat(static_cast<T>(mask.factor));
   for (int i = 0; i < vectors; ++i) {
     const Vec<T> row = iota<T>() + splat(static_cast<T>(from_first + i * kLanes<T>));
+#pragma GCC unroll 1
     for (int j = 0; j < kGranule; ++j) {
       const Vec<T> distance = row - splat(static_cast<T>(j));
       T* to = numbers + (j * vectors + i) * kLanes<T>;

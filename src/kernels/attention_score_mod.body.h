@@ -12,6 +12,7 @@ __attribute__((noinline)) void hide_infinities(const Tile<T, NV>& tile, const T*
                                                Granule<T>* granule) {
   const Vec<T> masked = splat(kMasked<T>);
   T* bias = tile.scratch.bias;
+#pragma GCC unroll 1
   for (int n = 0; n < kGranule * NV; ++n, bias += kLanes<T>) {
     const Vec<T> before = granule->has_bias ? load(bias) : Vec<T>{};
     store(bias, load(scores + n * kLanes<T>) == masked ? masked : before);
@@ -32,23 +33,13 @@ POLYHEAD_INLINE void modify_scores(Tile<T, NV>& tile, T* scores, Granule<T>* gra
   if (any_greater(splat(least), lowest)) hide_infinities(tile, scores, granule);
 }
 
-template <bool kHides, class T, int NV>
-__attribute__((noinline)) void fold_parked_granule(Tile<T, NV>& tile, const Granule<T>& granule) {
-  Vec<T> s[kGranule][NV];
-#pragma GCC unroll 24
-  for (int n = 0; n < kGranule * NV; ++n) s[n / NV][n % NV] = load(granule.probs + n * kLanes<T>);
-  take_scores<kHides>(tile, granule, s);
-}
-
-// As fold_granule, for scores that something else than a mask changes: they are parked where the
-// probabilities will be.
+// Scores that something else than a mask changes, where the probabilities will be.
 template <class T, int NV>
-POLYHEAD_INLINE void fold_changed_granule(Tile<T, NV>& tile, Granule<T>& granule, ptrdiff_t step) {
+POLYHEAD_INLINE void park_scores(Tile<T, NV>& tile, Granule<T>& granule, ptrdiff_t step) {
   dot_rows<T, NV>({tile.scratch.query, tile.in.head_dim}, granule.rows, step, granule.probs);
   if (tile.in.softcap > 0) {
     cap_scores<T>(tile.in, size_t{kGranule} * Tile<T, NV>::kWidth, granule.probs, nullptr);
   }
   if (granule.mod != nullptr) modify_scores(tile, granule.probs, &granule);
-  granule.hides_keys() ? fold_parked_granule<true>(tile, granule)
-                       : fold_parked_granule<false>(tile, granule);
+  granule.is_parked = true;
 }

@@ -14,6 +14,7 @@ struct Granule {
   ptrdiff_t from_first = 0;
   bool has_bias = false;    // scratch.bias holds the summed masks, and
   bool has_hidden = false;  // hides pairs
+  bool is_parked = false;   // the scores are where the probabilities will be
   bool has_limit = false;   // row r sees the granule's keys 0..limit + r, and at most count of them
   ptrdiff_t limit = 0;
   bool hides_keys() const { return has_hidden || has_limit; }
@@ -201,10 +202,20 @@ POLYHEAD_INLINE void take_scores(Tile<T, NV>& tile, const Granule<T>& granule,
   store_probs<kHides>(tile, s, granule.probs, hiding);
 }
 
+template <class T, int NV>
+POLYHEAD_INLINE void load_parked(const T* scores, Vec<T> (&s)[kGranule][NV]) {
+#pragma GCC unroll 24
+  for (int n = 0; n < kGranule * NV; ++n) s[n / NV][n % NV] = load(scores + n * kLanes<T>);
+}
+
 template <bool kHides, class T, int NV>
 __attribute__((noinline)) void fold_granule(Tile<T, NV>& tile, const Granule<T>& granule,
                                             ptrdiff_t step) {
   Vec<T> s[kGranule][NV];
-  dot_tile<T, NV>({tile.scratch.query, tile.in.head_dim}, granule.rows, step, s);
+  if (__builtin_expect(granule.is_parked, 0)) {
+    load_parked<T, NV>(granule.probs, s);
+  } else {
+    dot_tile<T, NV>({tile.scratch.query, tile.in.head_dim}, granule.rows, step, s);
+  }
   take_scores<kHides>(tile, granule, s);
 }

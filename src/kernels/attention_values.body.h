@@ -154,7 +154,7 @@ POLYHEAD_INLINE void fold_chunk(Tile<T, NV>& tile) {
 }
 
 template <class T, int NV>
-POLYHEAD_INLINE void end_chunk(Tile<T, NV>& tile) {
+__attribute__((noinline)) void end_chunk(Tile<T, NV>& tile) {
   drain_pending<NV>(tile.chunk);
   if (tile.has_total) return fold_chunk(tile);
   std::swap(tile.chunk.out, tile.scratch.total);
