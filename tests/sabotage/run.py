@@ -66,7 +66,7 @@ DEFECTS = {
     'dropout_not_made_up_for': (
         'src/kernels/attention_store.body.h', 'splat(in.kept_scale) /', 'splat(T{1}) /'),
     'dropout_of_another_head': (
-        CALL, 'at.sequence * call.num_heads() + at.head', 'at.sequence * call.num_heads()'),
+        CALL, 'call.num_heads() + at.head;', 'call.num_heads();'),
     'dropout_moves_with_the_tile': (
         CALL, 'tile->dropout.first_query = static_cast<uint32_t>(at.row);',
         'tile->dropout.first_query = 0;'),
