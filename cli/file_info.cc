@@ -130,8 +130,8 @@ void print_module(const RecognisedModule& module, std::ostream& out) {
     out << ", key and value " << module.kv_width << " wide, query " << module.width;
   }
   if (!module.dtype.empty()) out << ", " << escaped(module.dtype);
-  out << (module.has_bias ? "" : ", no biases")
-      << (module.has_bias_kv ? ", bias_k and bias_v" : "");
+  out << (module.has_bias ? "" : ", no biases") << (module.has_bias_kv ? ", bias_k and bias_v" : "")
+      << (module.norm_dim != 0 ? ", norms of query and key" : "");
   if (module.problems.empty() || !module.prefix.empty()) out << ": " << flags_of(module);
   out << "\n";
   for (const std::string& problem : module.problems)

@@ -80,6 +80,13 @@ Matrix head_of(const Tensor& tensor, int64_t head) {
 double Trace::scale() const { return 1 / std::sqrt(static_cast<double>(head_dim)); }
 
 Trace trace_first_item(const Job& job) {
+  if (job.mha() &&
+      (job.mha()->config().qk_norm || job.mha()->config().rope.pairs != RopePairs::kNone)) {
+    throw Unsupported(
+        "explain: the module has norms of query and key or rotary positions, which are no steps "
+        "here "
+        "yet; use run or verify");
+  }
   Trace trace;
   const ConstTensorView query = job.batch_first(job.query()).select(0, 0);  // [q_len, E]
   trace.key = job.batch_first(job.key()).select(0, 0);

@@ -29,6 +29,12 @@ inline constexpr double kAdjointRoundings = 8;
 // Two float64 backward passes that sum in different orders: roundings of the largest gradient.
 inline constexpr double kGradientRoundings = 16;
 
+// Of sine_cosine, in units of 2^-53; of a frequency of rotary positions, whose truth is powl's, in
+// units of 2^-64, and of one that LLaMA 3's scaling blends, in units of 2^-53.
+inline constexpr double kSineRoundings = 4;
+inline constexpr double kPowerRoundings = 64;
+inline constexpr double kBlendRoundings = 4;
+
 // How many standard deviations a count of random bits may lie from its expectation: of ideal bits
 // one in 1.7 million does.
 inline constexpr double kDeviations = 5;

@@ -183,6 +183,12 @@ typedef struct polyhead_load_options {
   int32_t map;    /* POLYHEAD_MAP_...: ready-made names */
   int32_t add_zero_attn;
   int32_t reserved;
+  /* What tensors do not tell; 0: as the file's metadata says, of which another is refused. */
+  double qk_norm_eps;
+  double rope_base, rope_factor; /* as in polyhead_mha_config */
+  double rope_low_freq_factor, rope_high_freq_factor;
+  int64_t rope_rotary_dim, rope_original_length;
+  int32_t rope_pairs, rope_scaling;
 } polyhead_load_options;
 
 /* One entry of a state dict, with torch's names and shapes. */
@@ -201,7 +207,27 @@ typedef struct polyhead_mha_config {
   int32_t dtype;      /* float32 or float64 */
   int32_t no_bias, add_bias_kv, add_zero_attn;
   int32_t reserved;
+  /* What torch's class has not: heads of key and value, 0: num_heads; their width, 0: embed_dim /
+   * num_heads; an RMS norm of each head of query and key; then rotary positions (polyhead/rope.h),
+   * of whose numbers 0 is the default. */
+  int64_t num_kv_heads, head_dim;
+  double qk_norm_eps;            /* 0: 1e-6 */
+  double rope_base, rope_factor; /* 0: 10000, 1 */
+  double rope_low_freq_factor, rope_high_freq_factor;
+  int64_t rope_rotary_dim, rope_original_length;
+  int32_t rope_pairs;   /* POLYHEAD_ROPE_...; 0: none */
+  int32_t rope_scaling; /* POLYHEAD_ROPE_SCALING_... */
+  int32_t qk_norm;
+  int32_t reserved_too;
 } polyhead_mha_config;
+
+enum { POLYHEAD_ROPE_NONE = 0, POLYHEAD_ROPE_HALVES = 1, POLYHEAD_ROPE_INTERLEAVED = 2 };
+enum {
+  POLYHEAD_ROPE_SCALING_NONE = 0,
+  POLYHEAD_ROPE_SCALING_LINEAR = 1,
+  POLYHEAD_ROPE_SCALING_NTK = 2,
+  POLYHEAD_ROPE_SCALING_LLAMA3 = 3
+};
 
 typedef struct polyhead_forward_options {
   size_t struct_size;
@@ -212,6 +238,7 @@ typedef struct polyhead_forward_options {
   int32_t causal_align;
   int32_t need_weights; /* POLYHEAD_WEIGHTS_..., as the weights that are passed */
   int32_t empty_rows;
+  int64_t query_position, key_position; /* of the first query and key, with rotary positions */
 } polyhead_forward_options;
 
 /* From a safetensors file. *out receives the handle. */

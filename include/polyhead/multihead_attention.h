@@ -8,10 +8,12 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include <polyhead/attention.h>
+#include <polyhead/rope.h>
 #include <polyhead/tensor_view.h>
 #include <polyhead/training.h>
 
@@ -38,6 +40,10 @@ struct LoadOptions {
   bool add_zero_attn = false;
   double dropout = 0;
   NameMap names = {};
+  // What tensors do not tell; not given: the file's __metadata__, or none. Another than the file's
+  // is refused.
+  Rope rope = {};
+  std::optional<double> qk_norm_eps = {};
 };
 
 struct ForwardOptions {
@@ -50,6 +56,8 @@ struct ForwardOptions {
   CausalAlign causal_align = CausalAlign::kTopLeft;
   WeightsMode need_weights = WeightsMode::kNone;
   EmptyRow empty_rows = EmptyRow::kZero;
+  // Where the first query and the first key stand, with Config::rope; the others follow.
+  int64_t query_position = 0, key_position = 0;
 };
 
 // The caller's memory for a forward's results; weights undefined unless asked for.
@@ -71,6 +79,12 @@ class MultiheadAttention {
     // num_heads / num_kv_heads neighbours; 0: num_heads. Heads of any width; 0: embed_dim /
     // num_heads.
     int64_t num_kv_heads = 0, head_dim = 0;
+    // Between projection and scores: each head of query and key through an RMS norm of its own
+    // (parameters q_norm.weight, k_norm.weight), then turned by its position. What bias_k and the
+    // zero row append takes part in neither.
+    bool qk_norm = false;
+    double qk_norm_eps = 1e-6;
+    Rope rope = {};
   };
   struct Result {
     Tensor out, weights;  // weights undefined unless asked for
@@ -79,8 +93,8 @@ class MultiheadAttention {
   // torch's initialisation (same distributions, our own generator).
   explicit MultiheadAttention(const Config& config, uint64_t seed = 0);
   static MultiheadAttention load(const std::string& path, const LoadOptions& options = {});
-  // torch's state-dict names, shapes and order; `num_heads` goes into __metadata__, and
-  // `num_kv_heads` where it is another.
+  // torch's state-dict names, shapes and order, then q_norm.weight, k_norm.weight; `num_heads` goes
+  // into __metadata__, and what torch's class has not, where it is used.
   void save(const std::string& path, const std::string& prefix = "") const;
 
   // query [B, L, E] key [B, S, kdim] value [B, S, vdim], or sequence first, or 2-D unbatched.

@@ -78,9 +78,9 @@ NameMap ready_made_map(int32_t map, const char* function) {
 }
 
 // A mistake in a struct would shift fields between versions: no padding, whole words.
-static_assert(sizeof(polyhead_load_options) == 48 + 4 * sizeof(int32_t));
-static_assert(sizeof(polyhead_mha_config) == 56 + 6 * sizeof(int32_t));
-static_assert(sizeof(polyhead_forward_options) == 24 + 4 * sizeof(int32_t));
+static_assert(sizeof(polyhead_load_options) == 104 + 6 * sizeof(int32_t));
+static_assert(sizeof(polyhead_mha_config) == 128 + 10 * sizeof(int32_t));
+static_assert(sizeof(polyhead_forward_options) == 40 + 4 * sizeof(int32_t));
 static_assert(sizeof(polyhead_scratch_config) == 32 + 2 * sizeof(int32_t));
 static_assert(sizeof(polyhead_attention_options) == 56 + 4 * sizeof(int32_t));
 static_assert(sizeof(polyhead_mask) == 24 + 4 * sizeof(int32_t));
@@ -155,6 +155,9 @@ LoadOptions load_options(const polyhead_load_options* options, const char* funct
   result.add_zero_attn = flag(given.add_zero_attn, {function, "options.add_zero_attn"});
   result.dropout = given.dropout;
   require_zero(given.reserved, {function, "options.reserved"});
+  result.rope =
+      rope_of(given, {function, "options.rope_pairs"}, {function, "options.rope_scaling"});
+  if (given.qk_norm_eps != 0) result.qk_norm_eps = given.qk_norm_eps;
   result.names = ready_made_map(given.map, function);
   if (given.num_names > kMaxNames) {
     fail({function, "options.num_names"}, message("is ", given.num_names),

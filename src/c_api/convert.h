@@ -59,6 +59,24 @@ void write_options(Options* options, const Options& values, const Place& place) 
   fill_options(options, sizeof(Options), &values, place);
 }
 
+// Of a struct with the fields rope_...; where a number is 0, the default.
+template <class Given>
+Rope rope_of(const Given& given, const Place& pairs, const Place& scaling) {
+  Rope rope;
+  const auto set = [](auto from, auto* to) {
+    if (from != 0) *to = from;
+  };
+  rope.pairs = enum_of(given.rope_pairs, RopePairs::kInterleaved, pairs);
+  rope.scaling = enum_of(given.rope_scaling, RopeScaling::kLlama3, scaling);
+  set(given.rope_base, &rope.base);
+  set(given.rope_factor, &rope.factor);
+  set(given.rope_low_freq_factor, &rope.low_freq_factor);
+  set(given.rope_high_freq_factor, &rope.high_freq_factor);
+  set(given.rope_rotary_dim, &rope.rotary_dim);
+  set(given.rope_original_length, &rope.original_length);
+  return rope;
+}
+
 LoadOptions load_options(const polyhead_load_options* options, const char* function);
 ForwardOptions forward_options(const polyhead_forward_options* given, const char* function);
 

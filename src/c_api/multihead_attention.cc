@@ -20,6 +20,12 @@ MultiheadAttention::Config config_of(const polyhead_mha_config& given, const cha
   config.vdim = given.vdim;
   config.dropout = given.dropout;
   config.dtype = enum_of(given.dtype, DType::kInt64, {function, "config.dtype"});
+  require_zero(given.reserved_too, {function, "config.reserved_too"});
+  config.num_kv_heads = given.num_kv_heads;
+  config.head_dim = given.head_dim;
+  config.qk_norm = flag(given.qk_norm, {function, "config.qk_norm"});
+  if (given.qk_norm_eps != 0) config.qk_norm_eps = given.qk_norm_eps;
+  config.rope = rope_of(given, {function, "config.rope_pairs"}, {function, "config.rope_scaling"});
   return config;
 }
 
@@ -36,7 +42,20 @@ polyhead_mha_config c_config(const MultiheadAttention::Config& config) {
           .no_bias = !config.bias,
           .add_bias_kv = config.add_bias_kv,
           .add_zero_attn = config.add_zero_attn,
-          .reserved = 0};
+          .reserved = 0,
+          .num_kv_heads = config.num_kv_heads,
+          .head_dim = config.head_dim,
+          .qk_norm_eps = config.qk_norm_eps,
+          .rope_base = config.rope.base,
+          .rope_factor = config.rope.factor,
+          .rope_low_freq_factor = config.rope.low_freq_factor,
+          .rope_high_freq_factor = config.rope.high_freq_factor,
+          .rope_rotary_dim = config.rope.rotary_dim,
+          .rope_original_length = config.rope.original_length,
+          .rope_pairs = static_cast<int32_t>(config.rope.pairs),
+          .rope_scaling = static_cast<int32_t>(config.rope.scaling),
+          .qk_norm = config.qk_norm,
+          .reserved_too = 0};
 }
 
 }  // namespace
@@ -52,7 +71,9 @@ ForwardOptions forward_options(const polyhead_forward_options* given, const char
                               {function, "options.causal_align"}),
       .need_weights =
           enum_of(options.need_weights, WeightsMode::kPerHead, {function, "options.need_weights"}),
-      .empty_rows = enum_of(options.empty_rows, EmptyRow::kNan, {function, "options.empty_rows"})};
+      .empty_rows = enum_of(options.empty_rows, EmptyRow::kNan, {function, "options.empty_rows"}),
+      .query_position = options.query_position,
+      .key_position = options.key_position};
 }
 
 }  // namespace polyhead::c_api

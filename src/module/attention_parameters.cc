@@ -29,6 +29,10 @@ AttentionParameters make_parameters(const AttentionSizes& sizes, bool bias) {
     result.bias_k = zeros({1, 1, kv_width});
     result.bias_v = zeros({1, 1, kv_width});
   }
+  if (sizes.qk_norm) {
+    result.q_norm_weight = zeros({sizes.head_dim});
+    result.k_norm_weight = zeros({sizes.head_dim});
+  }
   return result;
 }
 
@@ -46,6 +50,8 @@ ParameterViews mha_state_dict(AttentionParameters& parameters) {
   add("bias_v", parameters.bias_v);
   add("out_proj.weight", parameters.out_proj_weight);
   add("out_proj.bias", parameters.out_proj_bias);
+  add("q_norm.weight", parameters.q_norm_weight);
+  add("k_norm.weight", parameters.k_norm_weight);
   return views;
 }
 
@@ -99,7 +105,9 @@ ParameterTargets targets_of(const ParameterViews& state_dict, const AttentionSiz
                                                         {"out_proj.weight", &to.out_weight},
                                                         {"fc_out.weight", &to.out_weight},
                                                         {"out_proj.bias", &to.out_bias},
-                                                        {"fc_out.bias", &to.out_bias}};
+                                                        {"fc_out.bias", &to.out_bias},
+                                                        {"q_norm.weight", &to.norm[0]},
+                                                        {"k_norm.weight", &to.norm[1]}};
   for (const auto& [name, view] : state_dict) {
     if (name == "in_proj_weight") to.weight = parts_of(view);
     if (name == "in_proj_bias") to.bias = parts_of(view);

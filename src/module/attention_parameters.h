@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include <polyhead/rope.h>
 #include <polyhead/tensor_view.h>
 #include <polyhead/training.h>
 
@@ -20,7 +21,13 @@ struct AttentionSizes {
   int64_t kdim = 0, vdim = 0;
   bool add_bias_kv = false, add_zero_attn = false;
   DType dtype = DType::kFloat32;
+  bool qk_norm = false;
+  double qk_norm_eps = 0;
+  Rope rope = {};
 
+  bool rotates() const { return rope.pairs != RopePairs::kNone; }
+  // Whether anything stands between the projections of query and key and the scores.
+  bool transforms() const { return qk_norm || rotates(); }
   // Of a projected row: all heads of query; of key, and of value.
   int64_t width() const { return num_heads * head_dim; }
   int64_t kv_width() const { return num_kv_heads * head_dim; }
@@ -49,6 +56,7 @@ struct AttentionParameters {
   Tensor bias_k, bias_v;                // [1, 1, kv_width]
   Tensor out_proj_weight;               // [embed_dim, width]
   Tensor out_proj_bias;                 // [embed_dim]
+  Tensor q_norm_weight, k_norm_weight;  // [head_dim]
 
   const Tensor& separate_weight(Projection of) const {
     if (of == Projection::kQuery) return q_proj_weight;
@@ -71,6 +79,7 @@ struct ParameterTargets {
   std::array<TensorView, 3> bias;    // [width | kv_width]
   TensorView bias_k, bias_v;         // [1, 1, kv_width]
   TensorView out_weight, out_bias;   // [embed_dim, width], [embed_dim]
+  std::array<TensorView, 2> norm;    // [head_dim] of query, of key
 };
 // From the names of a state dict of either class.
 ParameterTargets targets_of(const ParameterViews& state_dict, const AttentionSizes& sizes);

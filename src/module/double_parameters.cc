@@ -48,7 +48,9 @@ DoubleParameters double_parameters(const MultiheadAttention& module) {
           .v_bias = as_double(part_of(bias, sizes, Projection::kValue)),
           .out_bias = as_double(find(dict, "out_proj.bias")),
           .bias_k = as_double(find(dict, "bias_k")),
-          .bias_v = as_double(find(dict, "bias_v"))};
+          .bias_v = as_double(find(dict, "bias_v")),
+          .q_norm = as_double(find(dict, "q_norm.weight")),
+          .k_norm = as_double(find(dict, "k_norm.weight"))};
 }
 
 DoubleParameters double_parameters(const FromScratchMultiHeadAttention& module) {
@@ -63,7 +65,9 @@ DoubleParameters double_parameters(const FromScratchMultiHeadAttention& module) 
           .v_bias = get("v_linear.bias"),
           .out_bias = get("fc_out.bias"),
           .bias_k = {},
-          .bias_v = {}};
+          .bias_v = {},
+          .q_norm = {},
+          .k_norm = {}};
 }
 
 }  // namespace polyhead

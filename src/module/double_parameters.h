@@ -15,6 +15,7 @@ struct DoubleParameters {
   Tensor out_weight;                        // [embed_dim, width]
   Tensor q_bias, k_bias, v_bias, out_bias;  // undefined without biases
   Tensor bias_k, bias_v;                    // [1, 1, kv_width]
+  Tensor q_norm, k_norm;                    // [head_dim]
 };
 
 DoubleParameters double_parameters(const MultiheadAttention& module);

@@ -83,6 +83,15 @@ class Checker {
     inputs_.masks.add(hidden_or_added(attn_mask_for_op(mask, batch, heads)));
   }
 
+  // Angles are exact for positions below this.
+  static constexpr int64_t kMostPositions = int64_t{1} << 31;
+
+  void positions(int64_t query, int64_t key) {
+    position(query, inputs_.q_len(), "query_position");
+    position(key, inputs_.kv_len(), "key_position");
+    inputs_.positions = {query, key};
+  }
+
   // The from-scratch class: numbers of any type, right-aligned, times -1e5.
   void scratch_mask(const ConstTensorView& mask) {
     if (!mask.defined()) return;
@@ -103,6 +112,16 @@ class Checker {
   ForwardInputs& inputs() { return inputs_; }
 
  private:
+  void position(int64_t first, int64_t len, const char* name) const {
+    if (first != 0 && !sizes_.rotates()) {
+      require_.fail(name, message("got ", first, ", but the module has no rotary positions"), "0");
+    }
+    if (sizes_.rotates() && (first < 0 || len > kMostPositions || first > kMostPositions - len)) {
+      require_.fail(name, message("got ", first, " for ", len, " positions"),
+                    message("0 or more, and the last position below ", kMostPositions));
+    }
+  }
+
   ConstTensorView operand(const ConstTensorView& view, const char* name, int rank, int64_t features,
                           const char* why) const {
     require_.given(view, name);
@@ -161,6 +180,7 @@ ForwardInputs check_mha_inputs(const AttentionSizes& sizes, Layout layout,
   checker.operands(layout, query, key, value);
   checker.key_padding_mask(options.key_padding_mask);
   checker.attn_mask(options.attn_mask);
+  checker.positions(options.query_position, options.key_position);
   if (options.is_causal) checker.inputs().masks.add(Mask::causal(options.causal_align));
   return checker.inputs();
 }
@@ -184,7 +204,10 @@ AttentionSizes sizes_of(const MultiheadAttention::Config& config) {
           .vdim = config.vdim,
           .add_bias_kv = config.add_bias_kv,
           .add_zero_attn = config.add_zero_attn,
-          .dtype = config.dtype};
+          .dtype = config.dtype,
+          .qk_norm = config.qk_norm,
+          .qk_norm_eps = config.qk_norm_eps,
+          .rope = config.rope};
 }
 
 AttentionSizes sizes_of(const FromScratchMultiHeadAttention& module) {
@@ -233,6 +256,7 @@ ProjectedCall complete_call(const ForwardInputs& inputs, const AttentionSizes& s
   output(out, "out", out_shape(inputs, sizes));
   call.out = batch_first(out, inputs);
   call.masks = inputs.masks.span();
+  call.positions = inputs.positions;
   call.weights_mode = mode;
   if (mode == WeightsMode::kNone) {
     if (weights.defined()) require.fail("weights", "given, with WeightsMode::kNone", "undefined");

@@ -32,6 +32,7 @@ struct ForwardInputs {
   Layout layout = Layout::kBatchFirst;
   int64_t columns = 0;                       // of the weights: kv_len and the appended ones
   WeightsMode weights = WeightsMode::kNone;  // what is returned
+  std::array<int64_t, 2> positions{};        // of the first query, of the first key
 
   int64_t batch() const { return query.size(0); }
   int64_t q_len() const { return query.size(1); }

@@ -46,6 +46,9 @@ void initialise_mha(AttentionParameters& parameters, uint64_t seed) {
   fill_xavier(parameters.v_proj_weight, random);
   fill_normal(parameters.bias_k, random);
   fill_normal(parameters.bias_v, random);
+  for (Tensor* norm : {&parameters.q_norm_weight, &parameters.k_norm_weight}) {
+    if (norm->defined()) fill_floats(*norm, [] { return 1.0; });
+  }
 }
 
 void initialise_scratch(AttentionParameters& parameters, uint64_t seed) {

@@ -26,7 +26,9 @@ TEST(ModuleAllocation, ForwardIntoAllocatesOnce) {
                                                   .num_heads = 4,
                                                   .layout = Layout::kSequenceFirst,
                                                   .add_bias_kv = true,
-                                                  .add_zero_attn = true});
+                                                  .add_zero_attn = true,
+                                                  .qk_norm = true,
+                                                  .rope = {.pairs = RopePairs::kInterleaved}});
     const Tensor x = random_tensor(DType::kFloat32, {50, 3, 64}, 1), y(x), z(x);
     const Tensor mask = random_tensor(DType::kFloat32, {12, 50, 50}, 2);
     const Tensor hidden = oracle::random_hidden({3, 50}, 3);
@@ -55,8 +57,13 @@ TEST(ModuleAllocation, ForwardIntoAllocatesOnce) {
 TEST(ModuleAllocation, TrainingAllocatesOnce) {
   for (const int n : {1, 2}) {
     const oracle::Threads threads(n);
-    const MultiheadAttention module = random_mha(
-        {.embed_dim = 64, .num_heads = 4, .layout = Layout::kBatchFirst, .add_bias_kv = true});
+    const MultiheadAttention module = random_mha({.embed_dim = 64,
+                                                  .num_heads = 4,
+                                                  .layout = Layout::kBatchFirst,
+                                                  .add_bias_kv = true,
+                                                  .num_kv_heads = 2,
+                                                  .qk_norm = true,
+                                                  .rope = {.pairs = RopePairs::kHalves}});
     const Tensor x = random_tensor(DType::kFloat32, {3, 50, 64}, 1), y(x);
     const Tensor mask = random_tensor(DType::kFloat32, {50, 50}, 2);
     const ForwardOptions options{.attn_mask = mask.view(), .is_causal = true};

@@ -3,8 +3,10 @@
 #include <polyhead/io.h>
 #include "base/escape.h"
 #include "module/forward_inputs.h"
+#include "module/module_metadata.h"
 #include "module/recognise.h"
 #include "module/require.h"
+#include "module/heads/rotary.h"
 #include "module/state_dict_plan.h"
 
 namespace polyhead {
@@ -57,6 +59,31 @@ class Reader {
     return heads;
   }
 
+  // What is given, or stated; of both, the same. Defaults that depend on head_dim are filled in.
+  Rope rope(int64_t head_dim) const {
+    const Rope given = checked_rope(options_.rope, head_dim, function_);
+    const Rope stated = stated_rope(file_.metadata(), context());
+    if (stated.pairs == RopePairs::kNone) return given;
+    if (given.pairs == RopePairs::kNone) return stated;
+    if (!(given == checked_rope(stated, head_dim, function_))) {
+      fail("rope: given, but another is in the file's __metadata__; must be the same, or left out");
+    }
+    return given;
+  }
+
+  double qk_norm_eps(const RecognisedModule& module) const {
+    const std::optional<double> given = options_.qk_norm_eps,
+                                stated = stated_qk_norm_eps(file_.metadata(), context());
+    if (given && module.norm_dim == 0) {
+      fail("qk_norm_eps: given, but there is no q_norm.weight; must be left out");
+    }
+    if (given && stated && *given != *stated) {
+      fail(message("qk_norm_eps: got ", *given, "; must be ", *stated,
+                   ", by the file's __metadata__"));
+    }
+    return given.value_or(stated.value_or(MultiheadAttention::Config().qk_norm_eps));
+  }
+
   LoadedTensors tensors(const StateDictPlan& plan) const {
     LoadedTensors tensors;
     for (const auto& [target, name] : plan.tensors) {
@@ -66,9 +93,8 @@ class Reader {
   }
 
  private:
-  [[noreturn]] void fail(const std::string& what) const {
-    throw InvalidArgument(message(function_, ": ", escaped(path_), ": ", what));
-  }
+  std::string context() const { return message(function_, ": ", escaped(path_), ": "); }
+  [[noreturn]] void fail(const std::string& what) const { throw InvalidArgument(context() + what); }
 
   std::string chosen_prefix(const std::vector<std::string>& found) const {
     if (!options_.prefix.empty()) {
@@ -129,7 +155,10 @@ MhaFile read_mha(const std::string& path, const LoadOptions& options) {
                    .vdim = plan.module.vdim,
                    .dropout = options.dropout,
                    .num_kv_heads = reader.num_kv_heads(plan, num_heads),
-                   .head_dim = head_dim_of(plan.module, num_heads)};
+                   .head_dim = head_dim_of(plan.module, num_heads),
+                   .qk_norm = plan.module.norm_dim != 0,
+                   .qk_norm_eps = reader.qk_norm_eps(plan.module)};
+  result.config.rope = reader.rope(result.config.head_dim);
   result.tensors = reader.tensors(plan);
   result.config.dtype = module_dtype(result.tensors);
   return result;
@@ -139,6 +168,9 @@ ScratchFile read_scratch(const std::string& path, const LoadOptions& options) {
   check_scratch_names(options.names);
   if (options.add_zero_attn || options.dropout != 0) {
     Require(kScratchName).fail("options", "add_zero_attn or dropout is set", "left out here");
+  }
+  if (!(options.rope == Rope{}) || options.qk_norm_eps) {
+    Require(kScratchName).fail("options", "rope or qk_norm_eps is set", "left out here");
   }
   const Reader reader("FromScratchMultiHeadAttention::load", path, options);
   const StateDictPlan plan = reader.plan(scratch_prefixes, plan_scratch);

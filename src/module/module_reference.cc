@@ -9,6 +9,7 @@
 #include "base/message.h"
 #include "module/double_parameters.h"
 #include "module/forward_inputs.h"
+#include "module/heads/head_rows_reference.h"
 #include "module/projected_attention.h"
 
 namespace polyhead {
@@ -144,6 +145,10 @@ class Steps {
     q_ = linear(as_double(inputs_.query), {}, p.q_weight, p.q_bias, u_);
     k_ = linear(as_double(inputs_.key), {}, p.k_weight, p.k_bias, u_);
     v_ = linear(as_double(inputs_.value), {}, p.v_weight, p.v_bias, u_);
+    if (sizes_.transforms()) {
+      transform(q_, p.q_norm, inputs_.positions[0]);
+      transform(k_, p.k_norm, inputs_.positions[1]);
+    }
     result_.query = q_.values;
     result_.key = k_.values;
     result_.value = v_.values;
@@ -154,6 +159,22 @@ class Steps {
     in_double.dtype = DType::kFloat64;
     result_.extra_key = extra_columns(in_double, p.bias_k);
     result_.extra_value = extra_columns(in_double, p.bias_v);
+  }
+
+  // Each head of each token through norm and rotation.
+  void transform(WithBudget& rows, const Tensor& norm, int64_t first) const {
+    const int64_t dim = sizes_.head_dim, len = rows.values.size(1), width = rows.values.size(2);
+    RowNumbers row(static_cast<size_t>(dim));
+    for (int64_t n = 0; n < rows.values.numel(); n += dim) {
+      auto *values = rows.values.data_as<double>() + n, *budget = rows.budget.data_as<double>() + n;
+      for (int64_t d = 0; d < dim; ++d) row[static_cast<size_t>(d)] = {values[d], budget[d]};
+      const auto* weight = norm.defined() ? norm.data_as<double>() : nullptr;
+      transform_reference(row, sizes_, weight, first + n / width % len, u_);
+      for (const RowNumber& number : row) {
+        *values++ = number.value;
+        *budget++ = number.error;
+      }
+    }
   }
 
   // The op on operands of one dtype; masks are summed in the dtype of the query.

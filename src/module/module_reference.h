@@ -5,6 +5,7 @@
 // The budget is what a correct forward in the module's dtype may differ by. With u the unit
 // roundoff and every loop run on absolute values:
 //   projection   e(x) = u (sqrt(in) + 2) (sum |x||w| + |b|)                for x = q, k, v
+//   norm, turn   head_rows_reference.h
 //   scores       ds_ij = scale sqrt(sum_d (e(q)_d k_jd)^2 + (q_d e(k)_jd)^2)
 //   weights      the op's own budget + p_ij (exp(ds_ij + sum_m p_im ds_im) - 1)
 //   heads        the op's own budget + sum_j of the second term . |v_j| + sqrt(sum_j (p_ij
@@ -20,7 +21,8 @@ namespace polyhead {
 
 struct ModuleReference {
   // The steps, float64, batch first. columns = kv_len and the appended ones.
-  Tensor query, key, value;       // projected: [batch, q_len | kv_len, width | kv_width]
+  // Projected, query and key then normed and turned: [batch, q_len | kv_len, width | kv_width].
+  Tensor query, key, value;
   Tensor extra_key, extra_value;  // [num_kv_heads, extra, head_dim], undefined if there are none
   // The next three undefined with kResults:
   Tensor scores;  // [batch, num_heads, q_len, columns], scaled, before the masks

@@ -29,14 +29,16 @@ inline Tensor random_hidden(std::initializer_list<int64_t> shape, uint64_t seed)
   return mask;
 }
 
-// Biases too: torch initialises them to zero, which would hide them from a test.
+// Biases too: torch initialises them to zero, which would hide them from a test; and norms, which
+// are one.
 template <class Module>
 void randomise_biases(Module& module, uint64_t seed) {
   Random random(seed);
   for (const auto& [name, view] : module.state_dict()) {
-    if (name.find("bias") == std::string::npos) continue;
+    const bool norm = name.find("norm") != std::string::npos;
+    if (name.find("bias") == std::string::npos && !norm) continue;
     Tensor values(view);
-    fill_with(values, [&](const Index&) { return 0.5 * random.normal(); });
+    fill_with(values, [&](const Index&) { return (norm ? 1 : 0) + 0.5 * random.normal(); });
     module.set_parameter(name, values);
   }
 }

@@ -6,7 +6,9 @@
 #include "module/forward_inputs.h"
 #include "module/initialise.h"
 #include "module/module_files.h"
+#include "module/module_metadata.h"
 #include "module/require.h"
+#include "module/heads/rotary.h"
 #include "module/training/backward_inputs.h"
 
 namespace polyhead {
@@ -60,19 +62,14 @@ MultiheadAttention::Config checked(MultiheadAttention::Config config) {
   if (config.kdim == 0) config.kdim = config.embed_dim;
   if (config.vdim == 0) config.vdim = config.embed_dim;
   probability(config.dropout, "dropout");
+  config.rope = checked_rope(config.rope, config.head_dim, kMhaName);
+  if (!(config.qk_norm_eps >= 0 && config.qk_norm_eps <= 1)) {  // so that NaN is none
+    require.fail("qk_norm_eps", message("got ", config.qk_norm_eps), "between 0 and 1");
+  }
   if (config.dtype != DType::kFloat32 && config.dtype != DType::kFloat64) {
     require.fail("dtype", message("got ", dtype_name(config.dtype)), "float32 or float64");
   }
   return config;
-}
-
-// What a file must say beside the shapes of its tensors.
-std::map<std::string, std::string> metadata_of(const MultiheadAttention::Config& config) {
-  std::map<std::string, std::string> metadata = {{"num_heads", std::to_string(config.num_heads)}};
-  if (config.num_kv_heads != config.num_heads) {
-    metadata["num_kv_heads"] = std::to_string(config.num_kv_heads);
-  }
-  return metadata;
 }
 
 }  // namespace

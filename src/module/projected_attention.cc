@@ -40,7 +40,7 @@ Tensor extra_columns(const AttentionSizes& sizes, const ConstTensorView& bias) {
 }
 
 ProjectedAttention::ProjectedAttention(const AttentionSizes& sizes, AttentionParameters parameters)
-    : sizes_(sizes), parameters_(std::move(parameters)) {
+    : sizes_(sizes), parameters_(std::move(parameters)), transform_(sizes) {
   repack();
 }
 ProjectedAttention::ProjectedAttention(ProjectedAttention&&) noexcept = default;
@@ -49,6 +49,7 @@ ProjectedAttention::~ProjectedAttention() = default;
 void ProjectedAttention::repack() {
   Tensor extra_key = extra_columns(sizes_, parameters_.bias_k.view());
   Tensor extra_value = extra_columns(sizes_, parameters_.bias_v.view());
+  Tensor q_norm = parameters_.q_norm_weight, k_norm = parameters_.k_norm_weight;
   if (!packed_) packed_ = std::make_unique<Packed>();
   if (sizes_.packed()) {
     packed_->in[0].assign(parameters_.in_proj_weight, parameters_.in_proj_bias.view());
@@ -61,6 +62,8 @@ void ProjectedAttention::repack() {
   packed_->out.assign(parameters_.out_proj_weight, parameters_.out_proj_bias.view());
   packed_->extra_key = std::move(extra_key);
   packed_->extra_value = std::move(extra_value);
+  packed_->norm[0] = std::move(q_norm);
+  packed_->norm[1] = std::move(k_norm);
   packed_->version = next_version();
 }
 
@@ -68,7 +71,8 @@ void ProjectedAttention::repack() {
 // rows: the heads of their projections stand together.
 class ProjectedHeads {
  public:
-  ProjectedHeads(const ProjectedCall& call, const AttentionSizes& sizes, bool keep_lse)
+  // `keep`: what a backward needs.
+  ProjectedHeads(const ProjectedCall& call, const AttentionSizes& sizes, bool keep)
       : sizes_(sizes),
         one_kv_(sizes.packed() && same_tensor(call.key, call.value)),
         one_qkv_(one_kv_ && same_tensor(call.query, call.key)),
@@ -81,7 +85,11 @@ class ProjectedHeads {
     places_[1] = plan_.add({batch_, k_heads(), kv_len_, d});
     places_[2] = plan_.add({batch_, v_heads(), kv_len_, d});
     places_[3] = plan_.add({batch_, q_len_, heads * d});
-    places_[4] = keep_lse ? plan_.add({2, batch_, heads, q_len_}) : -1;
+    if (!keep) return;
+    places_[4] = plan_.add({2, batch_, heads, q_len_});
+    if (!sizes.qk_norm) return;  // whose gradient needs what went into it
+    places_[5] = plan_.add({batch_, heads, q_len_, d});
+    places_[6] = plan_.add({batch_, sizes.num_kv_heads, kv_len_, d});
   }
 
   size_t bytes() const { return plan_.bytes(); }
@@ -94,6 +102,11 @@ class ProjectedHeads {
     v = heads_at(memory + places_[2], v_heads(), kv_len_);
     const int64_t rows_shape[] = {batch_, q_len_, heads * d};
     rows = TensorView(memory + places_[3], sizes_.dtype, rows_shape);
+    transformed = {query(), key()};
+    if (places_[5] >= 0) {
+      transformed = {heads_at(memory + places_[5], heads, q_len_),
+                     heads_at(memory + places_[6], sizes_.num_kv_heads, kv_len_)};
+    }
     if (places_[4] < 0) return;
     const int64_t lse_shape[] = {2, batch_, heads, q_len_};
     const TensorView both(memory + places_[4], sizes_.dtype, lse_shape);
@@ -101,7 +114,7 @@ class ProjectedHeads {
     lse_rest = both.select(0, 1);
   }
 
-  // The operands of the op and its output, by heads, [batch, heads, len, head_dim].
+  // What is projected, and the op's output, by heads, [batch, heads, len, head_dim].
   TensorView query() const { return q.narrow(1, 0, sizes_.num_heads); }
   TensorView key() const {
     return one_qkv_ ? q.narrow(1, sizes_.num_heads, sizes_.num_kv_heads)
@@ -113,9 +126,10 @@ class ProjectedHeads {
   }
   TensorView out() const { return rows_by_head(rows, sizes_.head_dim); }
 
-  TensorView q, k, v;        // [batch, heads of one or more projections, len, head_dim]
-  TensorView rows;           // [batch, q_len, width]: the heads' outputs
-  TensorView lse, lse_rest;  // [batch, num_heads, q_len], undefined unless kept
+  TensorView q, k, v;  // [batch, heads of one or more projections, len, head_dim]
+  std::array<TensorView, 2> transformed;  // query and key as the op reads them
+  TensorView rows;                        // [batch, q_len, width]: the heads' outputs
+  TensorView lse, lse_rest;               // [batch, num_heads, q_len], undefined unless kept
 
  private:
   // Heads of query's projection and those beside it, of key's, of value's; 0: with the one before.
@@ -140,7 +154,7 @@ class ProjectedHeads {
   bool one_kv_, one_qkv_;
   int64_t batch_, q_len_, kv_len_;
   MemoryPlan plan_;
-  int64_t places_[5];
+  int64_t places_[7] = {-1, -1, -1, -1, -1, -1, -1};
 };
 
 // The projections [first, ...) of x that `heads` has room for.
@@ -162,7 +176,14 @@ AttentionCall ProjectedAttention::attend(const ProjectedCall& call,
   project(Projection::kQuery, call.query, heads.q);
   project(Projection::kKey, call.key, heads.k);
   project(Projection::kValue, call.value, heads.v);
-  AttentionCall attention{.query = heads.query(), .key = heads.key(), .value = heads.value()};
+  if (sizes_.transforms()) {
+    const auto operand = [&](const TensorView& projected, size_t i) -> HeadsToTransform {
+      return {projected, heads.transformed[i], packed_->norm[i].view(), call.positions[i]};
+    };
+    transform_.run(operand(heads.query(), 0), operand(heads.key(), 1));
+  }
+  AttentionCall attention{
+      .query = heads.transformed[0], .key = heads.transformed[1], .value = heads.value()};
   attention.extra_key = packed_->extra_key;
   attention.extra_value = packed_->extra_value;
   attention.scale = attention_scale(sizes_);
@@ -179,7 +200,7 @@ AttentionCall ProjectedAttention::attend(const ProjectedCall& call,
 void ProjectedAttention::run(const ProjectedCall& call) const {
   if (call.out.numel() == 0) return;
   WorkspaceLease lease;
-  ProjectedHeads heads(call, sizes_, /*keep_lse=*/false);
+  ProjectedHeads heads(call, sizes_, /*keep=*/false);
   heads.place(lease.reserve(heads.bytes()));
   attend(call, heads);
   packed_->out.run(heads.rows, call.out);
@@ -195,11 +216,12 @@ void ProjectedAttention::run_training(const ForwardInputs& inputs, ProjectedCall
   call.masks = state.inputs.masks.span();
   call.dropout = {.p = dropout_p, .seed = context->dropout.seed, .call = context->dropout.call};
   if (call.out.numel() != 0) {
-    ProjectedHeads heads(call, sizes_, /*keep_lse=*/true);
+    ProjectedHeads heads(call, sizes_, /*keep=*/true);
     heads.place(state.memory.reserve(heads.bytes()));
     state.attention = attend(call, heads);
     state.attention.outputs = {.out = heads.out(), .lse = heads.lse, .lse_rest = heads.lse_rest};
     state.rows = heads.rows;
+    state.projected = {heads.query(), heads.key()};
     packed_->out.run(heads.rows, call.out);
   }
   ++context->dropout.call;

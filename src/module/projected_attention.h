@@ -17,6 +17,7 @@
 #include <polyhead/training.h>
 #include "attention/attention_call.h"
 #include "module/attention_parameters.h"
+#include "module/heads/head_transform.h"
 
 namespace polyhead {
 
@@ -33,7 +34,8 @@ struct ProjectedCall {
   EmptyRow empty_rows = EmptyRow::kZero;
   WeightsMode weights_mode = WeightsMode::kNone;
   Dropout dropout = {};
-  TensorView out = {};      // [batch, q_len, embed_dim]
+  std::array<int64_t, 2> positions = {};  // of the first query, of the first key
+  TensorView out = {};                    // [batch, q_len, embed_dim]
   TensorView weights = {};  // [batch, q_len, columns] or [batch, num_heads, q_len, columns]
 };
 
@@ -83,6 +85,7 @@ class ProjectedAttention {
 
   AttentionSizes sizes_;
   AttentionParameters parameters_;
+  HeadTransform transform_;
   std::unique_ptr<Packed> packed_;
 };
 

@@ -17,6 +17,7 @@ struct ProjectedAttention::Packed {
   PackedLinear in[3];    // the first is all three where they are packed
   PackedLinear out;
   Tensor extra_key, extra_value;  // [num_kv_heads, extra, head_dim]
+  Tensor norm[2];                 // of query and key: [head_dim]
 };
 
 struct TrainingContext::State {
@@ -26,6 +27,8 @@ struct TrainingContext::State {
   // Reads `memory`, the module's extra columns and inputs.masks; not set if there are no queries.
   AttentionCall attention;
   TensorView rows;  // [batch, q_len, width]: the heads' outputs
+  // Query and key as they were projected, [batch, heads, len, head_dim], if anything came after it.
+  std::array<TensorView, 2> projected;
 };
 
 // Rows [batch, len, heads * head_dim] seen by head: [batch, heads, len, head_dim].

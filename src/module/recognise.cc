@@ -69,6 +69,9 @@ std::string heads_problem(const RecognisedModule& module, int64_t num_heads) {
                    module.width);
   }
   const int64_t head_dim = module.width / num_heads;
+  if (module.norm_dim != 0 && module.norm_dim != head_dim) {
+    return message("one that makes heads as wide as q_norm.weight, ", module.norm_dim);
+  }
   const bool whole = head_dim > 0 && module.kv_width % head_dim == 0;
   const int64_t kv_heads = whole ? module.kv_width / head_dim : 0;
   if (kv_heads > 0 && num_heads % kv_heads == 0) return "";

@@ -19,6 +19,7 @@ struct RecognisedModule {
   std::vector<std::string> tensors;  // their names in the file, the class's order
   int64_t embed_dim = 0, kdim = 0, vdim = 0;
   int64_t width = 0, kv_width = 0;  // rows of the projections of query; of key and of value
+  int64_t norm_dim = 0;             // size of q_norm.weight; 0: there is none
   int64_t num_heads = 0;            // of __metadata__, or of the full layout's shapes; 0: unknown
   std::string dtype;                // as in the file: "F32", "BF16", ...
   bool packed = false, has_bias = false, has_bias_kv = false;

@@ -20,10 +20,10 @@ constexpr size_t kLongestName = 200;  // of a tensor, in a message
 constexpr int64_t kListedExtras = 16;
 
 // The in-projection weights come first: one of them makes a module.
-constexpr const char* kMhaTargets[] = {"in_proj_weight", "q_proj_weight",   "k_proj_weight",
-                                       "v_proj_weight",  "in_proj_bias",    "q_proj_bias",
-                                       "k_proj_bias",    "v_proj_bias",     "bias_k",
-                                       "bias_v",         "out_proj.weight", "out_proj.bias"};
+constexpr const char* kMhaTargets[] = {
+    "in_proj_weight",  "q_proj_weight", "k_proj_weight", "v_proj_weight", "in_proj_bias",
+    "q_proj_bias",     "k_proj_bias",   "v_proj_bias",   "bias_k",        "bias_v",
+    "out_proj.weight", "out_proj.bias", "q_norm.weight", "k_norm.weight"};
 constexpr size_t kMhaAnchors = 4;
 constexpr const char* kScratchTargets[] = {"q_linear.weight", "k_linear.weight", "v_linear.weight",
                                            "q_linear.bias",   "k_linear.bias",   "v_linear.bias",
@@ -301,6 +301,10 @@ StateDictPlan plan_mha(const EntryIndex& index, const std::string& prefix, const
   }
   planner.need("out_proj.weight", {module.embed_dim, module.width});
   if (module.has_bias) planner.need("out_proj.bias", {module.embed_dim});
+  if (!planner.has_any({"q_norm.weight", "k_norm.weight"})) return planner.take();
+  module.norm_dim = or_else(planner.size("q_norm.weight", 0), planner.size("k_norm.weight", 0));
+  planner.need("q_norm.weight", {module.norm_dim});
+  planner.need("k_norm.weight", {module.norm_dim});
   return planner.take();
 }
 

@@ -165,6 +165,43 @@ static void test_struct_versions(void) {
   EXPECT(mha == NULL);
 }
 
+/* What torch's class has not. */
+static void test_mha_heads(void) {
+  polyhead_mha_config right, config;
+  polyhead_mha* mha = NULL;
+  memset(&right, 0, sizeof right);
+  right.struct_size = sizeof right;
+  right.embed_dim = kEmbed;
+  right.num_heads = kHeads;
+  right.layout = POLYHEAD_BATCH_FIRST;
+#define REFUSED(field, wrong_value)                                    \
+  (config = right, config.field = (wrong_value),                       \
+   EXPECT(polyhead_mha_create(&config, NULL, 0, &mha) != POLYHEAD_OK), \
+   EXPECT(polyhead_last_error()[0] != '\0'), EXPECT(mha == NULL))
+  REFUSED(num_kv_heads, -1);
+  REFUSED(num_kv_heads, 3);
+  REFUSED(head_dim, -1);
+  REFUSED(head_dim, INT64_MAX / 2);
+  REFUSED(qk_norm, 2);
+  REFUSED(qk_norm_eps, -1);
+  REFUSED(rope_pairs, 3);
+  REFUSED(rope_pairs, -1);
+  REFUSED(rope_base, 500000); /* without pairs */
+  right.rope_pairs = POLYHEAD_ROPE_HALVES;
+  REFUSED(rope_base, -1);
+  REFUSED(rope_base, 1e300);
+  REFUSED(rope_rotary_dim, -2);
+  REFUSED(rope_rotary_dim, INT64_MAX - 1);
+  REFUSED(rope_scaling, 4);
+  REFUSED(rope_factor, 2); /* without a scaling */
+  right.rope_scaling = POLYHEAD_ROPE_SCALING_LLAMA3;
+  REFUSED(rope_factor, -1);
+  REFUSED(rope_low_freq_factor, -1);
+  REFUSED(rope_high_freq_factor, 1);
+  REFUSED(rope_original_length, -1);
+#undef REFUSED
+}
+
 static void test_mha_config(void) {
   static const int64_t wrong[] = {0, -1, INT64_MIN, INT64_MAX, INT64_MAX / 2, INT64_MAX / 8};
   polyhead_mha_config right, config;
@@ -196,6 +233,7 @@ static void test_mha_config(void) {
   REFUSED(add_bias_kv, -1);
   REFUSED(add_zero_attn, 256);
   REFUSED(reserved, 1);
+  REFUSED(reserved_too, 1);
   REFUSED(dropout, 1.5);
   REFUSED(dropout, -1);
   for (i = 0; i < sizeof kWrongSizes / sizeof kWrongSizes[0]; ++i) {
@@ -490,6 +528,7 @@ int main(int count, char** words) {
   test_mha_options();
   test_struct_versions();
   test_mha_config();
+  test_mha_heads();
   test_too_large();
   test_scratch_config();
   test_attention_options();

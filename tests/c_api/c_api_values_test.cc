@@ -230,7 +230,7 @@ TEST(CApi, EmptyRowsReachTheOp) {
 struct MhaPair {
   MhaPair() {
     config.embed_dim = 8;
-    config.num_heads = 2;
+    config.num_heads = 4;
     config.kdim = 5;
     config.vdim = 7;
     config.dropout = 0.25;
@@ -238,6 +238,18 @@ struct MhaPair {
     config.layout = POLYHEAD_SEQUENCE_FIRST;
     config.dtype = POLYHEAD_FLOAT64;
     config.no_bias = config.add_bias_kv = config.add_zero_attn = 1;
+    config.num_kv_heads = 2;
+    config.head_dim = 6;
+    config.qk_norm = 1;
+    config.qk_norm_eps = 1e-3;
+    config.rope_pairs = POLYHEAD_ROPE_INTERLEAVED;
+    config.rope_base = 100;
+    config.rope_rotary_dim = 4;
+    config.rope_scaling = POLYHEAD_ROPE_SCALING_LLAMA3;
+    config.rope_factor = 3;
+    config.rope_low_freq_factor = 0.5;
+    config.rope_high_freq_factor = 2;
+    config.rope_original_length = 16;
     EXPECT_STREQ(ok(polyhead_mha_create(&config, nullptr, 0, &mha)), "ok");
   }
   ~MhaPair() { polyhead_mha_destroy(mha); }
@@ -247,7 +259,7 @@ struct MhaPair {
   polyhead_mha_config config = sized<polyhead_mha_config>();
   polyhead_mha* mha = nullptr;
   const MultiheadAttention module{{.embed_dim = 8,
-                                   .num_heads = 2,
+                                   .num_heads = 4,
                                    .layout = Layout::kSequenceFirst,
                                    .bias = false,
                                    .add_bias_kv = true,
@@ -255,7 +267,19 @@ struct MhaPair {
                                    .kdim = 5,
                                    .vdim = 7,
                                    .dropout = 0.25,
-                                   .dtype = DType::kFloat64},
+                                   .dtype = DType::kFloat64,
+                                   .num_kv_heads = 2,
+                                   .head_dim = 6,
+                                   .qk_norm = true,
+                                   .qk_norm_eps = 1e-3,
+                                   .rope = {.pairs = RopePairs::kInterleaved,
+                                            .base = 100,
+                                            .rotary_dim = 4,
+                                            .scaling = RopeScaling::kLlama3,
+                                            .factor = 3,
+                                            .low_freq_factor = 0.5,
+                                            .high_freq_factor = 2,
+                                            .original_length = 16}},
                                   11};
 };
 
@@ -275,7 +299,7 @@ TEST(CApi, MultiheadAttentionHasTheBitsOfCpp) {
   const Both attn_mask{random_hidden({4, 6}, 4)}, padding{random_hidden({2, 6}, 5)};
   const Both out{Tensor(DType::kFloat64, {4, 2, 8})};
   const Both average{Tensor(DType::kFloat64, {2, 4, 8})};
-  const Both per_head{Tensor(DType::kFloat64, {2, 2, 4, 8})};
+  const Both per_head{Tensor(DType::kFloat64, {2, 4, 4, 8})};
   auto c_options = sized<polyhead_forward_options>();
   ForwardOptions options;
   Tensor before;
@@ -310,6 +334,10 @@ TEST(CApi, MultiheadAttentionHasTheBitsOfCpp) {
   c_options.need_weights = POLYHEAD_WEIGHTS_PER_HEAD;
   options.need_weights = WeightsMode::kPerHead;
   expect_another("causal_align", &per_head);
+  c_options.query_position = options.query_position = 3;
+  expect_another("query_position", &per_head);
+  c_options.key_position = options.key_position = 5;
+  expect_another("key_position", &per_head);
 }
 
 TEST(CApi, EmptyRowsReachTheModule) {
@@ -352,6 +380,10 @@ TEST(CApi, LoadOptionsReachTheLoader) {
   options.dropout = 0.5;
   options.layout = POLYHEAD_SEQUENCE_FIRST;
   options.add_zero_attn = 1;
+  options.rope_pairs = POLYHEAD_ROPE_HALVES;
+  options.rope_base = 500;
+  options.rope_scaling = POLYHEAD_ROPE_SCALING_LINEAR;
+  options.rope_factor = 2;
   polyhead_mha* mha = nullptr;
   ASSERT_STREQ(ok(polyhead_mha_load(path.c_str(), &options, &mha)), "ok");
   auto config = sized<polyhead_mha_config>();
@@ -361,6 +393,11 @@ TEST(CApi, LoadOptionsReachTheLoader) {
   EXPECT_EQ(config.dropout, 0.5);
   EXPECT_EQ(config.layout, POLYHEAD_SEQUENCE_FIRST);
   EXPECT_EQ(config.add_zero_attn, 1);
+  EXPECT_EQ(config.rope_pairs, POLYHEAD_ROPE_HALVES);
+  EXPECT_EQ(config.rope_base, 500);
+  EXPECT_EQ(config.rope_rotary_dim, 2);
+  EXPECT_EQ(config.rope_scaling, POLYHEAD_ROPE_SCALING_LINEAR);
+  EXPECT_EQ(config.rope_factor, 2);
   for (const auto& [name, view] : module.state_dict()) {
     polyhead_tensor parameter;
     ASSERT_STREQ(ok(polyhead_mha_get_parameter(mha, name.c_str(), &parameter)), "ok");

@@ -4,8 +4,9 @@
 //   module_gradients IN OUT
 //
 // IN has query, key, value (key absent: query; value absent: key), masks, d_out, d_weights and
-// parameter/NAME; its metadata has the configuration. OUT has out, weights, and the gradients by
-// the names of what they are the gradients of. An input that stands for several receives their sum.
+// parameter/NAME; its metadata has the configuration, or names a file that the module is in. OUT
+// has out, weights, and the gradients by the names of what they are the gradients of. An input that
+// stands for several receives their sum.
 #include <cstdio>
 #include <exception>
 #include <string>
@@ -141,12 +142,29 @@ void run_scratch(const Request& request, const std::string& path) {
   finish(module, step, out, {}, path);
 }
 
+// A LLaMA-style file, whose metadata says what its shapes do not: causal self-attention.
+void run_llama(const Request& request, const std::string& path) {
+  const auto module = polyhead::MultiheadAttention::load(
+      request.word("module"),
+      {.layout = polyhead::Layout::kBatchFirst, .names = polyhead::name_maps::llama()});
+  Step step(request);
+  const auto [out, weights] = module.forward(step.query, step.query, step.query,
+                                             {.is_causal = true,
+                                              .query_position = request.number("position"),
+                                              .key_position = request.number("position")},
+                                             &step.context);
+  finish(module, step, out, weights, path);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) try {
   if (argc != 3) return 2;
   const Request request(argv[1]);
-  request.word("class") == "mha" ? run_mha(request, argv[2]) : run_scratch(request, argv[2]);
+  const std::string kind = request.word("class");
+  if (kind == "mha") run_mha(request, argv[2]);
+  if (kind == "scratch") run_scratch(request, argv[2]);
+  if (kind == "llama") run_llama(request, argv[2]);
   return 0;
 } catch (const std::exception& error) {
   std::fprintf(stderr, "module_gradients: %s\n", error.what());

@@ -21,6 +21,7 @@ ROW_VALUES = 'src/kernels/attention_row_values.body.h'
 CALL = 'src/attention/tile_of_call.h'
 BACKWARD_PLANS = 'src/attention/backward/backward_plans.cc'
 BACKWARD_TILES = 'src/attention/backward/backward_tiles.h'
+HEAD_ROWS = 'src/kernels/head_rows.body.h'
 
 # name: (file, text that must stand there exactly once, what replaces it)
 DEFECTS = {
@@ -124,9 +125,24 @@ DEFECTS = {
         '<ptrdiff_t>(key) + kGranule - 1 - band.first'),
     'backward_hidden_rows_multiplied': (
         'src/kernels/attention_backward_rows.body.h', '(is_hidden(f) ? acc[j][i] : next)', 'next'),
+    'rotation_the_other_way': (
+        HEAD_ROWS, 'fma(b, cosine, a * sine)', 'fma(b, cosine, -(a * sine))'),
+    'rotation_not_turned_back': (
+        'src/module/heads/head_transform.cc', 'at, Turn::kBack)', 'at, Turn::kForward)'),
+    'norm_forgets_its_epsilon': (
+        HEAD_ROWS, 'std::sqrt(mean + rows.epsilon)', 'std::sqrt(mean)'),
+    'norm_gradient_along_x_kept': (
+        HEAD_ROWS, 'fma(along, unit, load_row(d + i, 1, n))', 'load_row(d + i, 1, n)'),
+    'unseen_rows_pulled_back': (
+        HEAD_ROWS, 'if (all_zero(d, rows.head_dim)) continue;', ''),
 }
 PROGRAMS = {'projection_without_bias': 'linear_test',
-            'columns_of_the_neighbouring_head': 'linear_test'}
+            'columns_of_the_neighbouring_head': 'linear_test',
+            'rotation_the_other_way': 'head_rows_test',
+            'rotation_not_turned_back': 'module_gradient_test',
+            'norm_forgets_its_epsilon': 'head_rows_test',
+            'norm_gradient_along_x_kept': 'head_rows_test',
+            'unseen_rows_pulled_back': 'head_rows_test'}
 
 
 def program_of(defect):

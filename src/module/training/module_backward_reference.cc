@@ -9,6 +9,7 @@
 #include "attention/dropout.h"
 #include "module/double_parameters.h"
 #include "module/forward_inputs.h"
+#include "module/heads/head_rows_reference.h"
 #include "module/module_reference.h"
 
 namespace polyhead {
@@ -16,9 +17,7 @@ namespace {
 
 using StateDict = std::vector<std::pair<std::string, ConstTensorView>>;
 
-struct Number {
-  double value = 0, error = 0;
-};
+using Number = RowNumber;
 
 // Numbers in rows, [rows, columns].
 struct Matrix {
@@ -128,6 +127,7 @@ class Backward {
         w_{Matrix(p.q_weight), Matrix(p.k_weight), Matrix(p.v_weight), Matrix(p.out_weight)},
         y_{linear(x_[0], w_[0], p.q_bias, unit_), linear(x_[1], w_[1], p.k_bias, unit_),
            linear(x_[2], w_[2], p.v_bias, unit_)},
+        norm_{p.q_norm, p.k_norm},
         d_y_{Matrix(x_[0].rows, width()), Matrix(x_[1].rows, kv_width()),
              Matrix(x_[2].rows, kv_width())},
         d_out_(as_double(batch_first(step.outputs.d_out, inputs))),
@@ -140,10 +140,12 @@ class Backward {
                               const StateDict& state_dict) {
     forward_ = &forward;
     dropout_ = dropout;
+    for (const int i : {0, 1}) transform(i);
     probs_ = scores_ = Matrix(batch() * heads() * q_len(), columns());
     for (int64_t row = 0; row < scores_.rows; ++row) score_gradients(row);
     for (int64_t row = 0; row < scores_.rows; ++row) query_gradients(row);
     for (int64_t n = 0; n < batch() * sizes_.num_kv_heads; ++n) key_gradients(n);
+    for (const int i : {0, 1}) pull_back(i);
     ModuleBackwardReference result;
     result.d_query = d_rows(0);
     result.d_key = d_rows(1);
@@ -165,6 +167,57 @@ class Backward {
   int64_t width() const { return sizes_.width(); }
   int64_t kv_width() const { return sizes_.kv_width(); }
   int64_t columns() const { return inputs_.columns; }
+
+  // use(n, position) for each head of each token of query (0) or key (1), from number n on.
+  template <class Use>
+  void for_each_head(int i, const Matrix& of, const Use& use) const {
+    const int64_t len = i == 0 ? q_len() : kv_len();
+    for (int64_t n = 0; n < of.rows * of.columns; n += sizes_.head_dim) {
+      use(static_cast<size_t>(n), inputs_.positions[static_cast<size_t>(i)] + n / of.columns % len);
+    }
+  }
+  RowNumbers head_at(const Matrix& of, size_t n) const {
+    const auto first = of.numbers.begin() + static_cast<ptrdiff_t>(n);
+    return {first, first + sizes_.head_dim};
+  }
+  static void put(const RowNumbers& row, Matrix* to, size_t n) {
+    std::ranges::copy(row, to->numbers.begin() + static_cast<ptrdiff_t>(n));
+  }
+  const double* norm(int i) const {
+    return sizes_.qk_norm ? norm_[static_cast<size_t>(i)].data_as<double>() : nullptr;
+  }
+
+  // From what was projected to what the scores are made of, of query (0) or key (1).
+  void transform(int i) {
+    if (!sizes_.transforms()) return;
+    Matrix& y = y_[static_cast<size_t>(i)];
+    projected_.push_back(y);
+    for_each_head(i, y, [&](size_t n, int64_t position) {
+      RowNumbers row = head_at(y, n);
+      transform_reference(row, sizes_, norm(i), position, unit_);
+      put(row, &y, n);
+    });
+  }
+  // Back again with the gradient, and the norm's own. A row without a gradient was not seen.
+  void pull_back(int i) {
+    if (!sizes_.transforms()) return;
+    Matrix& d_y = d_y_[static_cast<size_t>(i)];
+    const Matrix& x = projected_[static_cast<size_t>(i)];
+    std::vector<Sum> sums(static_cast<size_t>(sizes_.head_dim), Sum(unit_, Errors::kIndependent));
+    for_each_head(i, d_y, [&](size_t n, int64_t position) {
+      RowNumbers row = head_at(d_y, n), share = row;
+      const auto seen = [](const RowNumber& d) { return d.value != 0 || d.error != 0; };
+      if (std::ranges::none_of(row, seen)) return;
+      if (sizes_.rotates()) rotate_backward_reference(row, sizes_.rope, position, unit_);
+      if (sizes_.qk_norm) {
+        norm_backward_reference(row, head_at(x, n), norm(i), sizes_.qk_norm_eps, unit_, &share);
+        for (size_t d = 0; d < share.size(); ++d) sums[d].add(share[d], {1, 0});
+      }
+      put(row, &d_y, n);
+    });
+    d_norm_.emplace_back(1, sizes_.head_dim);
+    for (size_t d = 0; d < sums.size(); ++d) d_norm_.back().numbers[d] = sums[d].result();
+  }
 
   // Row (b, h, i) of the score matrix.
   struct Place {
@@ -363,7 +416,11 @@ class Backward {
     const Matrix bias_v = sizes_.add_bias_kv ? bias_column(false) : Matrix(0, 0);
     const Matrix *wq = &weights[0], *wk = &weights[1], *wv = &weights[2];
     const Matrix *bq = &biases[0], *bk = &biases[1], *bv = &biases[2];
+    const bool norms = sizes_.qk_norm;
+    const Matrix *q_norm = norms ? &d_norm_[0] : nullptr, *k_norm = norms ? &d_norm_[1] : nullptr;
     const std::map<std::string, std::vector<const Matrix*>> parts = {
+        {"q_norm.weight", {q_norm}},
+        {"k_norm.weight", {k_norm}},
         {"in_proj_weight", {wq, wk, wv}},
         {"in_proj_bias", {bq, bk, bv}},
         {"q_proj_weight", {wq}},
@@ -390,15 +447,18 @@ class Backward {
   const ForwardInputs& inputs_;
   const ReferenceStep& step_;
   double unit_, scale_;
-  std::vector<Matrix> x_;    // of query, key, value: [batch * len, features]
-  std::vector<Matrix> w_;    // theirs and the out-projection's
-  std::vector<Matrix> y_;    // q, k, v: [batch * len, width | kv_width]
-  std::vector<Matrix> d_y_;  // their gradients
-  Matrix d_out_;             // [batch * q_len, embed_dim]
-  Matrix d_heads_, heads_;   // [batch * q_len, width]
-  Tensor d_weights_;         // [batch, q_len, columns] or [batch, num_heads, q_len, columns]
-  Matrix probs_{0, 0};       // c p: [batch * num_heads * q_len, columns], 0 where masked
-  Matrix scores_{0, 0};      // d_s: the same
+  std::vector<Matrix> x_;          // of query, key, value: [batch * len, features]
+  std::vector<Matrix> w_;          // theirs and the out-projection's
+  std::vector<Matrix> y_;          // q, k, v: [batch * len, width | kv_width]
+  std::vector<Tensor> norm_;       // weights of the norms of query and key
+  std::vector<Matrix> projected_;  // q and k before norm and rotation, if there is either
+  std::vector<Matrix> d_norm_;     // [1, head_dim], as projected_
+  std::vector<Matrix> d_y_;        // gradients of q, k and v
+  Matrix d_out_;                   // [batch * q_len, embed_dim]
+  Matrix d_heads_, heads_;         // [batch * q_len, width]
+  Tensor d_weights_;               // [batch, q_len, columns] or [batch, num_heads, q_len, columns]
+  Matrix probs_{0, 0};             // c p: [batch * num_heads * q_len, columns], 0 where masked
+  Matrix scores_{0, 0};            // d_s: the same
   const ModuleReference* forward_ = nullptr;
   Dropout dropout_;
 };

@@ -144,17 +144,34 @@ TEST(ModuleBackwardReference, MatchesDifferencesInEverything) {
        .causal = true,
        .align = CausalAlign::kBottomRight,
        .weights = WeightsMode::kAverage,
-       .dropout = 0.5},
-      {.dtype = d,
-       .batch = 2,
-       .q_len = 3,
-       .kv_len = 3,
-       .heads = 4,
-       .head_dim = 2,
-       .kv_heads = 2,
-       .embed = 3,
-       .bias_kv = true,
-       .weights = WeightsMode::kPerHead}};
+       .dropout = 0.5}};
+  for (const TrainingSpec& spec : specs) expect_differences(spec);
+}
+
+TEST(ModuleBackwardReference, MatchesDifferencesInWhatTorchHasNot) {
+  const auto d = DType::kFloat64;
+  const TrainingSpec specs[] = {{.dtype = d,
+                                 .batch = 2,
+                                 .q_len = 3,
+                                 .kv_len = 3,
+                                 .heads = 4,
+                                 .head_dim = 2,
+                                 .kv_heads = 2,
+                                 .embed = 3,
+                                 .bias_kv = true,
+                                 .weights = WeightsMode::kPerHead},
+                                {.dtype = d,
+                                 .batch = 2,
+                                 .q_len = 3,
+                                 .kv_len = 4,
+                                 .heads = 2,
+                                 .head_dim = 4,
+                                 .kv_heads = 1,
+                                 .qk_norm = true,
+                                 .qk_norm_eps = 0.5,
+                                 .rope = {.pairs = RopePairs::kInterleaved, .base = 10},
+                                 .query_position = 2,
+                                 .weights = WeightsMode::kAverage}};
   for (const TrainingSpec& spec : specs) expect_differences(spec);
 }
 
@@ -164,6 +181,7 @@ TEST(ModuleBackwardReference, MatchesDifferencesAlongRandomDirections) {
     TrainingSpec spec = oracle::random_training_spec(seed, DType::kFloat64);
     spec.sharing = Sharing::kNone;
     spec.deviation = 0.5;  // a difference needs a smooth loss
+    spec.qk_norm_eps = 0.5;
     TrainingProblem problem(spec);
     const std::vector<Variable> moved = variables(problem);
     std::vector<Tensor> start, direction;

@@ -105,7 +105,24 @@ TEST_P(ModuleGradient, LargerProblemsAreTheReference) {
        .bias_kv = true,
        .zero_attn = true,
        .sharing = Sharing::kKeyValue,
-       .dropout = 0.1}};
+       .dropout = 0.1},
+      {.batch = 2,
+       .q_len = 70,
+       .kv_len = 70,
+       .heads = 4,
+       .head_dim = 32,
+       .kv_heads = 2,
+       .qk_norm = true,
+       .rope = {.pairs = RopePairs::kHalves},
+       .sharing = Sharing::kAll},
+      {.batch = 1,
+       .q_len = 40,
+       .kv_len = 97,
+       .heads = 2,
+       .head_dim = 20,
+       .rope = {.pairs = RopePairs::kInterleaved, .base = 500000, .rotary_dim = 12},
+       .query_position = 57,
+       .sharing = Sharing::kKeyValue}};
   for (TrainingSpec spec : specs) {
     spec.dtype = GetParam();
     expect_reference(spec, "module.gradient.larger");

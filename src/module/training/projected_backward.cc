@@ -2,7 +2,7 @@
 //
 //   forward:  y = x . W^T + b  (q, k, v)   heads = attention(q, k, v)   out = heads . Wo^T + bo
 //   d_heads = d_out . Wo          d_Wo = d_out^T . heads     d_bo = sum over rows of d_out
-//   d_q, d_k, d_v = the op's backward of d_heads
+//   d_q, d_k, d_v = the op's backward of d_heads, d_q and d_k then back through rotation and norm
 //   d_x = d_y . W                 d_W = d_y^T . x            d_b = sum over rows of d_y
 //
 // d_q, d_k and d_v lie token by token side by side, [batch, len, width + 2 kv_width], so that
@@ -25,6 +25,7 @@ class ProjectedAttention::Backward {
            const BackwardTargets& to)
       : sizes_(module.sizes_),
         packed_(*module.packed_),
+        transform_(module.transform_),
         state_(state),
         to_(to),
         x_{state.inputs.query, state.inputs.key, state.inputs.value},
@@ -38,6 +39,7 @@ class ProjectedAttention::Backward {
     reserve_products();
     packed_.out.input_gradient(to_.d_out, d_heads_);
     if (needs_attention()) attention_backward();
+    for (const size_t i : {0, 1}) pull_back(i);
     out_parameters();
     in_parameters();
     column_parameter(d_extra_key_, to_.parameters.bias_k);
@@ -52,7 +54,10 @@ class ProjectedAttention::Backward {
   bool needs_parameters(size_t i) const {
     return to_.parameters.weight[i].defined() || to_.parameters.bias[i].defined();
   }
-  bool needs(size_t i) const { return needs_parameters(i) || to_.d_rows[i].defined(); }
+  bool needs(size_t i) const {
+    const bool norm = i < 2 && to_.parameters.norm[i].defined();
+    return needs_parameters(i) || to_.d_rows[i].defined() || norm;
+  }
   bool needs_columns() const {
     return to_.parameters.bias_k.defined() || to_.parameters.bias_v.defined();
   }
@@ -69,6 +74,7 @@ class ProjectedAttention::Backward {
     const ParameterTargets& p = to_.parameters;
     for (const TensorView& d : p.weight) set_zero(d);
     for (const TensorView& d : p.bias) set_zero(d);
+    for (const TensorView& d : p.norm) set_zero(d);
     for (const TensorView* d : {&p.bias_k, &p.bias_v, &p.out_weight, &p.out_bias}) set_zero(*d);
   }
 
@@ -81,6 +87,9 @@ class ProjectedAttention::Backward {
     query_at_ = plan_.add({batch, len(0), sizes_.width_of(0, side_by_side() ? 3 : 1)});
     key_at_ = side_by_side() ? kAbsent : plan_.add({batch, len(1), sizes_.width_of(1, 2)});
     extra_at_ = plan_.add({2, sizes_.num_kv_heads, sizes_.num_extra(), sizes_.head_dim});
+    for (size_t i = 0; sizes_.qk_norm && i < 2; ++i) {
+      norm_at_[i] = plan_.add({HeadTransform::num_blocks(len(i)), sizes_.head_dim});
+    }
     // What no query sees has d_y = 0 and may be NaN.
     const bool hides = !state_.inputs.masks.span().empty() &&
                        (needs_parameters(0) || needs_parameters(1) || needs_parameters(2));
@@ -108,6 +117,9 @@ class ProjectedAttention::Backward {
       d_extra_key_ = extra.select(0, 0);
       d_extra_value_ = extra.select(0, 1);
     }
+    for (size_t i = 0; sizes_.qk_norm && i < 2; ++i) {
+      d_norm_[i] = view(norm_at_[i], {HeadTransform::num_blocks(len(i)), sizes_.head_dim});
+    }
     for (size_t i = 0; i < 3; ++i) {
       const auto shape = {batch, len(i), x_[i].size(2)};
       if (used_at_[i] != kAbsent) used_x_[i] = view(used_at_[i], shape);
@@ -127,6 +139,11 @@ class ProjectedAttention::Backward {
                                                       sizes_.width_of(0, 3));
       bytes = std::max(bytes, all);
     }
+    for (const int i : {0, 1}) {
+      if (sizes_.transforms() && d_heads_of(i).defined()) {
+        transform_.reserve_backward(d_heads_of(i));
+      }
+    }
     WorkspaceLease product, tasks;
     tasks.reserve(1);
     product.reserve(bytes);
@@ -144,6 +161,7 @@ class ProjectedAttention::Backward {
   }
 
   void attention_backward() const;
+  void pull_back(size_t i) const;
 
   void out_parameters() const {
     const ParameterTargets& p = to_.parameters;
@@ -205,16 +223,18 @@ class ProjectedAttention::Backward {
 
   const AttentionSizes& sizes_;
   const Packed& packed_;
+  const HeadTransform& transform_;
   const TrainingContext::State& state_;
   const BackwardTargets& to_;
   std::array<ConstTensorView, 3> x_;
   MemoryPlan plan_;
   int64_t heads_at_ = 0, query_at_ = 0, key_at_ = 0, extra_at_ = 0, used_at_[3] = {};
-  int64_t sum_at_ = kAbsent;
+  int64_t sum_at_ = kAbsent, norm_at_[2] = {};
   TensorView d_heads_;  // [batch, q_len, width]
   // [batch, q_len, width] and [batch, kv_len, 2 kv_width]; or all three in the first.
   TensorView d_query_, d_key_value_;
   TensorView d_extra_key_, d_extra_value_;  // [num_kv_heads, extra, head_dim]
+  TensorView d_norm_[2];                    // of query and key, in parts: [blocks, head_dim]
   TensorView used_x_[3];  // x without rows that no one has used, where it is not finite
   TensorView sum_;        // what is added to a d_rows that has something already
 };
@@ -235,6 +255,24 @@ void ProjectedAttention::Backward::attention_backward() const {
   }
   backward.d_masks = std::span(to_.d_masks).first(state_.inputs.masks.span().size());
   run_attention_backward(backward);
+}
+
+// From the gradient of what the op read to that of what was projected, of query (0) or key (1).
+void ProjectedAttention::Backward::pull_back(size_t i) const {
+  const TensorView d_heads = d_heads_of(static_cast<int>(i));
+  if (!sizes_.transforms() || !d_heads.defined()) return;
+  const HeadsToTransform forward{
+      state_.projected[i], {}, packed_.norm[i].view(), state_.inputs.positions[i]};
+  transform_.run_backward({forward, d_heads, d_norm_[i]});
+  const TensorView& to = to_.parameters.norm[i];
+  if (!to.defined()) return;
+  if (!accumulates()) set_zero(to);
+  if (d_norm_[i].size(0) == 0) return;
+  const TensorView sum = d_norm_[i].select(0, 0);
+  for (int64_t block = 1; block < d_norm_[i].size(0); ++block) {
+    add_elements(d_norm_[i].select(0, block), sum);
+  }
+  add_elements(sum, to);
 }
 
 const ForwardInputs& ProjectedAttention::trained_inputs(const TrainingContext& context,

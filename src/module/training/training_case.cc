@@ -27,8 +27,24 @@ MultiheadAttention module_of(const TrainingSpec& spec) {
                      .dropout = spec.dropout,
                      .dtype = spec.dtype,
                      .num_kv_heads = spec.kv_heads,
-                     .head_dim = spec.head_dim},
+                     .head_dim = spec.head_dim,
+                     .qk_norm = spec.qk_norm,
+                     .qk_norm_eps = spec.qk_norm_eps,
+                     .rope = spec.rope},
                     spec.seed);
+}
+
+void draw_rope(Random& random, TrainingSpec* spec) {
+  Rope& rope = spec->rope;
+  rope.pairs = pick(random, {RopePairs::kHalves, RopePairs::kInterleaved});
+  rope.base = pick(random, {100.0, 10000.0, 500000.0});
+  rope.rotary_dim = 2 * (1 + random.below(spec->head_dim / 2));
+  rope.scaling = pick(
+      random, {RopeScaling::kNone, RopeScaling::kLinear, RopeScaling::kNtk, RopeScaling::kLlama3});
+  if (rope.scaling != RopeScaling::kNone) rope.factor = 1 + 7 * random.uniform();
+  rope.original_length = 64;
+  spec->query_position = pick(random, {int64_t{0}, int64_t{0}, int64_t{17}, int64_t{100000}});
+  spec->key_position = pick(random, {int64_t{0}, spec->query_position, int64_t{1000}});
 }
 
 // What torch's class has not.
@@ -42,6 +58,9 @@ void draw_heads(Random& random, TrainingSpec* spec) {
     spec->embed = 1 + random.below(24);
     if (one_width) spec->kdim = spec->vdim = spec->embed;
   }
+  spec->qk_norm = random.uniform() < 0.3;
+  spec->qk_norm_eps = pick(random, {1e-6, 1e-3, 0.5});
+  if (random.uniform() < 0.4 && spec->head_dim >= 2) draw_rope(random, spec);
 }
 
 }  // namespace
@@ -55,7 +74,9 @@ std::string TrainingSpec::describe() const {
       ", sharing ", static_cast<int>(sharing), ", attn_mask ", static_cast<int>(attn_mask), " of ",
       attn_rank, ", padding ", static_cast<int>(padding), hides_rows ? ", hides rows" : "",
       causal ? ", causal" : "", static_cast<int>(align), ", weights ", static_cast<int>(weights),
-      ", dropout ", dropout);
+      ", dropout ", dropout, qk_norm ? ", norm" : "", ", pairs ", static_cast<int>(rope.pairs),
+      " of ", rope.rotary_dim, ", scaling ", static_cast<int>(rope.scaling), ", at ",
+      query_position, ", ", key_position);
 }
 
 TrainingSpec random_training_spec(uint64_t seed, DType dtype) {
@@ -155,7 +176,9 @@ ForwardOptions TrainingProblem::options() const {
           .is_causal = spec.causal,
           .causal_align = spec.align,
           .need_weights = spec.weights,
-          .empty_rows = spec.empty_rows};
+          .empty_rows = spec.empty_rows,
+          .query_position = spec.query_position,
+          .key_position = spec.key_position};
 }
 
 ReferenceStep TrainingProblem::reference_step() const {

@@ -22,6 +22,10 @@ struct TrainingSpec {
   int64_t kdim = 0, vdim = 0;  // 0: embed_dim
   int64_t kv_heads = 0;        // 0: heads
   int64_t embed = 0;           // 0: heads * head_dim
+  bool qk_norm = false;
+  double qk_norm_eps = 1e-6;
+  Rope rope = {};
+  int64_t query_position = 0, key_position = 0;
   bool bias = true, bias_kv = false, zero_attn = false;
   Layout layout = Layout::kBatchFirst;
   bool unbatched = false;  // then batch is 1
