@@ -250,6 +250,7 @@ TEST_P(AttentionDropoutBits, AnyNumberOfThreads) {
 
 TEST_P(AttentionDropoutBits, EveryIsaWithFmaAndEveryPlan) {
   if (isas_with_fma().empty()) GTEST_SKIP() << "no instruction set with fused multiply-add";
+  size_t num_runs = 0;
   for (int64_t q_len : {1, 9, 20, 40, 101}) {
     AttentionCase spec = usual(GetParam());
     spec.q_len = q_len;
@@ -263,8 +264,9 @@ TEST_P(AttentionDropoutBits, EveryIsaWithFmaAndEveryPlan) {
         expect_same_run(runs.back(), runs.front(), isa + ", plan " + plan);
       }
     }
-    EXPECT_GE(runs.size(), 2u);
+    num_runs += runs.size();
   }
+  EXPECT_GT(num_runs, 5u);  // one query has one plan: with one instruction set nothing to compare
 }
 
 // A query keeps its index if those after it are left out; so do batch items.
