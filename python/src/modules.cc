@@ -39,8 +39,9 @@ NameMap name_map(nb::handle names) {
   if (names.is_none()) return {};
   if (NameMap map; nb::try_cast<NameMap>(names, map)) return map;
   if (!nb::isinstance<nb::str>(names)) {
-    throw nb::type_error("names: need a dict {name in the file: torch's name}, 'bert', 'vit' or "
-                         "'llama'");
+    throw nb::type_error(
+        "names: need a dict {name in the file: torch's name}, 'bert', 'vit' or "
+        "'llama'");
   }
   const auto word = nb::cast<std::string>(names);
   if (word == "bert") return name_maps::bert();

@@ -18,15 +18,14 @@
 namespace polyhead::python {
 namespace {
 
-// The element that is number `index` in row-major order.
-const std::byte* element(const ConstTensorView& view, int64_t index) {
+// Where the element is that is number `index` in row-major order.
+int64_t offset_of(const ConstTensorView& view, int64_t index) {
   int64_t offset = 0;
   for (int dim = view.rank() - 1; dim >= 0; --dim) {
     offset += index % view.size(dim) * view.stride(dim);
     index /= view.size(dim);
   }
-  const auto bytes = static_cast<ptrdiff_t>(dtype_bytes(view.dtype()));
-  return static_cast<const std::byte*>(view.data()) + offset * bytes;
+  return offset;
 }
 
 // A number that other elements of `view` would give with all likelihood.
@@ -36,9 +35,13 @@ uint64_t sample_of(const ConstTensorView& view) {
   uint64_t hash = 0;
   const int64_t last = view.numel() - 1;
   const size_t bytes = dtype_bytes(view.dtype());
+  const bool in_order = view.is_contiguous();
   for (int64_t i = 0; i < kElements && last >= 0; ++i) {
+    const int64_t index = last * i / (kElements - 1);
+    const int64_t offset = in_order ? index : offset_of(view, index);
     uint64_t bits = 0;
-    std::memcpy(&bits, element(view, last * i / (kElements - 1)), bytes);
+    std::memcpy(&bits, static_cast<const std::byte*>(view.data()) + offset * ptrdiff_t(bytes),
+                bytes);
     hash = (hash ^ bits) * kPrime;
   }
   return hash;
@@ -98,19 +101,30 @@ TorchModule::Seen TorchModule::look_at(nb::handle parameter, const ConstTensorVi
   return {view.data(), version_of(parameter), sample_of(view)};
 }
 
-void TorchModule::follow(const nb::tuple& parameters, bool always) {
+void TorchModule::pack(const nb::tuple& parameters) {
+  std::vector<ConstTensorView> views;
+  for (const nb::handle parameter : parameters)
+    views.push_back(tensor_view(parameter, "parameter"));
+  seen_.clear();
+  copy_and_pack(views);
+}
+
+bool TorchModule::follow(const nb::tuple& parameters) {
   std::vector<ConstTensorView> views;
   std::vector<Seen> now;
   views.reserve(parameters.size());
   now.reserve(parameters.size());
   for (const nb::handle parameter : parameters) {
+    if (!parameter.type().is(parameter_type_)) return false;
     views.push_back(tensor_view(parameter, "parameter"));
+    if (views.back().dtype() != config_.dtype) return false;
     now.push_back(look_at(parameter, views.back()));
   }
-  if (packed_ && now == seen_ && !always && is_packed(views)) return;
+  if (packed_ && now == seen_ && is_packed(views)) return true;
   seen_.clear();
-  pack(views);
+  copy_and_pack(views);
   seen_ = std::move(now);
+  return true;
 }
 
 bool TorchModule::is_packed(const std::vector<ConstTensorView>& views) const {
@@ -123,7 +137,7 @@ bool TorchModule::is_packed(const std::vector<ConstTensorView>& views) const {
   return true;
 }
 
-void TorchModule::pack(const std::vector<ConstTensorView>& views) {
+void TorchModule::copy_and_pack(const std::vector<ConstTensorView>& views) {
   if (!packed_ || packed_.use_count() > 1) {
     packed_ = std::make_shared<MultiheadAttention>(config_);
     own_ = packed_->parameters();
@@ -170,6 +184,7 @@ void TrainedCall::backward(const std::array<nb::handle, 2>& d_outputs,
                           tensor_view(d_inputs[4], "d_attn_mask"),
                           tensor_view(d_inputs[3], "d_key_padding_mask")};
   ParameterViews parameters;
+  parameters.reserve(d_parameters.size());
   size_t i = 0;
   for (const auto& [name, parameter] : module_->state_dict()) {
     parameters.emplace_back(name, tensor_view(d_parameters[i++], name.c_str()));
@@ -187,7 +202,7 @@ void bind_torch_module(nb::module_& module) {
   type.def(
       "__init__",
       [](TorchModule* self, const std::array<int64_t, 4>& widths, const std::array<bool, 4>& flags,
-         const char* dtype) {
+         const char* dtype, nb::object parameter_type) {
         const auto [embed_dim, num_heads, kdim, vdim] = widths;
         const auto [batch_first, bias, add_bias_kv, add_zero_attn] = flags;
         new (self)
@@ -199,10 +214,12 @@ void bind_torch_module(nb::module_& module) {
                          .add_zero_attn = add_zero_attn,
                          .kdim = kdim,
                          .vdim = vdim,
-                         .dtype = float_dtype(dtype)});
+                         .dtype = float_dtype(dtype)},
+                        std::move(parameter_type));
       },
-      nb::arg("widths"), nb::arg("flags"), nb::arg("dtype"));
-  type.def("follow", &TorchModule::follow, nb::arg("parameters"), nb::arg("always"));
+      nb::arg("widths"), nb::arg("flags"), nb::arg("dtype"), nb::arg("parameter_type"));
+  type.def("pack", &TorchModule::pack, nb::arg("parameters"));
+  type.def("follow", &TorchModule::follow, nb::arg("parameters"));
   type.def(
       "forward",
       [](const TorchModule& self, const std::array<nb::handle, 5>& inputs,

@@ -38,12 +38,15 @@ class TrainedCall {
 
 class TorchModule {
  public:
-  explicit TorchModule(const MultiheadAttention::Config& config) : config_(config) {}
+  TorchModule(const MultiheadAttention::Config& config, nb::object parameter_type)
+      : config_(config), parameter_type_(std::move(parameter_type)) {}
 
-  // Packs `parameters`, in the state dict's order, unless (or always) they are those of the last
-  // time. A write is noticed by torch's count of them; one that torch does not count (through
-  // .data, or from numpy) by some of the numbers.
-  void follow(const nb::tuple& parameters, bool always);
+  // Packs `parameters`, in the state dict's order.
+  void pack(const nb::tuple& parameters);
+  // The same, unless they are those of the last time. A write is noticed by torch's count of them;
+  // one that torch does not count (through .data, or from numpy) by some of the numbers. False, and
+  // nothing done, if one is not exactly of torch's type for them or of another dtype.
+  bool follow(const nb::tuple& parameters);
 
   // inputs: query, key, value, key_padding_mask, attn_mask; outputs: (out, weights).
   void forward(const std::array<nb::handle, 5>& inputs, const std::array<nb::handle, 2>& outputs,
@@ -65,9 +68,10 @@ class TorchModule {
   static Seen look_at(nb::handle parameter, const ConstTensorView& view);
   // Whether the packed numbers are these, as far as it can be known in a few microseconds.
   bool is_packed(const std::vector<ConstTensorView>& views) const;
-  void pack(const std::vector<ConstTensorView>& views);
+  void copy_and_pack(const std::vector<ConstTensorView>& views);
 
   MultiheadAttention::Config config_;
+  nb::object parameter_type_;
   std::shared_ptr<MultiheadAttention> packed_;  // replaced, not changed, while a call holds it
   ParameterViews own_;                          // of packed_
   std::vector<Seen> seen_;

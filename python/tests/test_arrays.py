@@ -1,7 +1,9 @@
 """What counts as an array, what is refused, and with which words."""
 
 import gc
+import subprocess
 import sys
+import textwrap
 import threading
 import time
 
@@ -168,6 +170,26 @@ def test_many_threads_get_the_same_bits():
 def resident_bytes():
     with open("/proc/self/statm", encoding="ascii") as statm:
         return int(statm.read().split()[1]) * 4096
+
+
+def test_large_views_are_not_copied():
+    """A key of 128 MiB with gaps between its numbers: in a process of its own, whose largest resident
+    set hardly grows."""
+    program = textwrap.dedent("""
+        import re, numpy, polyhead
+        def peak():
+            with open("/proc/self/status", encoding="ascii") as status:
+                return int(re.search(r"VmHWM:\\s*([0-9]+)", status.read())[1]) * 1024
+        key = numpy.ones((1, 1, 1 << 19, 128), "float32")[..., ::2]
+        query = numpy.ones((1, 1, 1, 64), "float32")
+        mask = numpy.ones((1, 1, 1, 1 << 20), bool)[..., ::2]
+        polyhead.scaled_dot_product_attention(query, key[:, :, :64], key[:, :, :64])
+        before = peak()
+        assert (polyhead.scaled_dot_product_attention(query, key, key, mask) == 1).all()
+        print(peak() - before)
+    """)
+    grown = int(subprocess.check_output([sys.executable, "-c", program]))
+    assert grown < 32 << 20, grown
 
 
 def test_nothing_is_left_behind():

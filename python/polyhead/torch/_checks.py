@@ -17,10 +17,9 @@ if TYPE_CHECKING:
     from polyhead.torch._multihead_attention import MultiheadAttention
 
 
-def check_call(module: MultiheadAttention, query: Tensor, key: Tensor, value: Tensor,
-               key_padding_mask: Tensor | None, attn_mask: Tensor | None) -> None:
-    """What torch says about masks before anything else."""
-    if key_padding_mask is None or attn_mask is None or key_padding_mask.dtype == attn_mask.dtype:
+def check_masks(key_padding_mask: Tensor, attn_mask: Tensor) -> None:
+    """What torch says about them before anything else."""
+    if key_padding_mask.dtype == attn_mask.dtype:
         return
     if torch.compiler.is_compiling():  # a graph cannot warn
         return

@@ -57,16 +57,14 @@ class Engine:
         self.config = config
         self.dtype = dtype
         flags = tuple(map(bool, config[4:]))  # torch takes what counts as one
-        self._core = _core.TorchModule(config[:4], flags, str(dtype).removeprefix("torch."))
+        self._core = _core.TorchModule(
+            config[:4], flags, str(dtype).removeprefix("torch."), torch.nn.Parameter)
 
     def follow(self, parameters: tuple[Tensor, ...]) -> None:
         """Packs the parameters, those that are, if they have changed. Only a Parameter can be known
         not to have: its memory is not another tensor's the next time."""
-        for p in parameters:
-            if type(p) is not torch.nn.Parameter or p.dtype != self.dtype:
-                copies = tuple([p.detach().to(self.dtype) for p in parameters])
-                return self._core.follow(copies, True)
-        self._core.follow(parameters, False)
+        if not self._core.follow(parameters):
+            self._core.pack(tuple([p.detach().to(self.dtype) for p in parameters]))
 
     def forward(self, call: Sequence[Tensor | None], options: Options, seed: int | None,
                 keeps: bool) -> tuple[Tensor, Tensor | None, Any]:
@@ -89,35 +87,40 @@ class Engine:
 def attend(module: MultiheadAttention, call: Call, parameters: list[Tensor | None],
            options: Options) -> tuple[Tensor, Tensor | None]:
     """out before the module's out_proj is called, if it is; and the weights."""
-    query = call[0]
+    query, key, value, _, _ = call
     present = [p for p in parameters if p is not None]
     own_dtype = present[0].dtype
     result_dtype = own_dtype
     if torch.is_autocast_enabled("cpu") and own_dtype != torch.float64:
         result_dtype = torch.get_autocast_dtype("cpu")
-    elif not query.dtype == call[1].dtype == call[2].dtype == own_dtype:
+    elif not query.dtype == key.dtype == value.dtype == own_dtype:
         _checks.raise_torchs_error(module, call)
     dtype = torch.float64 if own_dtype == torch.float64 else torch.float32
     config = (
         module.embed_dim, module.num_heads, module.kdim, module.vdim, module.batch_first,
         parameters[4] is not None, parameters[5] is not None, module.add_zero_attn)
     tensors = (*call, *present)
+    dtypes = (dtype, result_dtype)
     if not is_plain(tensors):
         _checks.refuse_call(call)
         if any(x is not None and x.device != query.device for x in tensors):
             _checks.raise_torchs_error(module, call)
             _checks.require_one_device(call)
         from polyhead.torch import _op  # pylint: disable=import-outside-toplevel
-        return _op.attend(Config(*config), call, parameters, options, (dtype, result_dtype))
-    engine = module.__dict__.get("_engine")
-    dtypes = (dtype, result_dtype)
+        return _op.attend(Config(*config), call, parameters, options, dtypes)
     try:
+        engine = module.__dict__.get("_engine")
         if engine is None or engine.config != config or engine.dtype != dtype:
             engine = module.__dict__["_engine"] = Engine(Config(*config), dtype)
-        if torch.is_grad_enabled() and any([x is not None and x.requires_grad for x in tensors]):
-            out, weights = _apply(engine, options, dtypes, *tensors)
+        if not torch.is_grad_enabled() or not (
+                present[0].requires_grad or query.requires_grad
+                or any([x is not None and x.requires_grad for x in tensors])):
+            out, weights = _Attention.forward(None, engine, options, dtypes, *tensors)
             return out, weights
-        return _Attention.forward(None, engine, options, dtypes, *tensors)
+        if key is query and value is query:  # one edge of the graph in place of three
+            tensors = (query, None, None, *tensors[3:])
+        results: Any = _apply(engine, options, dtypes, *tensors)
+        return (results, None) if options.weights is None else (results[0], results[1])
     except (ValueError, TypeError, IndexError):
         _checks.raise_torchs_error(module, call)
         raise
@@ -125,14 +128,16 @@ def attend(module: MultiheadAttention, call: Call, parameters: list[Tensor | Non
 
 def is_plain(tensors: tuple[Tensor | None, ...]) -> bool:
     """Whether these are ordinary tensors of the CPU, and no one watches what is done to them."""
-    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0 \
-            or torch._C._functorch.maybe_current_level() is not None \
-            or torch._C._is_tracing():
+    if torch.compiler.is_compiling() or _dispatch_modes() > 0 or _functorch_level() is not None \
+            or _is_tracing():
         return False
     return _core.are_plain(tensors, _PLAIN)
 
 
 _PLAIN = (Tensor, torch.nn.Parameter)
+_dispatch_modes: Any = torch._C._len_torch_dispatch_stack
+_functorch_level: Any = torch._C._functorch.maybe_current_level
+_is_tracing: Any = torch._C._is_tracing
 
 
 def draw_seed() -> Tensor:
@@ -141,37 +146,44 @@ def draw_seed() -> Tensor:
 
 
 class _Attention(torch.autograd.Function):
+    """tensors: the call's five, then the parameters. Where key and value are the query, None."""
 
     @staticmethod
     def forward(ctx: Any, engine: Engine, options: Options,
-                dtypes: tuple[torch.dtype, torch.dtype],
-                *tensors: Any) -> tuple[Tensor, Tensor | None]:
+                dtypes: tuple[torch.dtype, torch.dtype], *tensors: Any) -> Any:
         dtype, result_dtype = dtypes
         call: Sequence[Tensor | None] = tensors[:5]
+        if call[1] is None:
+            call = (tensors[0], tensors[0], tensors[0], tensors[3], tensors[4])
         if result_dtype != dtype:
-            call = converted(tensors[:5], dtype)
+            call = converted(call, dtype)
         engine.follow(tensors[5:])
         seed = int(draw_seed()) if options.dropout_p else None
         out, weights, trained = engine.forward(call, options, seed, keeps=ctx is not None)
-        if ctx is not None:
-            ctx.set_materialize_grads(False)
-            ctx.trained, ctx.call, ctx.dtype = trained, call, dtype
-            ctx.save_for_backward(*tensors)  # raises if one was written to
-        if result_dtype == dtype:
+        if result_dtype != dtype:
+            out, weights = out.to(result_dtype), None if weights is None else weights.to(result_dtype)
+        if ctx is None:
             return out, weights
-        return out.to(result_dtype), None if weights is None else weights.to(result_dtype)
+        ctx.kept = trained, call, result_dtype != dtype
+        ctx.save_for_backward(*tensors)  # raises if one was written to
+        if weights is None:  # a graph of one result costs less
+            return out
+        ctx.set_materialize_grads(False)
+        return out, weights
 
     @staticmethod
     @once
-    def backward(ctx: Any, d_out: Tensor | None, d_weights: Tensor | None) -> tuple[Any, ...]:
-        tensors = ctx.saved_tensors
+    def backward(ctx: Any, d_out: Tensor | None, d_weights: Tensor | None = None) -> tuple[Any, ...]:
+        tensors = ctx.saved_tensors  # raises if the graph was freed
+        trained, call, is_converted = ctx.kept
         gradients = gradients_of(
-            ctx.trained, ctx.call, (d_out, d_weights), tensors, ctx.needs_input_grad[3:])
-        if not torch._C._autograd._get_current_graph_task_keep_graph():
-            ctx.trained = ctx.call = None  # the graph may live on, with nothing to go back to
+            trained, call, (d_out, d_weights), tensors, ctx.needs_input_grad[3:], is_converted)
+        if not _keeps_graph():
+            ctx.kept = None  # the graph may live on, with nothing to go back to
         return None, None, None, *gradients
 
 
+_keeps_graph: Any = torch._C._autograd._get_current_graph_task_keep_graph
 # Function.apply, less what that does for torch.func, which takes the operator's way.
 _apply: Any = super(torch.autograd.Function, _Attention).apply
 
@@ -185,25 +197,36 @@ def converted(call: Sequence[Tensor | None], dtype: torch.dtype) -> list[Tensor 
 
 def gradients_of(trained: Any, call: Sequence[Tensor | None],
                  d_outputs: tuple[Tensor | None, Tensor | None],
-                 tensors: Sequence[Tensor | None], wanted: Sequence[bool]) -> list[Tensor | None]:
+                 tensors: Sequence[Tensor | None], wanted: Sequence[bool],
+                 is_converted: bool) -> list[Tensor | None]:
     """With respect to `tensors`, the call's five and the parameters, in their dtypes; None if not
-    wanted. Tensors given twice have theirs once."""
+    wanted. Tensors given twice have theirs once. Not `is_converted`: all but masks have the dtype
+    that is computed in."""
     out_like, (d_out, d_weights) = call[0], d_outputs
     assert out_like is not None
     dtype = out_like.dtype
-    d_out = torch.zeros_like(out_like) if d_out is None else d_out.to(dtype)
+    if d_out is None:
+        d_out = torch.zeros_like(out_like)
+    elif d_out.dtype != dtype:
+        d_out = d_out.to(dtype)
     if d_weights is not None:
         d_weights = d_weights.to(dtype)
+    found: list[Tensor | None] = [
+        empty_like(x) if wants and x is not None else None for x, wants in zip(tensors, wanted)]
+    others: list[int] = []
+    if is_converted or found[3] is not None or found[4] is not None:
+        others = [i for i, d in enumerate(found) if d is not None and d.dtype != dtype]
+    for i in others:
+        found[i] = empty_like(tensors[i], dtype=dtype)  # type: ignore[arg-type]
     query, key, value = tensors[:3]
-    again = False, key is query, value is query or value is key
-    found = [None if x is None or not wants or repeats else
-             empty_like(x) if x.dtype == dtype else empty_like(x, dtype=dtype)
-             for x, wants, repeats in zip((*call, *tensors[5:]), wanted, (*again, *_NOT_AGAIN))]
-    of_key = found[0] if again[1] else found[1]
-    of_value = found[2] if not again[2] else found[0] if value is query else of_key
-    trained.backward((d_out, d_weights), (found[0], of_key, of_value, *found[3:5]), tuple(found[5:]))
-    return [d if d is None or x is None or d.dtype == x.dtype else d.to(x.dtype)
-            for d, x in zip(found, tensors)]
-
-
-_NOT_AGAIN = (False,) * 11  # of masks and parameters: only query, key and value may be one tensor
+    inputs = found[:5]
+    if key is None or key is query:
+        found[1], inputs[1] = None, found[0]
+    if value is None or value is query:
+        found[2], inputs[2] = None, found[0]
+    elif value is key:
+        found[2], inputs[2] = None, inputs[1]
+    trained.backward((d_out, d_weights), inputs, tuple(found[5:]))
+    for i in others:
+        found[i] = found[i].to(tensors[i].dtype)  # type: ignore[union-attr]
+    return found

@@ -48,11 +48,12 @@ class MultiheadAttention(nn.MultiheadAttention):
         if weights is None and need_weights:
             weights = "average" if average_attn_weights else "per_head"
         call = (query, key, value, key_padding_mask, attn_mask)
-        options = Options(
-            bool(is_causal), causal_align, weights, empty_rows, self._dropout_of(weights))
+        dropout_p = _checks.probability(self.dropout, weights) if self.training else 0.0
+        options = Options(bool(is_causal), causal_align, weights, empty_rows, dropout_p)
         parameters, calls_out_proj = self._parameters_in_order()
         try:
-            _checks.check_call(self, *call)
+            if key_padding_mask is not None and attn_mask is not None:
+                _checks.check_masks(key_padding_mask, attn_mask)
             out, given_weights = _engine.attend(self, call, parameters, options)
         except AttributeError:
             _checks.refuse_call(call)
@@ -63,14 +64,17 @@ class MultiheadAttention(nn.MultiheadAttention):
             out = self.out_proj(out)
         return out, given_weights
 
-    def _dropout_of(self, weights: str | None) -> float:
-        return _checks.probability(self.dropout, weights) if self.training else 0.0
-
     def _parameters_in_order(self) -> tuple[list[Tensor | None], bool]:
         """As the state dict has them, and whether out_proj must be called by itself: then its part
         of the kernel is the identity."""
         own = self._parameters
-        parameters = [own[name] if name in own else getattr(self, name) for name in _NAMES]
+        try:
+            parameters = [own["in_proj_weight"], own["q_proj_weight"], own["k_proj_weight"],
+                          own["v_proj_weight"], own["in_proj_bias"],
+                          own["bias_k"] if "bias_k" in own else self.bias_k,
+                          own["bias_v"] if "bias_v" in own else self.bias_v]
+        except KeyError:  # one is parametrised
+            parameters = [getattr(self, name) for name in _NAMES]
         out_proj = self._modules["out_proj"]
         if out_proj is not None and _is_plain(out_proj):
             last = out_proj._parameters

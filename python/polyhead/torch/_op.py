@@ -98,7 +98,7 @@ def _backward(d_out: Tensor, d_weights: Tensor | None, wanted: Sequence[bool],
     _, _, trained = _run(given, keeps=True)
     is_there = [i < len(given.call) or x is not None for i, x in enumerate(given.tensors)]
     tensors, wanted = list(compress(given.tensors, is_there)), list(compress(wanted, is_there))
-    gradients = gradients_of(trained, given.call, (d_out, d_weights), tensors, wanted)
+    gradients = gradients_of(trained, given.call, (d_out, d_weights), tensors, wanted, True)
     # One of a tensor given twice is whole in its first place.
     return [torch.zeros_like(x) if gradient is None else gradient
             for x, gradient, wants in zip(tensors, gradients, wanted) if wants and x is not None]

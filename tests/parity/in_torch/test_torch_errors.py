@@ -154,17 +154,23 @@ def test_nested_and_mixed_operands_are_refused():
             polyhead.torch.scaled_dot_product_attention(*operands)
 
 
-@pytest.mark.parametrize("shape", [(0, 3), (2, 0), (0, 0)])
+@pytest.mark.parametrize("options", [{}, {"bias": False, "add_zero_attn": True}, {"add_bias_kv": True}])
+@pytest.mark.parametrize("shape", [(0, 3), (2, 0), (0, 0), (2, 3)])
 @pytest.mark.parametrize("kv_len", [0, 4])
-def test_empty(shape, kv_len):
-    theirs, ours = modules(batch_first=True)
-    query, key = R(*shape, E, requires_grad=True), R(shape[0], kv_len, E, requires_grad=True)
+def test_empty(options, shape, kv_len):
+    """Results, and every gradient of a sum that sees them all."""
+    theirs, ours = modules(batch_first=True, dtype=torch.float64, **options)
+    query, key = (torch.rand(*size, E, dtype=torch.float64, requires_grad=True)
+                  for size in (shape, (shape[0], kv_len)))
     for average in (True, False):
-        got, want = (m(query, key, key, average_attn_weights=average) for m in (ours, theirs))
-        for a, b in zip(got, want):
-            assert a.shape == b.shape and torch.allclose(a, b, atol=1e-6)
-        sum(x.sum() for x in got).backward()
-    assert all(torch.isfinite(p.grad).all() for p in ours.parameters())
+        answers = []
+        for module in (ours, theirs):
+            results = module(query, key, key, average_attn_weights=average)
+            gradients = torch.autograd.grad(
+                sum(x.square().sum() for x in results), [query, key, *module.parameters()])
+            answers.append([*results, *gradients])
+        for got, want in zip(*answers):
+            assert got.shape == want.shape and torch.allclose(got, want)
 
 
 def test_no_keys():

@@ -183,6 +183,20 @@ def test_backward_twice_and_what_forbids_it():
         d_x.sum().backward()
 
 
+def test_gradients_of_masks_of_another_precision():
+    """float32 in a float64 module: as of the same masks in float64, rounded."""
+    _, module = pair(batch_first=True, dtype=torch.float64)
+    x = torch.randn(2, 5, 16, dtype=torch.float64)
+    mask, padding = torch.randn(5, 5), torch.randn(2, 5)
+    found = []
+    for dtype in (torch.float64, torch.float32):
+        masks = [each.to(dtype).requires_grad_() for each in (mask, padding)]
+        out, _ = module(x, x, x, attn_mask=masks[0], key_padding_mask=masks[1])
+        found.append(torch.autograd.grad(out.square().sum(), masks))
+    for want, got in zip(*found):
+        assert got.dtype == torch.float32 and torch.equal(got, want.float())
+
+
 def test_dropout():
     _, module = pair(batch_first=True, dropout=0.5)
     x = torch.randn(2, 50, 16)

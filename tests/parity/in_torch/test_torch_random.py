@@ -59,6 +59,17 @@ def test_errors_are_torchs_on_the_whole():
     ERRORS.expect_as_exact_as_torch()
 
 
+def test_views_are_drawn():
+    """Tensors whose numbers are not in a row, of inputs, masks and parameters."""
+    counts = {"inputs": 0, "masks": 0, "parameters": 0}
+    for case in map(draw, range(min(NUM_CASES, 100))):
+        leaves = Leaves(case, "float32")
+        for what, tensors in (("inputs", leaves.inputs), ("masks", [leaves.attn_mask, leaves.padding]),
+                              ("parameters", module_of(OURS, case, "float32").parameters())):
+            counts[what] += any(x is not None and not x.is_contiguous() for x in tensors)
+    assert min(counts.values()) > 20, counts
+
+
 def test_fully_masked_rows_are_drawn():
     assert sum(case.fully_masked and case.attn_mask_kind != "none"
                for case in map(draw, range(NUM_CASES))) > NUM_CASES / 20

@@ -21,11 +21,24 @@ def rounded(case):
     return case
 
 
+def laid_out(tensor, rng):
+    """The same numbers: in half of the cases with the dimensions in another order of memory, and
+    with gaps."""
+    if rng.random() < 0.5:
+        return tensor.contiguous()
+    order = rng.permutation(tensor.dim())
+    sizes = [tensor.shape[i] for i in order]
+    gap = int(rng.integers(1, 3))
+    memory = tensor.new_zeros([*sizes, gap + 1])[..., gap]
+    return memory.permute(*np.argsort(order).tolist()).copy_(tensor)
+
+
 class Leaves:
     """The case's tensors in one dtype, gradients wanted of all that are floating."""
 
     def __init__(self, case, dtype):
         self.case, self.dtype = case, DTYPES[dtype]
+        self.rng = np.random.default_rng(case.seed)
         inputs = [case.inputs()[0]] if case.self_attention else case.inputs()
         self.inputs = [self.leaf(x) for x in inputs]
         self.attn_mask = self.leaf(case.attn_mask)
@@ -35,7 +48,7 @@ class Leaves:
     def leaf(self, array):
         if array is None:
             return None
-        tensor = torch.from_numpy(np.array(array))
+        tensor = laid_out(torch.from_numpy(np.array(array)), self.rng)
         return tensor if tensor.dtype == torch.bool else tensor.to(self.dtype).requires_grad_()
 
     def query_key_value(self):
@@ -53,6 +66,9 @@ def module_of(kind, case, dtype):
         add_zero_attn=case.add_zero_attn, kdim=kdim, vdim=vdim, batch_first=case.batch_first,
         dtype=DTYPES[dtype])
     module.load_state_dict({n: torch.from_numpy(np.array(a)) for n, a in case.state.items()})
+    rng = np.random.default_rng(case.seed)
+    for parameter in module.parameters():
+        parameter.data = laid_out(parameter.data, rng)
     return module
 
 
