@@ -23,7 +23,7 @@ LEN, HEADS = 16, 8
 ALLOWED = {"numpy": 15, "torch, no_grad": 30, "torch, with grad": 60}
 
 
-def shortest(call, groups=400, calls=50):
+def shortest(call, groups=4000, calls=5):
     least = float("inf")
     for _ in range(groups):
         start = time.perf_counter()
