@@ -18,7 +18,7 @@ def _words(literal: Any) -> tuple[str, Any]:
 # By a parameter's annotation: what is needed, and its type.
 _NEEDS: dict[str, tuple[str, Any]] = {
     "int": ("an int", Integral), "float": ("a number", Real), "bool": ("True or False", bool),
-    "str": ("a string", str), "Path": ("a path", (str, bytes, os.PathLike)),
+    "str": ("a string", str), "Rope": ("a dict", dict), "Path": ("a path", (str, bytes, os.PathLike)),
     "CausalAlign": _words(CausalAlign), "EmptyRows": _words(EmptyRows),
     "HeadWidth": _words(HeadWidth), "Weights": _words(Weights)}
 _INTS = range(-2**63, 2**63)

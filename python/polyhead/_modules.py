@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from polyhead import _core
 from polyhead._arguments import explained
-from polyhead._typing import Array, CausalAlign, EmptyRows, FloatArray, HeadWidth, Path
+from polyhead._typing import Array, CausalAlign, EmptyRows, FloatArray, HeadWidth, Path, Rope
 
 Names = Union[Mapping[str, str], Literal["bert", "vit", "llama"], None]
 
@@ -95,6 +95,17 @@ class MultiheadAttention(_Module):
     dtype                 "float32" (default) or "float64", or numpy's objects for them
     seed                  of the initial parameters: torch's distributions, our own numbers
 
+    What torch's class has not:
+
+    num_kv_heads          heads of key and value, each for num_heads / num_kv_heads of the query's
+    head_dim              width of a head; default embed_dim / num_heads
+    qk_norm, qk_norm_eps  an RMS norm of each head of query and key: q_norm.weight, k_norm.weight
+    rope                  rotary positions: {"pairs": "halves", "base": 10000.0, ...}. "halves" pairs
+                          number i and i + rotary_dim / 2, as LLaMA's files do, "interleaved" 2 i and
+                          2 i + 1; rotary_dim (default head_dim); scaling "none", "linear", "ntk" or
+                          "llama3", with factor, and for the last low_freq_factor, high_freq_factor
+                          and original_length
+
     The configuration can be read under the names of these arguments. Raises ValueError for sizes
     and options that do not fit. forward may run in several threads at once; load_state_dict not
     beside it.
@@ -110,18 +121,26 @@ class MultiheadAttention(_Module):
     vdim: int
     batch_first: bool
     dtype: str
+    num_kv_heads: int
+    head_dim: int
+    qk_norm: bool
+    qk_norm_eps: float
+    rope: Rope | None
 
     def __init__(
             self, embed_dim: int, num_heads: int, dropout: float = 0.0, bias: bool = True,
             add_bias_kv: bool = False, add_zero_attn: bool = False, kdim: int | None = None,
             vdim: int | None = None, batch_first: bool = False, device: str | None = None,
-            dtype: npt.DTypeLike | None = None, *, seed: int = 0) -> None:
+            dtype: npt.DTypeLike | None = None, *, seed: int = 0, num_kv_heads: int | None = None,
+            head_dim: int | None = None, qk_norm: bool = False, qk_norm_eps: float = 1e-6,
+            rope: Rope | None = None) -> None:
         if device not in (None, "cpu"):
             raise ValueError(f"MultiheadAttention: device: got {device!r}; need None or 'cpu'")
         try:
             self._hold(_core.MultiheadAttention(
                 embed_dim, num_heads, dropout, bias, add_bias_kv, add_zero_attn, kdim, vdim,
-                batch_first, _dtype_name(dtype), seed))
+                batch_first, _dtype_name(dtype), seed, num_kv_heads, head_dim, qk_norm, qk_norm_eps,
+                rope))
         except TypeError as error:
             raise explained(error, MultiheadAttention.__init__, locals()) from None
 
@@ -129,31 +148,30 @@ class MultiheadAttention(_Module):
     def from_safetensors(
             cls, path: Path, prefix: str = "", *, num_heads: int | None = None,
             batch_first: bool = False, add_zero_attn: bool = False, dropout: float = 0.0,
-            names: Names = None) -> MultiheadAttention:
+            names: Names = None, rope: Rope | None = None,
+            qk_norm_eps: float | None = None) -> MultiheadAttention:
         """A module with the parameters that `path` holds under `prefix`; without one, of the only
         module in the file. num_heads may be left out if the file's metadata says it. `names` maps
         names of the file to torch's: a dict, or "bert", "vit", "llama". float16 and bfloat16 are
-        widened. Raises OSError for a file that is damaged or not there, ValueError for one that
+        widened. rope and qk_norm_eps, which no tensor tells, may be left out if the metadata has
+        them. Raises OSError for a file that is damaged or not there, ValueError for one that
         holds no such module.
         """
         module = cls.__new__(cls)
         try:
             module._hold(_core.MultiheadAttention.load(
-                path, prefix, num_heads, batch_first, add_zero_attn, dropout, names))
+                path, prefix, num_heads, batch_first, add_zero_attn, dropout, names, rope,
+                qk_norm_eps))
         except TypeError as error:
             raise explained(error, MultiheadAttention.from_safetensors, locals()) from None
         return module
-
-    @property
-    def head_dim(self) -> int:
-        """embed_dim // num_heads"""
-        return self.embed_dim // self.num_heads
 
     def forward(
             self, query: Array, key: Array, value: Array, key_padding_mask: Array | None = None,
             need_weights: bool = True, attn_mask: Array | None = None,
             average_attn_weights: bool = True, is_causal: bool = False, *,
-            causal_align: CausalAlign = "top_left", empty_rows: EmptyRows = "zero"
+            causal_align: CausalAlign = "top_left", empty_rows: EmptyRows = "zero",
+            query_position: int = 0, key_position: int = 0
     ) -> tuple[FloatArray, FloatArray | None]:
         """(out, weights): new arrays of the module's dtype; weights None unless need_weights.
 
@@ -167,6 +185,7 @@ class MultiheadAttention(_Module):
         is_causal         in addition to the masks, with or without them; causal_align as in
                           scaled_dot_product_attention
         empty_rows        a row whose every key is masked: weights 0 and out the bias ("zero"), "nan"
+        query_position, key_position  of the first query and key, with rope
 
         out as query. Nothing of a masked key or value reaches a result, be it NaN. Raises ValueError
         for shapes and dtypes that do not fit, TypeError for what is no array.
@@ -177,7 +196,7 @@ class MultiheadAttention(_Module):
         try:
             result: tuple[FloatArray, FloatArray | None] = self._module.forward(
                 query, key, value, key_padding_mask, attn_mask, weights, is_causal, causal_align,
-                empty_rows)
+                empty_rows, query_position=query_position, key_position=key_position)
         except TypeError as error:
             raise explained(error, MultiheadAttention.forward, locals()) from None
         return result

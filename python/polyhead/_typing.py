@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Literal, Protocol, Union
+from typing import Any, Literal, Protocol, TypedDict, Union
 
 import numpy as np
 import numpy.typing as npt
@@ -23,3 +23,16 @@ EmptyRows = Literal["zero", "nan"]
 Weights = Literal["average", "per_head"]
 HeadWidth = Literal["split", "full"]
 Path = Union[str, "os.PathLike[str]"]
+
+
+class Rope(TypedDict, total=False):
+    """Rotary positions; `pairs` must be said."""
+
+    pairs: Literal["halves", "interleaved"]
+    base: float
+    rotary_dim: int
+    scaling: Literal["none", "linear", "ntk", "llama3"]
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_length: int

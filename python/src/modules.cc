@@ -15,6 +15,7 @@
 #include "arrays.h"
 #include "bind.h"
 #include "module_calls.h"
+#include "rope.h"
 #include "words.h"
 
 namespace polyhead::python {
@@ -63,6 +64,11 @@ nb::dict config_of(const Mha& module) {
   dict["vdim"] = config.vdim;
   dict["batch_first"] = config.layout == Layout::kBatchFirst;
   dict["dtype"] = dtype_name(config.dtype);
+  dict["num_kv_heads"] = config.num_kv_heads;
+  dict["head_dim"] = config.head_dim;
+  dict["qk_norm"] = config.qk_norm;
+  dict["qk_norm_eps"] = config.qk_norm_eps;
+  dict["rope"] = rope_dict(config.rope);
   return dict;
 }
 
@@ -101,6 +107,29 @@ void bind_state(nb::class_<Module>& type) {
            nb::arg("d_inputs"), nb::arg("d_parameters"), nb::arg("accumulate"));
 }
 
+void bind_mha_forward(nb::class_<Mha>& type) {
+  type.def(
+      "forward",
+      [](const Mha& self, nb::handle query, nb::handle key, nb::handle value,
+         nb::handle key_padding_mask, nb::handle attn_mask, std::optional<const char*> weights,
+         bool is_causal, const char* causal_align_word, const char* empty_rows_word,
+         nb::handle outputs, Context* context, int64_t query_position, int64_t key_position) {
+        return forward_mha(self,
+                           {{query, key, value, key_padding_mask, attn_mask}, outputs, context},
+                           {.is_causal = is_causal,
+                            .causal_align = causal_align(causal_align_word),
+                            .need_weights = weights_mode(weights),
+                            .empty_rows = empty_rows(empty_rows_word),
+                            .query_position = query_position,
+                            .key_position = key_position});
+      },
+      nb::arg("query").none(), nb::arg("key").none(), nb::arg("value").none(),
+      nb::arg("key_padding_mask").none(), nb::arg("attn_mask").none(), nb::arg("weights").none(),
+      nb::arg("is_causal"), nb::arg("causal_align"), nb::arg("empty_rows"),
+      nb::arg("outputs") = nb::none(), nb::arg("context") = nb::none(),
+      nb::arg("query_position") = 0, nb::arg("key_position") = 0);
+}
+
 void bind_mha(nb::module_& module) {
   nb::class_<Mha> type(module, "MultiheadAttention");
   bind_state(type);
@@ -108,47 +137,42 @@ void bind_mha(nb::module_& module) {
       "__init__",
       [](Mha* self, int64_t embed_dim, int64_t num_heads, double dropout, bool bias,
          bool add_bias_kv, bool add_zero_attn, std::optional<int64_t> kdim,
-         std::optional<int64_t> vdim, bool batch_first, const char* dtype, uint64_t seed) {
-        new (self) Mha({embed_dim, num_heads, layout_of(batch_first), bias, add_bias_kv,
-                        add_zero_attn, given(kdim, "MultiheadAttention: kdim"),
-                        given(vdim, "MultiheadAttention: vdim"), dropout, float_dtype(dtype)},
-                       seed);
+         std::optional<int64_t> vdim, bool batch_first, const char* dtype, uint64_t seed,
+         std::optional<int64_t> num_kv_heads, std::optional<int64_t> head_dim, bool qk_norm,
+         double qk_norm_eps, nb::handle rope) {
+        new (self) Mha(
+            {embed_dim, num_heads, layout_of(batch_first), bias, add_bias_kv, add_zero_attn,
+             given(kdim, "MultiheadAttention: kdim"), given(vdim, "MultiheadAttention: vdim"),
+             dropout, float_dtype(dtype), given(num_kv_heads, "MultiheadAttention: num_kv_heads"),
+             given(head_dim, "MultiheadAttention: head_dim"), qk_norm, qk_norm_eps, rope_of(rope)},
+            seed);
       },
       nb::arg("embed_dim"), nb::arg("num_heads"), nb::arg("dropout"), nb::arg("bias"),
       nb::arg("add_bias_kv"), nb::arg("add_zero_attn"), nb::arg("kdim").none(),
-      nb::arg("vdim").none(), nb::arg("batch_first"), nb::arg("dtype"), nb::arg("seed"));
+      nb::arg("vdim").none(), nb::arg("batch_first"), nb::arg("dtype"), nb::arg("seed"),
+      nb::arg("num_kv_heads") = nb::none(), nb::arg("head_dim") = nb::none(),
+      nb::arg("qk_norm") = false, nb::arg("qk_norm_eps") = Mha::Config().qk_norm_eps,
+      nb::arg("rope") = nb::none());
   type.def_static(
       "load",
       [](const fs::path& path, const std::string& prefix, std::optional<int64_t> num_heads,
-         bool batch_first, bool add_zero_attn, double dropout, nb::handle names) {
+         bool batch_first, bool add_zero_attn, double dropout, nb::handle names, nb::handle rope,
+         std::optional<double> qk_norm_eps) {
         const LoadOptions options{given(num_heads, "num_heads"),
                                   layout_of(batch_first),
                                   prefix,
                                   add_zero_attn,
                                   dropout,
-                                  name_map(names)};
+                                  name_map(names),
+                                  rope_of(rope),
+                                  qk_norm_eps};
         nb::gil_scoped_release others_may_run;
         return Mha::load(path.string(), options);
       },
       nb::arg("path"), nb::arg("prefix"), nb::arg("num_heads").none(), nb::arg("batch_first"),
-      nb::arg("add_zero_attn"), nb::arg("dropout"), nb::arg("names").none());
-  type.def(
-      "forward",
-      [](const Mha& self, nb::handle query, nb::handle key, nb::handle value,
-         nb::handle key_padding_mask, nb::handle attn_mask, std::optional<const char*> weights,
-         bool is_causal, const char* causal_align_word, const char* empty_rows_word,
-         nb::handle outputs, Context* context) {
-        return forward_mha(self,
-                           {{query, key, value, key_padding_mask, attn_mask}, outputs, context},
-                           {.is_causal = is_causal,
-                            .causal_align = causal_align(causal_align_word),
-                            .need_weights = weights_mode(weights),
-                            .empty_rows = empty_rows(empty_rows_word)});
-      },
-      nb::arg("query").none(), nb::arg("key").none(), nb::arg("value").none(),
-      nb::arg("key_padding_mask").none(), nb::arg("attn_mask").none(), nb::arg("weights").none(),
-      nb::arg("is_causal"), nb::arg("causal_align"), nb::arg("empty_rows"),
-      nb::arg("outputs") = nb::none(), nb::arg("context") = nb::none());
+      nb::arg("add_zero_attn"), nb::arg("dropout"), nb::arg("names").none(),
+      nb::arg("rope") = nb::none(), nb::arg("qk_norm_eps") = nb::none());
+  bind_mha_forward(type);
 }
 
 void bind_scratch(nb::module_& module) {

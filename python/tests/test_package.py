@@ -82,7 +82,8 @@ def test_signature_is_the_documented_one():
         "causal_align", "weights", "empty_rows", "seed"]
     assert list(inspect.signature(polyhead.MultiheadAttention).parameters) == [
         "embed_dim", "num_heads", "dropout", "bias", "add_bias_kv", "add_zero_attn", "kdim", "vdim",
-        "batch_first", "device", "dtype", "seed"]
+        "batch_first", "device", "dtype", "seed", "num_kv_heads", "head_dim", "qk_norm",
+        "qk_norm_eps", "rope"]
 
 
 def test_a_call_costs_little():
@@ -108,7 +109,7 @@ def python_blocks(path):
     return re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/python.md", "docs/rope.md"])
 def test_documents(root, page, tmp_path, monkeypatch):
     """The blocks of a page are one program, in the order in which they stand, from the one that
     imports the module on: the README shows PyTorch's classes before."""

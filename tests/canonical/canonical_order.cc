@@ -9,6 +9,7 @@
 
 #include "backward.h"
 #include "forward.h"
+#include "heads.h"
 
 namespace canonical {
 namespace {
@@ -74,6 +75,10 @@ Digests digests_of(const Vector& v) {
     const std::vector<T> out = run_linear(v, in);
     return digests_of_vectors(out, linear_input_gradient(v, in, out),
                               linear_weight_gradient(v, in, out));
+  }
+  if (v.op == "heads") {
+    const HeadsOutputs<T> outputs = run_heads(v, in);
+    return digests_of_vectors(outputs.y, outputs.d_x, outputs.d_weight);
   }
   if (v.op == "backward") {
     const GradientsInOrder<T> gradients = run_backward(v, in);

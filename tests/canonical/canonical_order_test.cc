@@ -11,6 +11,8 @@
 #include "attention/attention_backward.h"
 #include "attention/attention_call.h"
 #include "inputs.h"
+#include "module/heads/head_transform.h"
+#include "module/training/gradient_views.h"
 #include "testing/machine.h"
 
 namespace polyhead {
@@ -130,6 +132,39 @@ Digests run_linear(const Vector& v, const Inputs<T>& in) {
   linear.input_gradient(out, d_x);
   linear_weight_gradient(x, out, d_weight, d_bias);
   return {.out = digest_of<T>(out), .lse = digest_of<T>(d_x), .weights = digest_of<T>(parameters)};
+}
+
+Rope rope_of(const Vector& v) {
+  if (v.v_head_dim == 0) return {};
+  double base = 1;
+  for (size_t i = 0; i < v.v_head_dim / 2; ++i) base *= static_cast<double>(v.rope_ratio());
+  return {.pairs = v.has('i') ? RopePairs::kInterleaved : RopePairs::kHalves,
+          .base = base,
+          .rotary_dim = static_cast<int64_t>(v.v_head_dim)};
+}
+
+template <class T>
+Digests run_heads_vector(const Vector& v, const Inputs<T>& in) {
+  const auto dim = static_cast<int64_t>(v.head_dim), position = static_cast<int64_t>(v.kv_len);
+  const HeadTransform transform({.head_dim = dim,
+                                 .dtype = dtype_of<T>(),
+                                 .qk_norm = v.extra == 1,
+                                 .qk_norm_eps = canonical::kHeadsEpsilon,
+                                 .rope = rope_of(v)});
+  const Tensor x = tensor(in.query, {v.batch, v.heads, v.q_len, v.head_dim}),
+               weight = tensor(in.value, {v.head_dim});
+  Tensor y(x), d_x = tensor(in.key, {v.batch, v.heads, v.q_len, v.head_dim}),
+               d_weight(dtype_of<T>(), {dim});
+  const ConstTensorView norm = v.extra == 1 ? weight.view() : ConstTensorView();
+  const TensorView none = y.view().narrow(2, 0, 0);
+  transform.run({y.view(), y.view(), norm, position}, {none, none, norm, position + 1});
+  Tensor parts(dtype_of<T>(), {HeadTransform::num_blocks(x.size(2)), dim});
+  transform.run_backward(
+      {{x.view(), {}, norm, position}, d_x.view(), v.extra == 1 ? parts.view() : TensorView()});
+  for (int64_t n = 0; n < parts.size(0); ++n) {
+    add_elements(parts.view().select(0, n), d_weight.view());
+  }
+  return {.out = digest_of<T>(y), .lse = digest_of<T>(d_x), .weights = digest_of<T>(d_weight)};
 }
 
 template <class T>
@@ -252,6 +287,7 @@ template <class T>
 Digests run_vector(const Vector& v) {
   const Inputs<T> in = canonical::make_inputs<T>(v);
   if (v.op == "linear") return run_linear(v, in);
+  if (v.op == "heads") return run_heads_vector(v, in);
   return v.op == "backward" ? run_backward_vector(v, in) : run_attention_vector(v, in);
 }
 

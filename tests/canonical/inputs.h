@@ -22,7 +22,9 @@ namespace canonical {
 // One line of vectors.txt. For op "linear": [q_len, head_dim] -> [q_len, v_head_dim], and the
 // gradients for d_y = out: d_x in the place of lse, d_weight and d_bias in that of the weights. For
 // "backward": d_query, then d_key with that of the appended columns, then d_value with that and
-// those of the masks.
+// those of the masks. For "heads": x [batch, heads, q_len, head_dim] at positions from kv_len on,
+// with a norm if extra is 1, v_head_dim numbers of a head turned, neighbours if there is a mask i,
+// by frequencies of which each is the one before / scale; y, d_x and d_weight.
 struct Vector {
   std::string op, name, dtype;
   size_t batch, heads, kv_heads, q_len, kv_len, extra, head_dim, v_head_dim;
@@ -32,6 +34,7 @@ struct Vector {
   double scale_number() const {
     return scale == "-" ? 1 / std::sqrt(static_cast<double>(head_dim)) : std::stod(scale);
   }
+  uint64_t rope_ratio() const { return std::stoull(scale); }
   bool has(char letter) const { return masks.find(letter) != std::string::npos; }
   double softcap() const { return has('p') ? 5 : 0; }
   double dropout_p() const { return dropout == "-" ? 0 : std::stod(dropout); }
@@ -39,6 +42,7 @@ struct Vector {
 
 constexpr uint64_t kDropoutSeed = uint64_t{0x01234567} << 32 | 0x89abcdef;
 constexpr uint32_t kDropoutCall = 7;
+constexpr double kHeadsEpsilon = 0x1p-17;
 
 inline std::vector<Vector> read_vectors(const std::string& path) {
   std::ifstream file(path);
@@ -152,8 +156,8 @@ inline std::vector<MaskInput> make_masks(const Vector& v) {
 template <class T>
 struct Inputs {
   std::vector<T> query;                   // [B, H, L, D]; op linear: x [L, D]
-  std::vector<T> key;                     // [B, Hkv, S, D]; op linear: weight [Dv, D]
-  std::vector<T> value;                   // [B, Hkv, S, Dv]; op linear: bias [Dv]
+  std::vector<T> key;                     // [B, Hkv, S, D]; op linear: weight [Dv, D]; heads: d_y
+  std::vector<T> value;                   // [B, Hkv, S, Dv]; op linear: bias [Dv]; heads: weight
   std::vector<T> extra_key, extra_value;  // [Hkv, X, D], [Hkv, X, Dv]
   std::vector<T> sinks;                   // [H], or empty
   std::vector<MaskInput> masks;
@@ -184,6 +188,13 @@ Inputs<T> make_inputs(const Vector& v) {
     in.query = uniforms<T>(1, v.q_len * v.head_dim, gain);
     in.key = uniforms<T>(2, v.v_head_dim * v.head_dim, 1);
     in.value = uniforms<T>(3, v.v_head_dim, 1);
+    return in;
+  }
+  if (v.op == "heads") {
+    const size_t count = v.batch * v.heads * v.q_len * v.head_dim;
+    in.query = uniforms<T>(1, count, gain);
+    in.key = uniforms<T>(50, count, 1);
+    in.value = uniforms<T>(2, v.head_dim, 1);
     return in;
   }
   const size_t kv_rows = v.batch * v.kv_heads * v.kv_len, extra_rows = v.kv_heads * v.extra;

@@ -19,6 +19,16 @@ def linear(draw, name, dtype):
     return f'linear {name} {dtype} 1 1 1 {rows} 0 0 {k} {n} - plain - zero - - ? ? ?'
 
 
+def heads(draw, name, dtype):
+    dim = draw.randint(1, 140)
+    rotary = 2 * draw.randint(0, dim // 2)
+    ratio = draw.choice([r for r in (1, 2, 3, 7, 10) if r**(rotary // 2) <= 2**53])
+    shape = f'{draw.randint(1, 3)} {draw.randint(1, 4)} 1 {draw.randint(1, 70)}'
+    position = draw.choice([0, 1, 1000, draw.randint(0, 2**31 - 100)])
+    return (f'heads {name} {dtype} {shape} {position} {draw.randint(0, 1)} {dim} {rotary} {ratio} '
+            f'{draw.choice(["plain", "peaked"])} {draw.choice("-i")} zero - - ? ? ?')
+
+
 def call(op, masks, draw, name, dtype):
     kv_heads, q_len = draw.randint(1, 2), draw.randint(1, 70)
     heads = kv_heads * draw.randint(1, 3)
@@ -43,7 +53,7 @@ def backward(draw, name, dtype):
 def main():
     draw = random.Random(sys.argv[2] if len(sys.argv) > 2 else '20')
     for n in range(int(sys.argv[1])):
-        op = linear if n % 8 == 0 else backward if n % 4 == 1 else attention
+        op = {0: linear, 4: heads}.get(n % 8, backward if n % 4 == 1 else attention)
         print(op(draw, f'random_{n}', draw.choice(['float32', 'float64'])))
 
 
