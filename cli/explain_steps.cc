@@ -41,7 +41,7 @@ constexpr Known kKnown[kSteps] = {
       {kModule, "to[n] = attention_scale(sizes_) * dot;"}}},
     {"Mask",
      "scaled_attention += (mask * -1e5)",
-     {{kOp, "scores_[n] = call_.scale * dot + bias;"}, {kOp, "if (bias == -kInf) {"}}},
+     {{kOp, "scores_[n] = modified + bias;"}, {kOp, "if (bias == -kInf) {"}}},
     {"Softmax",
      "attention = torch.softmax(scaled_attention, dim=-1)",
      {{kOp, "if (score != -kInf) sum_ += std::exp(score - max_);"},
