@@ -132,7 +132,7 @@ DEFECTS = {
     'norm_forgets_its_epsilon': (
         HEAD_ROWS, 'std::sqrt(mean + rows.epsilon)', 'std::sqrt(mean)'),
     'norm_gradient_along_x_kept': (
-        HEAD_ROWS, 'fma(along, unit, load_row(d + i, 1, n))', 'load_row(d + i, 1, n)'),
+        HEAD_ROWS, 'splat(-mean)', 'splat(0 * mean)'),
     'unseen_rows_pulled_back': (
         HEAD_ROWS, 'if (all_zero(d, rows.head_dim)) continue;', ''),
 }
