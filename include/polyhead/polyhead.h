@@ -4,6 +4,7 @@
 #include <polyhead/attention.h>
 #include <polyhead/error.h>
 #include <polyhead/io.h>
+#include <polyhead/kv_cache.h>
 #include <polyhead/linear.h>
 #include <polyhead/multihead_attention.h>
 #include <polyhead/report.h>

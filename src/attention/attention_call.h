@@ -29,10 +29,21 @@ struct KeyBand {
   int64_t first, last, end;
 };
 
+// The keys and values of a sequence that a cache keeps in pages: those of positions p are in page
+// pages[p / page_len - first_page], at row p % page_len. What is before first_page is gone.
+struct CachedSequence {
+  const int32_t* pages = nullptr;
+  int64_t first_page = 0, length = 0;
+};
+
 struct AttentionCall {
   ConstTensorView query = {};  // [B, H, L, D]
   ConstTensorView key = {};    // [B, Hkv, S, D]
   ConstTensorView value = {};  // [B, Hkv, S, Dv]
+  // Undefined in a call without a cache. In one with, key and value are all pages of it, [P, Hkv,
+  // page_len, D] and Dv; every sequence has its own pages and S = longest_cached.
+  std::span<const CachedSequence> cached = {};
+  int64_t longest_cached = 0;
   // Columns appended after the S keys, the same for every batch item, never masked: torch's bias_k
   // and zero_attn. [Hkv, X, D] and [Hkv, X, Dv], X <= 8. Undefined: none.
   ConstTensorView extra_key = {}, extra_value = {};
@@ -52,7 +63,7 @@ struct AttentionCall {
   int64_t num_heads() const { return query.size(1); }
   int64_t num_kv_heads() const { return key.size(1); }
   int64_t q_len() const { return query.size(2); }
-  int64_t kv_len() const { return key.size(2); }
+  int64_t kv_len() const { return cached.empty() ? key.size(2) : longest_cached; }
   int64_t head_dim() const { return query.size(3); }
   int64_t v_head_dim() const { return value.size(3); }
   int64_t num_extra() const { return extra_key.defined() ? extra_key.size(1) : 0; }
@@ -70,6 +81,11 @@ struct AttentionCall {
   }
   int64_t longest_q_len() const;
   int64_t longest_kv_len() const;
+
+  // Where the first query of a sequence stands for a score_mod: at 0, or behind the cache's past.
+  int64_t first_position(int64_t n) const {
+    return cached.empty() ? 0 : cached[static_cast<size_t>(n)].length - sequence(n).q_len;
+  }
 
   // What dropout multiplies the probability of query i and column j with: 0, or dropout.scale().
   double kept(int64_t b, int64_t h, int64_t i, int64_t j) const {

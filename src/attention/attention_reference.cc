@@ -47,6 +47,7 @@ class Row {
         b_(b),
         h_(h),
         i_(i),
+        position_(call.first_position(b)),
         columns_(call.kv_len() + call.num_extra()),
         scores_(static_cast<size_t>(columns_)),
         probs_(scores_),
@@ -56,12 +57,12 @@ class Row {
 
   double key(int64_t j, int64_t d) const {
     const int64_t kv_head = call_.kv_head(h_), s = call_.kv_len();
-    return j < s ? at(call_.key, b_, kv_head, j, d)
+    return j < s ? at(call_.key, item(j), kv_head, row(j), d)
                  : at(call_.extra_key.unsqueezed(0), 0, kv_head, j - s, d);
   }
   double value(int64_t j, int64_t d) const {
     const int64_t kv_head = call_.kv_head(h_), s = call_.kv_len();
-    return j < s ? at(call_.value, b_, kv_head, j, d)
+    return j < s ? at(call_.value, item(j), kv_head, row(j), d)
                  : at(call_.extra_value.unsqueezed(0), 0, kv_head, j - s, d);
   }
 
@@ -86,7 +87,7 @@ class Row {
       }
       const double capped = softcapped(call_.scale * dot);
       const double modified = own(j) && call_.score_mod.forward != nullptr
-                                  ? modified_score(call_, {b_, h_, i_, j}, capped)
+                                  ? modified_score(call_, {b_, h_, position_ + i_, j}, capped)
                                   : capped;
       if (call_.score_mod.forward != nullptr && modified == -kInf) {
         scores_[n] = -kInf;
@@ -149,6 +150,13 @@ class Row {
 
  private:
   bool own(int64_t j) const { return j < call_.kv_len(); }
+  // Where key j is in the call's key: there, or in a page of a cache.
+  int64_t item(int64_t j) const {
+    if (call_.cached.empty()) return b_;
+    const CachedSequence& from = call_.cached[static_cast<size_t>(b_)];
+    return from.pages[j / call_.key.size(2) - from.first_page];
+  }
+  int64_t row(int64_t j) const { return call_.cached.empty() ? j : j % call_.key.size(2); }
   double softcapped(double score) const {
     return call_.softcap > 0 ? call_.softcap * std::tanh(score / call_.softcap) : score;
   }
@@ -178,7 +186,7 @@ class Row {
   }
 
   const AttentionCall& call_;
-  int64_t b_, h_, i_, columns_;
+  int64_t b_, h_, i_, position_, columns_;
   std::vector<double> scores_, probs_, kept_, error_;
   std::vector<bool> hidden_;
   double max_ = -kInf, sum_ = 0, worst_ = 0, sink_ = -kInf;

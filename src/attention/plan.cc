@@ -9,6 +9,7 @@
 #include <polyhead/error.h>
 #include <polyhead/runtime.h>
 #include "attention/attention_reference.h"
+#include "attention/group_plan.h"
 #include "attention/tiled_plans.h"
 #include "base/message.h"
 
@@ -87,6 +88,11 @@ bool per_head(const AttentionCall& call) {
 }
 
 constexpr Plan kPlans[] = {
+    {"tile_of_group",
+     "few queries, of heads that share keys or of more than 1024 keys: a task is a tile of all "
+     "these "
+     "heads, or a chunk of its keys",
+     group_supports, run_tile_of_group},
     {"tile_all_heads",
      "averaged weights, or masks that all heads share: a task is a tile of queries, head after "
      "head",

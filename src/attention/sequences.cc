@@ -48,6 +48,8 @@ Sequence AttentionCall::any_sequence(int64_t n) const {
     sequence.batch = 0;
     sequence.q_begin = integer_at(cu_seqlens_q, n);
     sequence.q_len = integer_at(cu_seqlens_q, n + 1) - sequence.q_begin;
+  }
+  if (packed() && cached.empty()) {
     sequence.k_begin = integer_at(cu_seqlens_k, n);
     sequence.kv_len = integer_at(cu_seqlens_k, n + 1) - sequence.k_begin;
   }
@@ -86,8 +88,12 @@ AttentionCall sequence_alone(const AttentionCall& call, int64_t n, std::vector<M
   }
   AttentionCall alone = call;
   alone.query = call.query.narrow(2, of.q_begin, of.q_len);
-  alone.key = call.key.narrow(2, of.k_begin, of.kv_len);
-  alone.value = call.value.narrow(2, of.k_begin, of.kv_len);
+  if (call.cached.empty()) {
+    alone.key = call.key.narrow(2, of.k_begin, of.kv_len);
+    alone.value = call.value.narrow(2, of.k_begin, of.kv_len);
+  } else {
+    alone.cached = call.cached.subspan(static_cast<size_t>(n), 1);
+  }
   alone.cu_seqlens_q = alone.cu_seqlens_k = {};
   alone.masks = *masks;
   alone.first_sequence += n;
@@ -98,7 +104,7 @@ AttentionCall sequence_alone(const AttentionCall& call, int64_t n, std::vector<M
 int64_t AttentionCall::longest_q_len() const { return packed() ? longest(cu_seqlens_q) : q_len(); }
 
 int64_t AttentionCall::longest_kv_len() const {
-  return packed() ? longest(cu_seqlens_k) : kv_len();
+  return packed() && cached.empty() ? longest(cu_seqlens_k) : kv_len();
 }
 
 }  // namespace polyhead

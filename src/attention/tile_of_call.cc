@@ -71,6 +71,14 @@ TileTask Tiling::packed_task(int64_t n, int64_t heads) const {
   return {sequence, rest / tiles, rest % tiles, tiles};
 }
 
+bool keys_are_far(const AttentionCall& call) {
+  constexpr int64_t kNearBytes = int64_t{8} << 20;
+  const int64_t items = call.cached.empty() ? call.batch() : call.num_sequences();
+  const int64_t keys = items * call.num_kv_heads() * call.kv_len();
+  const auto bytes = static_cast<int64_t>(dtype_bytes(call.query.dtype()));
+  return keys * (call.head_dim() + call.v_head_dim()) > kNearBytes / bytes;
+}
+
 double attention_flops(const AttentionCall& call) {
   double pairs = 0;
   const int64_t count = call.q_len() == 0 ? 0 : call.num_sequences();

@@ -59,6 +59,29 @@ struct Place {
   int64_t sequence, head, row;
 };
 
+// Points the tile at the keys and values of a sequence.
+template <class T>
+void place_keys(const AttentionCall& call, const Place& at, const Sequence& of,
+                AttentionTile<T>* tile) {
+  const int64_t head = call.kv_head(at.head);
+  const bool paged = !call.cached.empty();
+  const int64_t batch = paged ? 0 : of.batch;
+  tile->key = matrix<T>(call.key, batch, head, of.k_begin);
+  tile->value = matrix<T>(call.value, batch, head, of.k_begin);
+  if (paged) {
+    const CachedSequence& from = call.cached[static_cast<size_t>(at.sequence)];
+    tile->pages = {.pages = from.pages,
+                   .page_len = static_cast<size_t>(call.key.size(2)),
+                   .first_page = static_cast<size_t>(from.first_page),
+                   .key_step = call.key.stride(0),
+                   .value_step = call.value.stride(0)};
+  }
+  if (call.num_extra() == 0) return;
+  const auto &key = call.extra_key, &value = call.extra_value;
+  tile->extra_key = {offset<T>(key, head, 0, 0), key.stride(1), key.stride(2)};
+  tile->extra_value = {offset<T>(value, head, 0, 0), value.stride(1), value.stride(2)};
+}
+
 // An ALiBi mask of the rows from `at` on.
 TileMask distances(const Mask& mask, const Place& at, const Sequence& of);
 
@@ -74,7 +97,8 @@ void place_masks(const AttentionCall& call, const Place& at, const Sequence& of,
   const KeyBand band = call.band(of);
   tile->band = {band.first + at.row, band.last + at.row, static_cast<size_t>(band.end)};
   tile->kv_len = static_cast<size_t>(of.kv_len);
-  tile->sink = call.sinks.defined() ? offset_in<T>(call.sinks, at.head) : nullptr;
+  tile->sinks = call.sinks.defined() ? offset_in<T>(call.sinks, at.head) : nullptr;
+  tile->sink_stride = call.sinks.defined() ? call.sinks.stride(0) : 0;
   tile->num_masks = 0;
   for (const Mask& mask : call.masks) {
     if (mask.kind() == Mask::Kind::kAlibi) {
@@ -121,7 +145,7 @@ template <class T>
 void place_score_mod(const AttentionCall& call, const Place& at, TileScoreMod* mod,
                      AttentionTile<T>* tile) {
   if (call.score_mod.forward == nullptr) return;
-  *mod = tile_score_mod(call, at.sequence, at.head, at.row);
+  *mod = tile_score_mod(call, at.sequence, at.head, call.first_position(at.sequence) + at.row);
   tile->mod = mod;
 }
 
@@ -130,8 +154,8 @@ class Tiling {
  public:
   Tiling(const AttentionCall& call, size_t max_rows)
       : rows(static_cast<int64_t>(max_rows)),
-        lanes(
-            std::min(max_rows, round_up(static_cast<size_t>(call.longest_q_len()), max_rows / 3))),
+        lanes(std::min(max_rows, round_up(static_cast<size_t>(call.longest_q_len()),
+                                          std::max<size_t>(max_rows / 3, 1)))),
         call_(call) {}
 
   const int64_t rows;
@@ -154,6 +178,9 @@ class Tiling {
   const AttentionCall& call_;
   const int64_t tiles_ = tiles_of(call_.q_len());  // of one head of a call that is not packed
 };
+
+// Whether keys and values are too many to be in a cache still when the same call comes again.
+bool keys_are_far(const AttentionCall& call);
 
 // Of the two products, forward.
 double attention_flops(const AttentionCall& call);

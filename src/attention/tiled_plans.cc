@@ -46,7 +46,7 @@ void run_rows(const AttentionCall& call, const AttentionKernel<T>& kernel, const
               AttentionTile<T>* tile, std::byte* workspace) {
   const Sequence of = call.sequence(at.sequence);
   if (at.row >= of.q_len) return;
-  const int64_t kv_head = call.kv_head(at.head), row = of.q_begin + at.row;
+  const int64_t row = of.q_begin + at.row;
   TileMask masks[kMaxTileMasks];
   tile->rows = static_cast<size_t>(
       std::min<int64_t>(of.q_len - at.row, static_cast<int64_t>(kernel.max_rows)));
@@ -55,25 +55,9 @@ void run_rows(const AttentionCall& call, const AttentionKernel<T>& kernel, const
   TileScoreMod mod;
   place_score_mod(call, at, &mod, tile);
   tile->query = matrix<T>(call.query, of.batch, at.head, row);
-  tile->key = matrix<T>(call.key, of.batch, kv_head, of.k_begin);
-  tile->value = matrix<T>(call.value, of.batch, kv_head, of.k_begin);
-  if (call.num_extra() > 0) {
-    const auto &key = call.extra_key, &value = call.extra_value;
-    tile->extra_key = {offset<T>(key, kv_head, 0, 0), key.stride(1), key.stride(2)};
-    tile->extra_value = {offset<T>(value, kv_head, 0, 0), value.stride(1), value.stride(2)};
-  }
+  place_keys(call, at, of, tile);
   place_outputs(call, of.batch, at.head, row, tile);
   kernel.run(*tile, workspace);
-}
-
-// Keys and values of this size are in a cache still when the same call comes again.
-constexpr int64_t kNearBytes = int64_t{8} << 20;
-
-template <class T>
-bool keys_are_far(const AttentionCall& call) {
-  const int64_t keys = call.batch() * call.num_kv_heads() * call.kv_len();
-  const int64_t columns = call.head_dim() + call.v_head_dim();
-  return keys * columns > kNearBytes / static_cast<int64_t>(sizeof(T));
 }
 
 // Tasks: (batch, head, query tile), so that the keys and values of a head stay in cache from tile
@@ -83,7 +67,7 @@ void run_by_head(const AttentionCall& call) {
   const AttentionKernel<T> kernel = attention_kernel<T>(active_isa());
   const AttentionTile<T> shape = largest_tile(call, kernel);
   const Tiling tiling(call, kernel.max_rows);
-  const bool far = keys_are_far<T>(call);
+  const bool far = keys_are_far(call);
   const auto run = [&](size_t n, std::byte* workspace) {
     const TileTask task = tiling.task(static_cast<int64_t>(n), call.num_heads());
     const int64_t tile_index = task.tiles - 1 - task.tile;
@@ -113,7 +97,7 @@ void run_head_sequences(const AttentionCall& call) {
   const int64_t heads = heads_per_task(call, tiling.places());
   const int64_t groups = (call.num_heads() + heads - 1) / heads;
   AttentionTile<T> shape = largest_tile(call, kernel);
-  shape.keys_are_far = call.longest_q_len() > tiling.rows || keys_are_far<T>(call);
+  shape.keys_are_far = call.longest_q_len() > tiling.rows || keys_are_far(call);
   shape.heads.average = call.weights_mode == WeightsMode::kAverage;
   shape.heads.keep_masks =
       heads_share_masks(call) && shape.kv_len * tiling.lanes * sizeof(T) <= kMostKeptBytes;
@@ -154,7 +138,13 @@ bool heads_share_masks(const AttentionCall& call) {
   return by_query && call.num_heads() > 1;
 }
 
-bool tiled_supports(const AttentionCall& call) { return call.masks.size() <= kMaxTileMasks; }
+bool tiled_supports(const AttentionCall& call) {
+  const auto takes_place = [](const Mask& mask) {
+    return is_tensor_mask(mask) || mask.kind() == Mask::Kind::kAlibi ||
+           mask.kind() == Mask::Kind::kSegments;
+  };
+  return std::count_if(call.masks.begin(), call.masks.end(), takes_place) <= kMaxTileMasks;
+}
 
 void run_tile_per_head(const AttentionCall& call) {
   run_tiled(call, run_by_head<float>, run_by_head<double>);

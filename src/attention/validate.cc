@@ -54,11 +54,13 @@ class Checker : private CallChecks {
     tensor(call_.query, "query", 4);
     tensor(call_.key, "key", 4);
     tensor(call_.value, "value", 4);
-    size(call_.key, "key", 0, "batch", call_.batch());
+    if (call_.cached.empty()) {
+      size(call_.key, "key", 0, "batch", call_.batch());
+      size(call_.value, "value", 0, "batch", call_.batch());
+      size(call_.value, "value", 2, "kv_len", call_.kv_len());
+    }
     size(call_.key, "key", 3, "head_dim", call_.head_dim());
-    size(call_.value, "value", 0, "batch", call_.batch());
     size(call_.value, "value", 1, "num_kv_heads", call_.num_kv_heads());
-    size(call_.value, "value", 2, "kv_len", call_.kv_len());
     bounded(call_.query, "query");
     bounded(call_.key, "key");
     bounded(call_.value, "value");
@@ -113,13 +115,15 @@ class Checker : private CallChecks {
   void sequences() const {
     const ConstTensorView &of_queries = call_.cu_seqlens_q, &of_keys = call_.cu_seqlens_k;
     if (!of_queries.defined() && !of_keys.defined()) return;
-    integers(of_queries, "cu_seqlens_q", -1);
-    integers(of_keys, "cu_seqlens_k", of_queries.size(0));
+    const bool paged = !call_.cached.empty();
+    integers(of_queries, "cu_seqlens_q",
+             paged ? static_cast<int64_t>(call_.cached.size()) + 1 : -1);
+    if (!paged) integers(of_keys, "cu_seqlens_k", of_queries.size(0));
     if (call_.batch() != 1) {
       fail("query", message("batch is ", call_.batch(), ", with cu_seqlens_q"), "1");
     }
     bounds(of_queries, "cu_seqlens_q", "q_len", call_.q_len());
-    bounds(of_keys, "cu_seqlens_k", "kv_len", call_.kv_len());
+    if (!paged) bounds(of_keys, "cu_seqlens_k", "kv_len", call_.kv_len());
     if (call_.weights_mode != WeightsMode::kNone) {
       fail("weights", "wanted, with cu_seqlens_q", "WeightsMode::kNone");
     }
@@ -130,8 +134,9 @@ class Checker : private CallChecks {
     for (int64_t n = 0; n < lengths.size(0); ++n) {
       const int64_t length = integer_at(lengths, n);
       const int64_t kv_len =
-          call_.packed() ? integer_at(call_.cu_seqlens_k, n + 1) - integer_at(call_.cu_seqlens_k, n)
-                         : call_.kv_len();
+          call_.packed() && call_.cached.empty()
+              ? integer_at(call_.cu_seqlens_k, n + 1) - integer_at(call_.cu_seqlens_k, n)
+              : call_.kv_len();
       if (length < 0 || length > kv_len) {
         fail(message(name, "[", n, "]"), message("got ", length),
              message("between 0 and kv_len = ", kv_len));

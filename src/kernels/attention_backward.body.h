@@ -170,7 +170,7 @@ void sink_probs_of_tile(const BackwardTile<T>& in, T* probs) noexcept {
       lse[k] = x == kMasked<T> ? -x : x;  // of a row that sees nothing, all is 0
       if (in.lse_rest != nullptr) rest[k] = in.lse_rest[row * in.lse_rest_stride];
     }
-    const Vec<T> s = splat(*in.in.sink) - load(lse) - load(rest);
+    const Vec<T> s = splat(*in.in.sinks) - load(lse) - load(rest);
     store(probs + r, exp2_flushed(s * splat(kLog2E<T>)));
   }
 }

@@ -75,13 +75,36 @@ POLYHEAD_INLINE void fold_key_granule(Tile<T, NV>& tile, size_t first) {
   Granule<T> granule;
   if (!see_granule(tile, first, &granule)) return skip_granules(tile, first, first + 1);
   if (in.keys_are_far && first + (kAhead + 1) * kGranule <= in.band.end) {
-    prefetch_rows<kGranule>(in.key, first + kAhead * kGranule, in.head_dim);
-    prefetch_rows<kGranule>(in.value, first + kAhead * kGranule, in.v_head_dim);
+    const KeyRun<T> ahead = keys_from(in, first + kAhead * kGranule);
+    prefetch_rows<kGranule>(ahead.key, 0, in.head_dim);
+    prefetch_rows<kGranule>(ahead.value, 0, in.v_head_dim);
   }
   if (tile.chunk.num_pending == tile.pending_limit) drain_pending<NV>(tile.chunk);
   granule.probs = probs_of(tile, first / kGranule);
   take_granule(tile, granule, in.key, static_cast<uint32_t>(first / kGranule));
   keep_maximum(tile, first / kGranule);
+}
+
+// The sums of a chunk: [Dv and m and l, W].
+template <class T, int NV>
+__attribute__((noinline)) void leave_sums(Tile<T, NV>& tile, T* to) {
+  const size_t size = tile.chunk.dims * Tile<T, NV>::kWidth;
+  drain_pending<NV>(tile.chunk);
+  __builtin_memcpy(to, tile.chunk.out, size * sizeof(T));
+  for (int i = 0; i < NV; ++i) {
+    store(to + size + i * kLanes<T>, tile.maximum[i]);
+    store(to + size + (NV + i) * kLanes<T>, tile.sum[i]);
+  }
+}
+
+template <class T, int NV>
+__attribute__((noinline)) void take_sums(Tile<T, NV>& tile, const T* from) {
+  const size_t size = tile.chunk.dims * Tile<T, NV>::kWidth;
+  __builtin_memcpy(tile.chunk.out, from, size * sizeof(T));
+  for (int i = 0; i < NV; ++i) {
+    tile.maximum[i] = load(from + size + i * kLanes<T>);
+    tile.sum[i] = load(from + size + (NV + i) * kLanes<T>);
+  }
 }
 
 // All keys: granules at absolute multiples of 8, in chunks of 1024.
@@ -91,9 +114,18 @@ POLYHEAD_INLINE void fold_keys(Tile<T, NV>& tile) {
   skip_granules(tile, 0, seen.begin);
   size_t key = seen.begin;
   do {
-    begin_chunk(tile);
-    const size_t chunk_end = at_most(seen.end, key / kChunk * kChunk + kChunk);
-    for (; key < chunk_end; key += kGranule) fold_key_granule(tile, key);
+    const size_t chunk = key / kChunk, chunk_end = at_most(seen.end, chunk * kChunk + kChunk);
+    if (takes_chunks(tile.in)) {
+      take_sums(tile, sums_of(tile.in, chunk));
+      key = chunk_end;
+    } else if (passes_over(tile.in, chunk)) {
+      key = chunk_end;
+      continue;
+    } else {
+      begin_chunk(tile);
+      for (; key < chunk_end; key += kGranule) fold_key_granule(tile, key);
+      if (leaves_chunk(tile.in)) return leave_sums(tile, sums_of(tile.in, chunk));
+    }
     end_chunk(tile);
   } while (key < seen.end);
   skip_granules(tile, key, tile.in.kv_len);
@@ -106,7 +138,7 @@ POLYHEAD_INLINE void fold_extra(Tile<T, NV>& tile) {
   if (in.num_extra == 0) return;
   begin_chunk(tile);
   tile.chunk.value = in.extra_value;
-  Granule<T> granule = granule_at(in.extra_key, in.extra_value, 0, in.num_extra);
+  Granule<T> granule = granule_at(in.extra_key, in.extra_value, in.num_extra);
   const size_t index = (in.kv_len + kGranule - 1) / kGranule;
   granule.probs = probs_of(tile, index);
   take_granule(tile, granule, in.extra_key, kAppendedGranule);
@@ -116,12 +148,12 @@ POLYHEAD_INLINE void fold_extra(Tile<T, NV>& tile) {
 
 // A chunk of one score without a value: l = 1.
 template <class T, int NV>
-__attribute__((noinline)) void fold_sink(Tile<T, NV>& tile) {
-  const T sink = *tile.in.sink;
+__attribute__((noinline)) void fold_sinks(Tile<T, NV>& tile) {
   begin_chunk(tile);
-  for (int i = 0; i < NV; ++i) {
-    tile.maximum[i] = splat(sink);
-    tile.sum[i] = splat(sink == kMasked<T> ? T{0} : T{1});
+  for (size_t r = 0; r < tile.in.rows; ++r) {
+    const T sink = sink_of(tile.in, r);
+    tile.maximum[r / kLanes<T>][r % kLanes<T>] = sink;
+    tile.sum[r / kLanes<T>][r % kLanes<T>] = sink == kMasked<T> ? T{0} : T{1};
   }
   end_chunk(tile);
 }
@@ -166,8 +198,9 @@ void run_tile(const AttentionTile<T>& in, std::byte* workspace) {
   tile.pending_limit = in.head_dim + in.v_head_dim > 160 ? kMaxPending / 2 : kMaxPending;
   load_query(tile);
   fold_keys(tile);
+  if (leaves_chunk(in)) return;
   fold_extra(tile);
-  if (in.sink != nullptr) fold_sink(tile);
+  if (in.sinks != nullptr) fold_sinks(tile);
   const Normaliser<T, NV> normaliser(in, tile.total_sum);
   store_out(tile, normaliser);
   if (in.wants_lse()) store_lse(tile);
@@ -196,6 +229,14 @@ size_t attention_workspace_bytes(const AttentionTile<T>& largest) noexcept {
 }
 
 template <class T>
+size_t chunk_sums_size(const AttentionTile<T>& largest) noexcept {
+  const size_t few = at_most(largest.rows, kFewRows<T>) *
+                     (round_up(largest.v_head_dim, kLanes<T>) + 2 * kLanes<T>);
+  const size_t many = round_up(largest.rows, kLanes<T>) * (largest.v_head_dim + 2);
+  return round_up(few > many ? few : many, 64 / sizeof(T));
+}
+
+template <class T>
 AttentionKernel<T> make_attention_kernel() {
-  return {3 * kLanes<T>, run_attention_tile<T>, attention_workspace_bytes<T>};
+  return {3 * kLanes<T>, run_attention_tile<T>, attention_workspace_bytes<T>, chunk_sums_size<T>};
 }

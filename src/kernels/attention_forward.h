@@ -64,7 +64,15 @@ struct TileMask {
 
 inline constexpr int kMaxTileMasks = 8;
 
-// Row r of a tile sees the keys j with first + r <= j <= last + r and j < end.
+// Keys and values in pages: key j is row j % page_len of page pages[j / page_len - first_page].
+struct KeyPages {
+  const int32_t* pages = nullptr;  // null: all rows follow each other
+  size_t page_len = 0;             // a multiple of 32
+  size_t first_page = 0;           // of those in `pages`; no row of a tile sees a key before it
+  ptrdiff_t key_step = 0, value_step = 0;  // from page to page, in elements
+};
+
+// Row r of a tile sees the keys j with first + p <= j <= last + p and j < end, p = r / group.
 struct TileBand {
   ptrdiff_t first = PTRDIFF_MIN / 2, last = PTRDIFF_MAX / 2;
   size_t end = 0;
@@ -88,17 +96,37 @@ struct HeadSequence {
   bool last() const { return index + 1 == count; }
 };
 
+// Chunks of keys have sums of their own, so that several threads can share the keys of a tile: each
+// leaves the sums of a chunk here, and a last one takes them, in order. Not where weights are
+// wanted.
+template <class T>
+struct ChunkSums {
+  enum class Use : uint8_t { kNone, kLeave, kTake };
+  Use use = Use::kNone;
+  size_t chunk = 0;     // the one to leave
+  size_t size = 0;      // of one, in elements
+  T* memory = nullptr;  // [chunks, size], 64-byte aligned
+};
+
+inline constexpr size_t kChunkKeys = 1024;
+
 template <class T>
 struct AttentionTile {
   Strided<const T> query, key, value;
   Strided<T> out;
+  KeyPages pages;  // of key and value, which then point at page 0
+  ChunkSums<T> chunks;
   Strided<const T> extra_key, extra_value;  // appended columns, never masked
+  // So many rows stand at one position after the other: heads that read the same keys. More than
+  // one: no masks, score_mod, dropout or weights; the band and sinks only.
+  size_t group = 1;
   size_t rows = 0, kv_len = 0, num_extra = 0, head_dim = 0, v_head_dim = 0;
   bool keys_are_far = false;  // not in L2: fetch keys and values ahead of their use
   T scale = 1;
   T softcap = 0, inverse_softcap = 0;  // 0: scores are as they come
   const TileScoreMod* mod = nullptr;   // of the caller's; null: none
-  const T* sink = nullptr;             // a score without a value; null: none
+  const T* sinks = nullptr;            // of each row of a group a score without a value; null: none
+  ptrdiff_t sink_stride = 0;
   TileBand band;
   const TileMask* masks = nullptr;
   int num_masks = 0;
@@ -123,6 +151,7 @@ struct AttentionKernel {
   // Bytes of workspace for any tile with the sizes and outputs of `largest` and no more rows;
   // 64-byte aligned.
   size_t (*workspace_bytes)(const AttentionTile<T>& largest) noexcept;
+  size_t (*chunk_size)(const AttentionTile<T>& largest) noexcept;  // ChunkSums::size
 };
 
 template <class T>

@@ -2,14 +2,14 @@
 
 template <class T>
 POLYHEAD_INLINE Granule<T> granule_at(const Strided<const T>& key, const Strided<const T>& value,
-                                      size_t first, size_t end) {
+                                      size_t count) {
   Granule<T> granule;
-  granule.count = at_most(end - first, kGranule);
+  granule.count = at_most(count, kGranule);
   for (size_t j = 0; j < kGranule; ++j) {
-    const size_t row = first + at_most(j, granule.count - 1);
+    const size_t row = at_most(j, granule.count - 1);
     granule.rows[j] = key.data + static_cast<ptrdiff_t>(row) * key.row_stride;
   }
-  granule.value = value.data + static_cast<ptrdiff_t>(first) * value.row_stride;
+  granule.value = value.data;
   granule.has_limit = granule.count < kGranule;
   granule.limit = kGranule;
   return granule;
@@ -50,11 +50,12 @@ POLYHEAD_INLINE bool is_empty(const Tile<T, NV>& tile, const Granule<T>& granule
 template <class T, int NV>
 POLYHEAD_INLINE bool see_granule(Tile<T, NV>& tile, size_t first, Granule<T>* granule) {
   const AttentionTile<T>& in = tile.in;
-  *granule = granule_at(in.key, in.value, first, in.band.end);
+  const KeyRun<T> run = keys_from(in, first);
+  *granule = granule_at(run.key, run.value, in.band.end - first);
   granule->first_key = first;
   granule->mod = in.mod;
   if (is_empty(tile, *granule)) return false;
-  const ptrdiff_t limit = in.band.last - static_cast<ptrdiff_t>(first);  // of row 0
+  const ptrdiff_t limit = in.band.last - static_cast<ptrdiff_t>(first);  // of position 0
   if (limit < kGranule - 1) {
     granule->has_limit = true;
     granule->limit = limit;

@@ -217,7 +217,8 @@ POLYHEAD_INLINE bool is_boolean(const TileMask& mask) {
 // Whether a row of the tile begins to see behind key `first`.
 template <class T>
 POLYHEAD_INLINE bool cuts_front(const AttentionTile<T>& in, size_t first) {
-  return in.band.first + static_cast<ptrdiff_t>(in.rows) - 1 > static_cast<ptrdiff_t>(first);
+  const auto last = static_cast<ptrdiff_t>(position_of(in, in.rows - 1));
+  return in.band.first + last > static_cast<ptrdiff_t>(first);
 }
 
 // bias = -inf for the keys before those that each row sees.
@@ -225,7 +226,7 @@ template <class T, int NV>
 POLYHEAD_INLINE void hide_front(Tile<T, NV>& tile, size_t key) {
   const auto first = static_cast<T>(tile.in.band.first - static_cast<ptrdiff_t>(key));  // of row 0
   for (int i = 0; i < NV; ++i) {
-    const Vec<T> begin = iota<T>() + splat(first + static_cast<T>(i * kLanes<T>));
+    const Vec<T> begin = positions_of(tile.in, i) + splat(first);
     for (size_t j = 0; j < kGranule; ++j) {
       T* bias = tile.scratch.bias + j * Tile<T, NV>::kWidth + i * kLanes<T>;
       store(bias, begin > splat(static_cast<T>(j)) ? splat(kMasked<T>) : load(bias));

@@ -13,8 +13,8 @@ POLYHEAD_INLINE void begin_row(const AttentionTile<T>& in, Row<T>& row, size_t r
     const size_t n = at_most(dims - d, kLanes<T>);
     store(to + d, load_row(from, query.column_stride, n) * scale);
   }
-  const ptrdiff_t begin = in.band.first + static_cast<ptrdiff_t>(r);
-  const ptrdiff_t end = in.band.last + static_cast<ptrdiff_t>(r) + 1;
+  const auto position = static_cast<ptrdiff_t>(position_of(in, r));
+  const ptrdiff_t begin = in.band.first + position, end = in.band.last + position + 1;
   row.key_begin = begin < 0 ? 0 : static_cast<size_t>(begin);
   row.key_end = end < 0 ? 0 : at_most(static_cast<size_t>(end), in.band.end);
   row.index = in.dropout.first_query + static_cast<uint32_t>(r);
@@ -48,14 +48,26 @@ POLYHEAD_INLINE void end_row_chunk(Row<T>& row, size_t dims) {
   }
 }
 
-// `count` keys from `key` on, each row as far as it sees.
+// At most `most` keys from `key` on, as many as follow each other, each row as far as it sees.
+// Returns how many.
 template <class T>
-POLYHEAD_INLINE void fold_stretch(const RowTile<T>& tile, size_t key, size_t count) {
+POLYHEAD_INLINE size_t fold_stretch(const RowTile<T>& tile, size_t key, size_t most) {
   const AttentionTile<T>& in = tile.in;
-  const Stretch<T> stretch{rows_from(in.key, key),
-                           rows_from(in.value, key),
+  const KeyRun<T> run = keys_from(in, key);
+  const size_t count = at_most(run.count, most);
+  Errand<T> values, next_keys;
+  if (in.keys_are_far) {
+    values = Errand<T>(run.value, count, in.v_head_dim);
+    if (key + count < in.band.end) {
+      const KeyRun<T> ahead = keys_from(in, key + count);
+      next_keys = Errand<T>(ahead.key, at_most(ahead.count, kStretch), in.head_dim);
+    }
+  }
+  const Stretch<T> stretch{run.key,
+                           run.value,
+                           &values,
+                           &next_keys,
                            count,
-                           in.kv_len - key,
                            in.wants_weights ? key : 0,
                            static_cast<uint32_t>(key / kGranule),
                            key};
@@ -71,7 +83,33 @@ POLYHEAD_INLINE void fold_stretch(const RowTile<T>& tile, size_t key, size_t cou
   modify_stretch(tile, stretch);
   for (size_t r = 0; r < rows; ++r) {
     Row<T>& row = tile.rows[r];
+    row.waits = false;
     if (row.key_end > key) fold_row(tile, row, stretch, at_most(count, row.key_end - key));
+  }
+  add_waiting(tile, stretch);
+  return count;
+}
+
+// The sums of a chunk, [rows, Dv and m and l]; dims are whole vectors, as the rows' own.
+template <class T>
+__attribute__((noinline)) void leave_rows(const RowTile<T>& tile, T* to) {
+  const size_t dims = round_up(tile.in.v_head_dim, kLanes<T>);
+  for (size_t r = 0; r < tile.in.rows; ++r, to += dims + 2 * kLanes<T>) {
+    const Row<T>& row = tile.rows[r];
+    __builtin_memcpy(to, row.out, dims * sizeof(T));
+    store(to + dims, row.maximum);
+    store(to + dims + kLanes<T>, row.sum);
+  }
+}
+
+template <class T>
+__attribute__((noinline)) void take_rows(const RowTile<T>& tile, const T* from) {
+  const size_t dims = round_up(tile.in.v_head_dim, kLanes<T>);
+  for (size_t r = 0; r < tile.in.rows; ++r, from += dims + 2 * kLanes<T>) {
+    Row<T>& row = tile.rows[r];
+    __builtin_memcpy(row.out, from, dims * sizeof(T));
+    row.maximum = load(from + dims);
+    row.sum = load(from + dims + kLanes<T>);
   }
 }
 
@@ -81,12 +119,18 @@ POLYHEAD_INLINE void fold_all_keys(const RowTile<T>& tile) {
   const KeySpan seen = keys_seen_by(tile.in);
   size_t key = seen.begin;
   do {
-    for (size_t r = 0; r < rows; ++r) begin_row_chunk(tile.rows[r], dims);
-    const size_t chunk_end = at_most(seen.end, key / kChunk * kChunk + kChunk);
-    for (; key < chunk_end; key += kStretch) {
-      fold_stretch(tile, key, at_most(chunk_end - key, kStretch));
+    const size_t chunk = key / kChunk, chunk_end = at_most(seen.end, chunk * kChunk + kChunk);
+    if (takes_chunks(tile.in)) {
+      take_rows(tile, sums_of(tile.in, chunk));
+      key = chunk_end;
+    } else if (passes_over(tile.in, chunk)) {
+      key = chunk_end;
+      continue;
+    } else {
+      for (size_t r = 0; r < rows; ++r) begin_row_chunk(tile.rows[r], dims);
+      while (key < chunk_end) key += fold_stretch(tile, key, at_most(chunk_end - key, kStretch));
+      if (leaves_chunk(tile.in)) return leave_rows(tile, sums_of(tile.in, chunk));
     }
-    key = chunk_end;
     for (size_t r = 0; r < rows; ++r) end_row_chunk(tile.rows[r], dims);
   } while (key < seen.end);
 }
@@ -95,13 +139,9 @@ POLYHEAD_INLINE void fold_all_keys(const RowTile<T>& tile) {
 template <class T>
 __attribute__((noinline)) void fold_extra_columns(const RowTile<T>& tile) {
   const AttentionTile<T>& in = tile.in;
-  const Stretch<T> stretch{in.extra_key,
-                           in.extra_value,
-                           in.num_extra,
-                           in.num_extra,
-                           extra_column(in),
-                           kAppendedGranule,
-                           0};
+  Errand<T> nothing;
+  const Stretch<T> stretch{in.extra_key, in.extra_value,   &nothing,         &nothing,
+                           in.num_extra, extra_column(in), kAppendedGranule, 0};
   for (size_t r = 0; r < in.rows; ++r) {
     begin_row_chunk(tile.rows[r], in.v_head_dim);
     tile.rows[r].has_bias = false;
@@ -109,15 +149,17 @@ __attribute__((noinline)) void fold_extra_columns(const RowTile<T>& tile) {
   score_stretch(tile, stretch);
   cap_stretch(tile, stretch);
   for (size_t r = 0; r < in.rows; ++r) {
+    tile.rows[r].waits = false;
     fold_row(tile, tile.rows[r], stretch, stretch.count);
-    end_row_chunk(tile.rows[r], in.v_head_dim);
   }
+  add_waiting(tile, stretch);
+  for (size_t r = 0; r < in.rows; ++r) end_row_chunk(tile.rows[r], in.v_head_dim);
 }
 
-// As fold_sink of the tile.
+// As fold_sinks of the tile.
 template <class T>
-POLYHEAD_INLINE void fold_row_sink(const AttentionTile<T>& in, Row<T>& row) {
-  const T sink = *in.sink;
+POLYHEAD_INLINE void fold_row_sink(const AttentionTile<T>& in, Row<T>& row, size_t r) {
+  const T sink = sink_of(in, r);
   begin_row_chunk(row, in.v_head_dim);
   row.maximum = splat(sink);
   row.sum = splat(sink == kMasked<T> ? T{0} : T{1});
@@ -185,9 +227,10 @@ void run_few_rows(const AttentionTile<T>& in, std::byte* workspace) {
   const RowTile<T> tile = carve_rows(in, rows, in.rows, workspace, &bytes);
   for (size_t r = 0; r < in.rows; ++r) begin_row(in, rows[r], r);
   fold_all_keys(tile);
+  if (leaves_chunk(in)) return;
   if (in.num_extra > 0) fold_extra_columns(tile);
   for (size_t r = 0; r < in.rows; ++r) {
-    if (in.sink != nullptr) fold_row_sink(in, rows[r]);
+    if (in.sinks != nullptr) fold_row_sink(in, rows[r], r);
     const Vec<T> sum[1] = {rows[r].total_sum};
     const Normaliser<T, 1> normaliser(in, sum);
     store_row_out(in, rows[r], r, normaliser);

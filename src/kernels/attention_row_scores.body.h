@@ -1,8 +1,20 @@
 // Few rows: keys to scores, and what masks do to them.
 
+// body(integral_constant of `rows`), of 1 to kFewRows.
+template <class T, class Body>
+POLYHEAD_INLINE void for_so_many_rows(size_t rows, const Body& body) {
+  if (rows == 1) return body(std::integral_constant<int, 1>());
+  if constexpr (kFewRows<T> > 1) {
+    if (rows == 2) return body(std::integral_constant<int, 2>());
+  }
+  if constexpr (kFewRows<T> > 2) {
+    rows == 3 ? body(std::integral_constant<int, 3>()) : body(std::integral_constant<int, 4>());
+  }
+}
+
 // s[lanes] for a square of keys x columns of D, [d, d + lanes): the chains of a vector of keys go
-// on for each row.
-template <class T>
+// on, of all rows at once.
+template <int kRows, class T>
 POLYHEAD_INLINE void score_square(const RowTile<T>& tile, const Stretch<T>& stretch, size_t first,
                                   size_t d) {
   constexpr size_t kN = kLanes<T>;
@@ -13,14 +25,20 @@ POLYHEAD_INLINE void score_square(const RowTile<T>& tile, const Stretch<T>& stre
   Vec<T> square[kN];
   load_square(at, key, rows, n, square);
   transpose(square);
-  for (size_t r = 0; r < tile.in.rows; ++r) {
-    T* scores = tile.rows[r].probs + stretch.column + first;
-    const T* query = tile.rows[r].query + d;
-    Vec<T> s = d == 0 ? Vec<T>{} : load(scores);
-#pragma GCC unroll 16
-    for (size_t k = 0; k < kN; ++k) s = fma(broadcast(query + k), square[k], s);
-    store(scores, s);
+  const T* query[kRows];
+  Vec<T> s[kRows];
+#pragma GCC unroll 4
+  for (int r = 0; r < kRows; ++r) {
+    query[r] = tile.rows[r].query + d;
+    s[r] = d == 0 ? Vec<T>{} : load(tile.rows[r].probs + stretch.column + first);
   }
+#pragma GCC unroll 16
+  for (size_t k = 0; k < kN; ++k) {
+#pragma GCC unroll 4
+    for (int r = 0; r < kRows; ++r) s[r] = fma(broadcast(query[r] + k), square[k], s[r]);
+  }
+#pragma GCC unroll 4
+  for (int r = 0; r < kRows; ++r) store(tile.rows[r].probs + stretch.column + first, s[r]);
 }
 
 // The score of one pair, in all lanes: a square would be mostly zeros. splat: an operand of the FMA
@@ -49,19 +67,19 @@ POLYHEAD_INLINE bool any_row_sees(const RowTile<T>& tile, size_t first, size_t n
 
 // The scores of all rows. Two vectors of keys at a time: one's chain waits while the other's square
 // is transposed. Squares come in strides, so far keys are asked for.
-template <class T>
+template <int kRows, class T>
 __attribute__((noinline)) void score_keys(const RowTile<T>& tile, const Stretch<T>& stretch) {
   constexpr size_t kN = kLanes<T>, kKeys = 2 * kN;
   const size_t dims = tile.in.head_dim;
+  Errand<T> values = *stretch.values;
   for (size_t first = 0; first < stretch.count; first += kKeys) {
     const size_t keys = at_most(stretch.count - first, kKeys);
     if (!any_row_sees(tile, first, keys)) continue;
-    if (tile.in.keys_are_far && first + kAhead * kGranule + kKeys <= stretch.rest) {
-      prefetch_rows<kKeys>(stretch.key, first + kAhead * kGranule, dims);
-    }
     for (size_t d = 0; d < dims; d += kN) {
-      score_square(tile, stretch, first, d);
-      if (keys > kN) score_square(tile, stretch, first + kN, d);
+      score_square<kRows>(tile, stretch, first, d);
+      values.fetch(kN);
+      if (keys > kN) score_square<kRows>(tile, stretch, first + kN, d);
+      values.fetch(kN);
     }
   }
 }
@@ -138,7 +156,7 @@ POLYHEAD_INLINE void score_stretch(const RowTile<T>& tile, const Stretch<T>& str
   for (size_t r = 0; r < in.rows && dims == 0; ++r) {
     __builtin_memset(tile.rows[r].probs + stretch.column, 0, stretch.count * sizeof(T));
   }
-  score_keys(tile, stretch);
+  for_so_many_rows<T>(in.rows, [&](auto rows) { score_keys<rows>(tile, stretch); });
 }
 
 // Some of a row's scores, from key `at` of a stretch on.

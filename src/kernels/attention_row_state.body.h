@@ -23,6 +23,7 @@ struct Row {
   Vec<T> total_maximum, total_sum;
   bool has_bias;  // in this stretch
   bool has_total;
+  bool waits;  // its probabilities of this stretch have not met the values
 };
 
 template <class T>
@@ -32,12 +33,44 @@ struct RowTile {
   uint16_t* seen_keys;  // [256] those of a stretch that masks leave to one row
 };
 
+// Rows to bring into the cache, line after line as they lie in memory, while something else goes
+// on: so a stream from memory does not stop, and the hardware sees it coming.
+template <class T>
+struct Errand {
+  static constexpr ptrdiff_t kLine = 64 / sizeof(T);
+  const T *at = nullptr, *row_end = nullptr;
+  ptrdiff_t gap = 0, columns = 0;
+  size_t rows_left = 0;
+
+  Errand() = default;
+  POLYHEAD_INLINE Errand(const Strided<const T>& matrix, size_t rows, size_t width) {
+    if (rows == 0 || width == 0 || matrix.column_stride != 1) return;
+    const bool dense = matrix.row_stride == static_cast<ptrdiff_t>(width);
+    at = matrix.data;
+    columns = static_cast<ptrdiff_t>(dense ? rows * width : width);
+    row_end = at + columns;
+    gap = matrix.row_stride - columns;
+    rows_left = dense ? 0 : rows - 1;
+  }
+
+  POLYHEAD_INLINE void fetch(int lines) {
+    for (; lines > 0 && at < row_end; --lines) {
+      __builtin_prefetch(at);
+      at += kLine;
+      if (at < row_end || rows_left == 0) continue;
+      --rows_left;
+      at = row_end + gap;
+      row_end = at + columns;
+    }
+  }
+};
+
 // Up to 256 keys on their way through all rows.
 template <class T>
 struct Stretch {
-  Strided<const T> key, value;  // from its first key on
+  Strided<const T> key, value;   // from its first key on
+  Errand<T>*values, *next_keys;  // to be fetched ahead: its values, and the next stretch's keys
   size_t count;
-  size_t rest;       // keys from its first to the last there is
   size_t column;     // of its first key in probs
   uint32_t granule;  // of its first key, for dropout
   size_t first_key;  // in the call

@@ -7,6 +7,7 @@ struct SeenKeys {
   size_t count;
   const T* probs;          // of the stretch
   Strided<const T> value;  // of the stretch
+  Errand<T>* errand;       // what to fetch meanwhile
 };
 
 // 0, 1, ..: what a row sees of a stretch without masks.
@@ -26,6 +27,7 @@ template <int kVecs, class T>
 __attribute__((noinline)) void accumulate_row(const SeenKeys<T>& seen, Row<T>& row, size_t dims) {
   constexpr size_t kWidth = kVecs * kLanes<T>;
   const Vec<T> sum_before = row.sum;
+  Errand<T> errand = *seen.errand;
   for (size_t d = 0; d < dims; d += kWidth) {
     const size_t first = at_most(d, dims - kWidth);
     const T* value = seen.value.data + first;
@@ -36,6 +38,7 @@ __attribute__((noinline)) void accumulate_row(const SeenKeys<T>& seen, Row<T>& r
       const size_t key = seen.keys[n];
       const Vec<T> p = broadcast(seen.probs + key);
       const T* v = value + static_cast<ptrdiff_t>(key) * seen.value.row_stride;
+      errand.fetch(kVecs);
       sum += p;
 #pragma GCC unroll 8
       for (int i = 0; i < kVecs; ++i) acc[i] = fma(p, load(v + i * kLanes<T>), acc[i]);
@@ -44,6 +47,7 @@ __attribute__((noinline)) void accumulate_row(const SeenKeys<T>& seen, Row<T>& r
     for (int i = 0; i < kVecs; ++i) store(row.next_out + first + i * kLanes<T>, acc[i]);
     row.sum = sum;
   }
+  *seen.errand = errand;
 }
 
 // The same for any strides, and for rows of value shorter than a vector.
@@ -77,6 +81,77 @@ POLYHEAD_INLINE void accumulate(const SeenKeys<T>& seen, Row<T>& row, size_t dim
     accumulate_row<1>(seen, row, dims);
   }
   std::swap(row.out, row.next_out);
+}
+
+// accumulate_row of all rows, which see every key of a stretch: a value is loaded once for all.
+// innermost kernel
+template <int kRows, int kVecs, class T>
+__attribute__((noinline)) void accumulate_rows(const RowTile<T>& tile, const Stretch<T>& stretch) {
+  constexpr size_t kWidth = kVecs * kLanes<T>;
+  const size_t dims = tile.in.v_head_dim, count = stretch.count;
+  const ptrdiff_t row_stride = stretch.value.row_stride;
+  Errand<T> errand = *stretch.next_keys;
+  const T* probs[kRows];
+  Vec<T> before[kRows], sum[kRows];
+  for (int r = 0; r < kRows; ++r) {
+    probs[r] = tile.rows[r].probs + stretch.column;
+    sum[r] = before[r] = tile.rows[r].sum;
+  }
+  for (size_t d = 0; d < dims; d += kWidth) {
+    const size_t first = at_most(d, dims - kWidth);
+    const T* v = stretch.value.data + first;
+    Vec<T> acc[kRows][kVecs];
+#pragma GCC unroll 32
+    for (int n = 0; n < kRows * kVecs; ++n) {
+      const int r = n / kVecs, i = n % kVecs;
+      acc[r][i] = load(tile.rows[r].out + first + i * kLanes<T>);
+      sum[r] = before[r];
+    }
+    for (size_t key = 0; key < count; ++key, v += row_stride) {
+      errand.fetch(kVecs);
+      Vec<T> value[kVecs];
+#pragma GCC unroll 8
+      for (int i = 0; i < kVecs; ++i) value[i] = load(v + i * kLanes<T>);
+#pragma GCC unroll 4
+      for (int r = 0; r < kRows; ++r) {
+        const Vec<T> p = broadcast(probs[r] + key);
+        sum[r] += p;
+#pragma GCC unroll 8
+        for (int i = 0; i < kVecs; ++i) acc[r][i] = fma(p, value[i], acc[r][i]);
+      }
+    }
+#pragma GCC unroll 32
+    for (int n = 0; n < kRows * kVecs; ++n) {
+      const int r = n / kVecs, i = n % kVecs;
+      store(tile.rows[r].next_out + first + i * kLanes<T>, acc[r][i]);
+    }
+  }
+  *stretch.next_keys = errand;
+  for (int r = 0; r < kRows; ++r) {
+    tile.rows[r].sum = sum[r];
+    std::swap(tile.rows[r].out, tile.rows[r].next_out);
+  }
+}
+
+// Vectors of columns that so many rows can have in registers, half of which are for them.
+template <int kRows, class T>
+inline constexpr int kColumnVecs =
+    (kLanes<T> * sizeof(T) == 64 ? 16 : 8) / (kRows == 3 ? 4 : kRows);
+
+// What rows left to be done together, if all of them did.
+template <class T>
+POLYHEAD_INLINE void accumulate_together(const RowTile<T>& tile, const Stretch<T>& stretch) {
+  const size_t dims = tile.in.v_head_dim;
+  for_so_many_rows<T>(tile.in.rows, [&](auto rows) {
+    constexpr int kMost = kColumnVecs<rows, T> < 8 ? kColumnVecs<rows, T> : 8;
+    if (dims >= kMost * kLanes<T>) {
+      accumulate_rows<rows, kMost>(tile, stretch);
+    } else if (dims >= 2 * kLanes<T>) {
+      accumulate_rows<rows, 2>(tile, stretch);
+    } else {
+      accumulate_rows<rows, 1>(tile, stretch);
+    }
+  });
 }
 
 // p = exp(s - m) in place of the scores [begin, end), where m moved at both; the last of a stretch
@@ -119,13 +194,40 @@ __attribute__((noinline)) void drop_keys(const RowTile<T>& tile, Row<T>& row,
   seen->count = kept;
 }
 
+// Whether a row may leave its probabilities of all keys of a stretch, for all rows to add at once.
+template <class T>
+POLYHEAD_INLINE bool can_wait(const RowTile<T>& tile, const Row<T>& row,
+                              const Stretch<T>& stretch) {
+  return tile.in.rows > 1 && !row.has_bias && tile.in.dropout.threshold == 0 &&
+         stretch.value.column_stride == 1 && tile.in.v_head_dim >= kLanes<T>;
+}
+
+template <class T>
+POLYHEAD_INLINE void add_waiting(const RowTile<T>& tile, const Stretch<T>& stretch) {
+  size_t waiting = 0;
+  for (size_t r = 0; r < tile.in.rows; ++r) waiting += tile.rows[r].waits;
+  if (waiting == tile.in.rows) return accumulate_together(tile, stretch);
+  for (size_t r = 0; r < tile.in.rows && waiting > 0; ++r) {
+    Row<T>& row = tile.rows[r];
+    if (!row.waits) continue;
+    accumulate<T>({kEveryKey.keys, stretch.count, row.probs + stretch.column, stretch.value,
+                   stretch.next_keys},
+                  row, tile.in.v_head_dim);
+  }
+}
+
 // Probabilities of the keys [begin, end) of a stretch, and all that they add.
 template <class T>
 POLYHEAD_INLINE void fold_scores(const RowTile<T>& tile, Row<T>& row, const Stretch<T>& stretch,
                                  size_t begin, size_t end, bool last) {
   if (begin == end) return;
   make_probs(tile, row, stretch, begin, end, last);
-  SeenKeys<T> seen{kEveryKey.keys + begin, end - begin, row.probs + stretch.column, stretch.value};
+  if (begin == 0 && end == stretch.count && can_wait(tile, row, stretch)) {
+    row.waits = true;
+    return;
+  }
+  SeenKeys<T> seen{kEveryKey.keys + begin, end - begin, row.probs + stretch.column, stretch.value,
+                   stretch.next_keys};
   if (row.has_bias) {
     seen.keys = tile.seen_keys;
     seen.count = 0;

@@ -82,7 +82,7 @@ struct Hiding {
       : bias(granule.has_bias ? tile.scratch.bias : nullptr) {
     const Vec<T> last = splat(static_cast<T>(granule.count) - 1);
     for (int i = 0; i < NV; ++i) {
-      limit[i] = iota<T>() + splat(static_cast<T>(granule.limit + i * kLanes<T>));
+      limit[i] = positions_of(tile.in, i) + splat(static_cast<T>(granule.limit));
       limit[i] = limit[i] < last ? limit[i] : last;
     }
   }

@@ -1,9 +1,9 @@
 // State of one tile on its way through the keys, and its scratch memory.
 
-inline constexpr int kGranule = 8;      // keys between two looks at the maximum, on every ISA
-inline constexpr size_t kChunk = 1024;  // keys that have an m, l and out of their own
-inline constexpr size_t kAhead = 8;     // granules from a prefetch to its use: some us
-inline constexpr int kMaxPending = 8;   // granules of probs between two passes over value
+inline constexpr int kGranule = 8;            // keys between two looks at the maximum, on every ISA
+inline constexpr size_t kChunk = kChunkKeys;  // keys that have an m, l and out of their own
+inline constexpr size_t kAhead = 8;           // granules from a prefetch to its use: some us
+inline constexpr int kMaxPending = 8;         // granules of probs between two passes over value
 
 template <class T>
 inline constexpr T kMasked = -std::numeric_limits<T>::infinity();
@@ -20,6 +20,74 @@ POLYHEAD_INLINE size_t num_granules(const AttentionTile<T>& in) {
   return (in.kv_len + kGranule - 1) / kGranule + (in.num_extra > 0);
 }
 
+// Where a row stands, from row 0.
+template <class T>
+POLYHEAD_INLINE size_t position_of(const AttentionTile<T>& in, size_t row) {
+  return in.group == 1 ? row : row / in.group;
+}
+
+template <class T>
+__attribute__((noinline)) Vec<T> positions_in_groups(size_t group, size_t first) {
+  Vec<T> positions{};
+  for (size_t r = 0; r < kLanes<T>; ++r) positions[r] = static_cast<T>((first + r) / group);
+  return positions;
+}
+
+// Of the rows in vector i.
+template <class T>
+POLYHEAD_INLINE Vec<T> positions_of(const AttentionTile<T>& in, int i) {
+  const auto first = static_cast<size_t>(i * kLanes<T>);
+  if (__builtin_expect(in.group > 1, 0)) return positions_in_groups<T>(in.group, first);
+  return iota<T>() + splat(static_cast<T>(first));
+}
+
+template <class T>
+POLYHEAD_INLINE T sink_of(const AttentionTile<T>& in, size_t row) {
+  return in.sinks[static_cast<ptrdiff_t>(row % in.group) * in.sink_stride];
+}
+
+// Keys and values from some key on, and how many of them follow each other without a gap.
+template <class T>
+struct KeyRun {
+  Strided<const T> key, value;
+  size_t count;
+};
+
+template <class T>
+POLYHEAD_INLINE KeyRun<T> keys_from(const AttentionTile<T>& in, size_t first) {
+  KeyRun<T> run{in.key, in.value, in.kv_len - first};
+  size_t row = first;
+  if (in.pages.pages != nullptr) {
+    const size_t page_len = in.pages.page_len, page = first / page_len;
+    const ptrdiff_t at = in.pages.pages[page - in.pages.first_page];
+    row = first - page * page_len;
+    run.count = at_most(page_len - row, run.count);
+    run.key.data += at * in.pages.key_step;
+    run.value.data += at * in.pages.value_step;
+  }
+  run.key.data += static_cast<ptrdiff_t>(row) * run.key.row_stride;
+  run.value.data += static_cast<ptrdiff_t>(row) * run.value.row_stride;
+  return run;
+}
+
+// What a tile does about a chunk: another thread may do so.
+template <class T>
+POLYHEAD_INLINE bool passes_over(const AttentionTile<T>& in, size_t chunk) {
+  return in.chunks.use == ChunkSums<T>::Use::kLeave && in.chunks.chunk != chunk;
+}
+template <class T>
+POLYHEAD_INLINE bool takes_chunks(const AttentionTile<T>& in) {
+  return in.chunks.use == ChunkSums<T>::Use::kTake;
+}
+template <class T>
+POLYHEAD_INLINE bool leaves_chunk(const AttentionTile<T>& in) {
+  return in.chunks.use == ChunkSums<T>::Use::kLeave;
+}
+template <class T>
+POLYHEAD_INLINE T* sums_of(const AttentionTile<T>& in, size_t chunk) {
+  return in.chunks.memory + chunk * in.chunks.size;
+}
+
 // The keys that any row of a tile sees, from a multiple of 8 on; 0 and 0: none.
 struct KeySpan {
   size_t begin, end;
@@ -27,8 +95,8 @@ struct KeySpan {
 
 template <class T>
 POLYHEAD_INLINE KeySpan keys_seen_by(const AttentionTile<T>& in) {
-  const ptrdiff_t first = in.band.first;                                      // by row 0
-  const ptrdiff_t last = in.band.last + static_cast<ptrdiff_t>(in.rows) - 1;  // by the last row
+  const ptrdiff_t first = in.band.first;  // by row 0, and by the last row
+  const ptrdiff_t last = in.band.last + static_cast<ptrdiff_t>(position_of(in, in.rows - 1));
   const auto limit = static_cast<ptrdiff_t>(in.band.end) - 1;
   const auto begin = static_cast<size_t>(first < 0 ? 0 : first);
   const auto end = static_cast<size_t>((last < limit ? last : limit) + 1);

@@ -32,8 +32,21 @@ DEFECTS = {
     'window_off_by_one': (
         CALL, 'band.first + at.row,', 'band.first + at.row + 1,'),
     'sequence_reads_the_keys_of_the_first': (
-        'src/attention/tiled_plans.cc', 'call.key, of.batch, kv_head, of.k_begin',
-        'call.key, of.batch, kv_head, 0'),
+        CALL, 'call.key, batch, head, of.k_begin', 'call.key, batch, head, 0'),
+    'page_before_the_right_one': (
+        'src/kernels/attention_tile.body.h', 'in.pages.pages[page - in.pages.first_page]',
+        'in.pages.pages[page > in.pages.first_page ? page - in.pages.first_page - 1 : 0]'),
+    'window_forgets_a_page_too_early': (
+        'src/attention/cache/page_pool.cc', 'first_seen_from(of.length) / page_len_',
+        '(first_seen_from(of.length) + page_len_ - 1) / page_len_'),
+    'group_of_another_head': (
+        'src/attention/group_plan.cc', 'task.head / parts_ * group + first',
+        'task.head / parts_ * group'),
+    'chunk_taken_twice': (
+        'src/kernels/attention_row.body.h', 'take_rows(tile, sums_of(tile.in, chunk))',
+        'take_rows(tile, sums_of(tile.in, chunk - (chunk > 1)))'),
+    'waiting_row_left_out': (
+        ROW_VALUES, 'if (!row.waits) continue;', 'if (row.waits || !row.waits) continue;'),
     'scale_wrong_by_a_thousandth': (
         CALL, 'tile.scale = static_cast<T>(call.scale);',
         'tile.scale = static_cast<T>(call.scale * 1.001);'),
@@ -84,11 +97,11 @@ DEFECTS = {
         'src/kernels/attention_softcap.body.h', 'store(scores + at, t * cap)',
         'store(scores + at, t * inverse)'),
     'sink_without_its_weight': (
-        'src/kernels/attention_forward.body.h', 'splat(sink == kMasked<T> ? T{0} : T{1})',
-        'splat(T{0} * sink)'),
+        'src/kernels/attention_forward.body.h', '= sink == kMasked<T> ? T{0} : T{1};',
+        '= T{0} * sink;'),
     'few_rows_without_sink': (
-        'src/kernels/attention_row.body.h', 'if (in.sink != nullptr) fold_row_sink',
-        'if (in.sink == in.lse) fold_row_sink'),
+        'src/kernels/attention_row.body.h', 'if (in.sinks != nullptr) fold_row_sink',
+        'if (in.sinks == in.lse) fold_row_sink'),
     'alibi_one_key_off': (
         'src/kernels/attention_granule.body.h', 'in.masks->position - first;',
         'in.masks->position - first + 1;'),
@@ -142,7 +155,11 @@ PROGRAMS = {'projection_without_bias': 'linear_test',
             'rotation_not_turned_back': 'module_gradient_test',
             'norm_forgets_its_epsilon': 'head_rows_test',
             'norm_gradient_along_x_kept': 'head_rows_test',
-            'unseen_rows_pulled_back': 'head_rows_test'}
+            'unseen_rows_pulled_back': 'head_rows_test',
+            'page_before_the_right_one': 'kv_cache_test',
+            'window_forgets_a_page_too_early': 'kv_cache_test',
+            'group_of_another_head': 'kv_cache_test',
+            'chunk_taken_twice': 'kv_cache_test'}
 
 
 def program_of(defect):
