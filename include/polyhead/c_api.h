@@ -73,26 +73,68 @@ typedef struct polyhead_tensor {
   const int64_t* strides; /* [rank], or null: row-major */
 } polyhead_tensor;
 
-enum { POLYHEAD_TOP_LEFT = 0, POLYHEAD_BOTTOM_RIGHT = 1 }; /* causal_align */
+enum { POLYHEAD_TOP_LEFT = 0, POLYHEAD_BOTTOM_RIGHT = 1 }; /* causal_align: where queries stand */
 enum { POLYHEAD_EMPTY_ZERO = 0, POLYHEAD_EMPTY_NAN = 1 };  /* empty_rows: every key masked */
 enum { POLYHEAD_WEIGHTS_NONE = 0, POLYHEAD_WEIGHTS_AVERAGE = 1, POLYHEAD_WEIGHTS_PER_HEAD = 2 };
 
 /* ---- Attention without a module ----
  * In shapes: B batch, H num_heads, L q_len, S kv_len, E embed_dim, D head_dim. */
 
-enum { POLYHEAD_MASK_BOOLEAN = 0, POLYHEAD_MASK_ADDITIVE = 1, POLYHEAD_MASK_CAUSAL = 2 };
+enum { /* kind: query i, which stands at key p = i + query_offset, and key j */
+       POLYHEAD_MASK_BOOLEAN = 0,
+       POLYHEAD_MASK_ADDITIVE = 1,
+       POLYHEAD_MASK_CAUSAL = 2,      /* sees it if j <= p */
+       POLYHEAD_MASK_WINDOW = 3,      /* sees it if p - left <= j <= p + right */
+       POLYHEAD_MASK_KEY_LENGTHS = 4, /* sees it if j < tensor[b] */
+       POLYHEAD_MASK_ALIBI = 5,       /* has -tensor[h] * |p - j| added; no gradient */
+       POLYHEAD_MASK_SEGMENTS = 6     /* sees it if tensor[i] == key_ids[j] */
+};
 enum { POLYHEAD_EXCLUDED = 0, POLYHEAD_INCLUDED = 1 }; /* what `true` in a boolean mask means */
+enum { POLYHEAD_UNBOUNDED = -1 };                      /* left, right */
 
 typedef struct polyhead_mask {
   size_t struct_size; /* the same in all masks of one call: it is the step from one to the next */
-  const polyhead_tensor* tensor; /* [L|1, S|1], [H|1, L|1, S|1] or [B|1, H|1, L|1, S|1]; null if
-                                    causal. Boolean: POLYHEAD_BOOL */
-  double factor;                 /* additive: of what is added to the scaled scores; 0: 1 */
-  int32_t kind;                  /* POLYHEAD_MASK_... */
-  int32_t sense;                 /* boolean: POLYHEAD_EXCLUDED or POLYHEAD_INCLUDED */
-  int32_t causal_align;          /* causal */
+  /* Boolean (POLYHEAD_BOOL), additive: [L|1, S|1], [H|1, L|1, S|1] or [B|1, H|1, L|1, S|1]; key
+   * lengths: int32 or int64 [B], packed: [N]; ALiBi: the slopes, float32 or float64 [H] or [B, H];
+   * segments: the queries' ids, int32 or int64 [L] or [B, L]; else null */
+  const polyhead_tensor* tensor;
+  double factor;        /* additive: of what is added to the scaled scores; 0: 1 */
+  int32_t kind;         /* POLYHEAD_MASK_... */
+  int32_t sense;        /* boolean: POLYHEAD_EXCLUDED or POLYHEAD_INCLUDED */
+  int32_t causal_align; /* causal, window, ALiBi; POLYHEAD_BOTTOM_RIGHT: the last query stands at
+                           the last key of its batch item */
   int32_t reserved;
+  const polyhead_tensor* key_ids; /* segments: as tensor, [S] or [B, S] */
+  int64_t query_offset;           /* causal, window, ALiBi, under POLYHEAD_TOP_LEFT */
+  int64_t left, right;            /* window: how many keys on each side, or POLYHEAD_UNBOUNDED */
 } polyhead_mask;
+
+/* Scores of some queries and keys of one head: that of query first_query + i and key first_key + j
+ * is at scores[i * query_stride + j * key_stride]. */
+typedef struct polyhead_score_block {
+  void* scores;
+  int64_t batch, head; /* batch: of a packed batch the sequence */
+  int64_t first_query, first_key;
+  int64_t num_queries, num_keys;
+  int64_t query_stride, key_stride;
+  int32_t dtype; /* the query's: POLYHEAD_FLOAT32 or POLYHEAD_FLOAT64 */
+  int32_t reserved;
+} polyhead_score_block;
+
+/* A function of your own between scores and masks. It is called by several threads at once, and has
+ * to give a pair's score the same result in whatever block it comes. */
+typedef struct polyhead_score_mod {
+  size_t struct_size;
+  /* Changes the scores in place; -inf hides the pair. */
+  void (*forward)(const polyhead_score_block* scores, void* context);
+  /* Turns derivatives with respect to what forward left into those with respect to what it got, in
+   * place; scores are what it got. Null: the backward is POLYHEAD_UNSUPPORTED. */
+  void (*backward)(const polyhead_score_block* scores, const polyhead_score_block* d_scores,
+                   void* context);
+  /* 1 if forward hides the whole of a block, whose scores are null here; 0: not known. Or null. */
+  int32_t (*is_empty)(const polyhead_score_block* block, void* context);
+  void* context;
+} polyhead_score_mod;
 
 typedef struct polyhead_attention_options {
   size_t struct_size;
@@ -106,6 +148,13 @@ typedef struct polyhead_attention_options {
   uint64_t seed;    /* which pairs: a function of seed, dropout_call, head, query and key */
   uint32_t dropout_call;
   int32_t reserved;
+  double softcap; /* scaled scores become softcap * tanh(score / softcap); 0: they do not */
+  const polyhead_score_mod* score_mod; /* after the softcap and before masks; or null */
+  const polyhead_tensor* sinks;        /* [H], a score beside those of the keys, with no value */
+  /* A packed batch, of batch 1: sequence n has the queries [cu_seqlens_q[n], cu_seqlens_q[n + 1])
+   * and such keys. int32 or int64 [N + 1], from 0 to L and to S; without weights. Or both null. */
+  const polyhead_tensor* cu_seqlens_q;
+  const polyhead_tensor* cu_seqlens_k;
 } polyhead_attention_options;
 
 typedef struct polyhead_attention_outputs {
@@ -141,6 +190,7 @@ typedef struct polyhead_attention_gradients {
   const polyhead_tensor* d_key;
   const polyhead_tensor* d_value;
   const polyhead_tensor* const* d_masks; /* null, or [num_masks]; of additive float masks only */
+  const polyhead_tensor* d_sinks;
 } polyhead_attention_gradients;
 
 /* options: as in the forward; a plan is one of the backward's own. A hidden pair, and a row that

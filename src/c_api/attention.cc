@@ -3,6 +3,7 @@
 #include "base/message.h"
 #include "c_api/convert.h"
 #include "c_api/guard.h"
+#include "c_api/score_mod.h"
 
 namespace polyhead::c_api {
 namespace {
@@ -14,7 +15,8 @@ class Arguments {
  public:
   explicit Arguments(const char* function) : function_(function) {}
 
-  AttentionOptions options(const polyhead_attention_options* given) const {
+  // Valid while these arguments are.
+  AttentionOptions options(const polyhead_attention_options* given) {
     const auto options = read_options(given, place("options"));
     AttentionOptions result;
     if (options.scale != nullptr) result.scale = *options.scale;
@@ -26,6 +28,15 @@ class Arguments {
     result.dropout_p = options.dropout_p;
     result.seed = options.seed;
     result.dropout_call = options.dropout_call;
+    result.softcap = options.softcap;
+    result.sinks = optional(options.sinks, "options.sinks");
+    result.cu_seqlens_q = optional(options.cu_seqlens_q, "options.cu_seqlens_q");
+    result.cu_seqlens_k = optional(options.cu_seqlens_k, "options.cu_seqlens_k");
+    if (options.score_mod != nullptr) {
+      score_mod_ = required_struct(options.score_mod, "options.score_mod");
+      require_not_null(score_mod_.forward, place("options.score_mod.forward"));
+      result.score_mod = score_mod_of(&score_mod_);
+    }
     return result;
   }
 
@@ -56,19 +67,39 @@ class Arguments {
  private:
   Place place(const char* argument) const { return {function_, argument}; }
 
+  QueryOffset offset(const polyhead_mask& mask) const {
+    const auto align =
+        enum_of(mask.causal_align, CausalAlign::kBottomRight, place("masks[].causal_align"));
+    if (align == CausalAlign::kTopLeft) return mask.query_offset;
+    if (mask.query_offset != 0) {
+      fail(place("masks[].query_offset"), message("is ", mask.query_offset),
+           "0 under POLYHEAD_BOTTOM_RIGHT");
+    }
+    return align;
+  }
+
   Mask mask(const polyhead_mask* given) const {
     const auto mask = read_options(given, place("masks"));
     require_zero(mask.reserved, place("masks[].reserved"));
-    const auto kind = enum_of(mask.kind, Mask::Kind::kCausal, place("masks[].kind"));
-    if (kind == Mask::Kind::kCausal) {
-      return Mask::causal(
-          enum_of(mask.causal_align, CausalAlign::kBottomRight, place("masks[].causal_align")));
+    const auto tensor = [&] { return required_view(mask.tensor, place("masks[].tensor")); };
+    switch (enum_of(mask.kind, Mask::Kind::kSegments, place("masks[].kind"))) {
+      case Mask::Kind::kCausal:
+        return Mask::causal(offset(mask));
+      case Mask::Kind::kWindow:
+        return Mask::window(mask.left, mask.right, offset(mask));
+      case Mask::Kind::kKeyLengths:
+        return Mask::key_lengths(tensor());
+      case Mask::Kind::kAlibi:
+        return Mask::alibi(tensor(), offset(mask));
+      case Mask::Kind::kSegments:
+        return Mask::segments(tensor(), required_view(mask.key_ids, place("masks[].key_ids")));
+      case Mask::Kind::kAdditive:
+        return Mask::additive(tensor(), mask.factor == 0 ? 1 : mask.factor);
+      case Mask::Kind::kBoolean:
+        break;
     }
-    const ConstTensorView tensor = required_view(mask.tensor, place("masks[].tensor"));
-    if (kind == Mask::Kind::kAdditive) {
-      return Mask::additive(tensor, mask.factor == 0 ? 1 : mask.factor);
-    }
-    return Mask::boolean(tensor, enum_of(mask.sense, MaskSense::kIncluded, place("masks[].sense")));
+    const auto sense = enum_of(mask.sense, MaskSense::kIncluded, place("masks[].sense"));
+    return Mask::boolean(tensor(), sense);
   }
 
   // The caller's array, in the caller's steps: its masks may be smaller or larger than ours.
@@ -94,6 +125,7 @@ class Arguments {
   }
 
   const char* function_;
+  polyhead_score_mod score_mod_{};
 };
 
 }  // namespace
@@ -107,7 +139,7 @@ extern "C" polyhead_status polyhead_attention_forward(const polyhead_attention_o
   using namespace polyhead::c_api;
   static constexpr const char* kFunction = "polyhead_attention_forward";
   return guarded(kFunction, [&] {
-    const Arguments arguments(kFunction);
+    Arguments arguments(kFunction);
     const auto query_view = arguments.required(query, "query");
     const auto key_view = arguments.required(key, "key");
     const auto value_view = arguments.required(value, "value");
@@ -129,7 +161,7 @@ extern "C" polyhead_status polyhead_attention_backward(
   using namespace polyhead::c_api;
   static constexpr const char* kFunction = "polyhead_attention_backward";
   return guarded(kFunction, [&] {
-    const Arguments arguments(kFunction);
+    Arguments arguments(kFunction);
     const auto query_view = arguments.required(query, "query");
     const auto key_view = arguments.required(key, "key");
     const auto value_view = arguments.required(value, "value");
@@ -146,7 +178,8 @@ extern "C" polyhead_status polyhead_attention_backward(
         {.d_query = arguments.optional(wanted.d_query, "gradients.d_query"),
          .d_key = arguments.optional(wanted.d_key, "gradients.d_key"),
          .d_value = arguments.optional(wanted.d_value, "gradients.d_value"),
-         .d_masks = arguments.mask_gradients(wanted.d_masks, read.masks.size())});
+         .d_masks = arguments.mask_gradients(wanted.d_masks, read.masks.size()),
+         .d_sinks = arguments.optional(wanted.d_sinks, "gradients.d_sinks")});
   });
 }
 
@@ -155,7 +188,7 @@ extern "C" polyhead_status polyhead_attention_dropout_mask(
   using namespace polyhead::c_api;
   static constexpr const char* kFunction = "polyhead_attention_dropout_mask";
   return guarded(kFunction, [&] {
-    const Arguments arguments(kFunction);
+    Arguments arguments(kFunction);
     polyhead::attention_dropout_mask(arguments.options(options), arguments.required(keep, "keep"));
   });
 }

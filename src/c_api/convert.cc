@@ -82,8 +82,10 @@ static_assert(sizeof(polyhead_load_options) == 104 + 6 * sizeof(int32_t));
 static_assert(sizeof(polyhead_mha_config) == 128 + 10 * sizeof(int32_t));
 static_assert(sizeof(polyhead_forward_options) == 40 + 4 * sizeof(int32_t));
 static_assert(sizeof(polyhead_scratch_config) == 32 + 2 * sizeof(int32_t));
-static_assert(sizeof(polyhead_attention_options) == 56 + 4 * sizeof(int32_t));
-static_assert(sizeof(polyhead_mask) == 24 + 4 * sizeof(int32_t));
+static_assert(sizeof(polyhead_attention_options) == 96 + 4 * sizeof(int32_t));
+static_assert(sizeof(polyhead_mask) == 56 + 4 * sizeof(int32_t));
+static_assert(sizeof(polyhead_score_block) == 72 + 2 * sizeof(int32_t));
+static_assert(sizeof(polyhead_score_mod) == 40);
 
 }  // namespace
 

@@ -332,7 +332,7 @@ static void test_attention_options(void) {
   REFUSED(options.scale, &infinite, NULL);
   REFUSED(options.dropout_p, 1.5, 0);
   REFUSED(options.reserved, 1, 0);
-  REFUSED(masks[1].kind, 3, POLYHEAD_MASK_CAUSAL);
+  REFUSED(masks[1].kind, 7, POLYHEAD_MASK_CAUSAL);
   REFUSED(masks[1].causal_align, 2, 0);
   REFUSED(masks[1].reserved, 1, 0);
   REFUSED(masks[0].kind, POLYHEAD_MASK_BOOLEAN, POLYHEAD_MASK_CAUSAL); /* without a tensor */

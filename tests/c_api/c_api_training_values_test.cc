@@ -10,32 +10,16 @@
 #include <polyhead/polyhead.h>
 #include "module/module_test_tools.h"
 #include "testing/compare.h"
+#include "tests/c_api/both.h"
 
 namespace polyhead {
 namespace {
 
+using oracle::Both;
+using oracle::c_tensor;
 using oracle::expect_same_bits;
+using oracle::ok;
 using oracle::random_tensor;
-
-polyhead_tensor c_tensor(const ConstTensorView& view) {
-  return {const_cast<void*>(view.data()), static_cast<int32_t>(view.dtype()), view.rank(),
-          view.shape().data(), view.strides().data()};
-}
-
-// A tensor and how C sees it; the view holds the shape that the struct points to.
-struct Both {
-  explicit Both(Tensor from) : tensor(std::move(from)), view(tensor.view()), c(c_tensor(view)) {}
-  Both(const Both&) = delete;
-  Both& operator=(const Both&) = delete;
-
-  Tensor tensor;
-  ConstTensorView view;
-  polyhead_tensor c;
-};
-
-const char* ok(polyhead_status status) {
-  return status == POLYHEAD_OK ? "ok" : polyhead_last_error();
-}
 
 constexpr DType kType = DType::kFloat64;
 

@@ -11,28 +11,16 @@
 #include <polyhead/c_api.h>
 #include <polyhead/polyhead.h>
 #include "module/module_test_tools.h"
+#include "tests/c_api/both.h"
 
 namespace polyhead {
 namespace {
 
+using oracle::Both;
+using oracle::ok;
 using oracle::random_hidden;
 using oracle::random_tensor;
-
-polyhead_tensor c_tensor(const ConstTensorView& view) {
-  return {const_cast<void*>(view.data()), static_cast<int32_t>(view.dtype()), view.rank(),
-          view.shape().data(), view.strides().data()};
-}
-
-// A tensor and how C sees it; the view holds the shape that the struct points to.
-struct Both {
-  explicit Both(Tensor from) : tensor(std::move(from)), view(tensor.view()), c(c_tensor(view)) {}
-  Both(const Both&) = delete;
-  Both& operator=(const Both&) = delete;
-
-  Tensor tensor;
-  ConstTensorView view;
-  polyhead_tensor c;
-};
+using oracle::sized;
 
 ::testing::AssertionResult same_bits(const ConstTensorView& a, const ConstTensorView& b) {
   const size_t bytes = static_cast<size_t>(a.numel()) * dtype_bytes(a.dtype());
@@ -40,17 +28,6 @@ struct Both {
     return ::testing::AssertionFailure() << "different bits";
   }
   return ::testing::AssertionSuccess();
-}
-
-template <class Options>
-Options sized() {
-  Options options{};
-  options.struct_size = sizeof options;
-  return options;
-}
-
-const char* ok(polyhead_status status) {
-  return status == POLYHEAD_OK ? "ok" : polyhead_last_error();
 }
 
 struct AttentionOp {
