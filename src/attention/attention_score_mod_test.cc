@@ -219,6 +219,35 @@ TEST(AttentionScoreModCall, AsThePublicFunctionsTakeIt) {
   expect_same_bits(d_sinks.view(), run.d_sinks.view(), "d_sinks");
 }
 
+#if defined(__x86_64__) && !defined(__AVX2__)
+// The same function, compiled for every x86-64 and for AVX2.
+TEST(AttentionScoreModLoops, HaveTheSameBitsForEitherCpu) {
+  using namespace score_mod_detail;
+  if (!__builtin_cpu_supports("avx2")) GTEST_SKIP() << "no AVX2";
+  const Curved curved{30};
+  void* context = const_cast<Curved*>(&curved);
+  for (DType dtype : kDTypes) {
+    Tensor scores(dtype, {11, 23});
+    fill_with(scores, [](const Index& index) {
+      return static_cast<double>((37 * index[0] + 11 * index[1]) % 101) / 25 - 2;
+    });
+    for (const std::array<int64_t, 2> strides : {std::array<int64_t, 2>{23, 1}, {1, 11}}) {
+      Tensor plain(scores), avx2(scores), d_plain(scores), d_avx2(scores);
+      const auto block = [&](Tensor& tensor) {
+        return ScoreBlock{tensor.data(), dtype, 0, 1, 5, 9, 11, 23, strides[0], strides[1]};
+      };
+      Compiled<Curved>::backward(block(plain), block(d_plain), context);
+      CompiledForAvx2<Curved>::backward(block(avx2), block(d_avx2), context);
+      EXPECT_TRUE(expect_same_bits(d_avx2, d_plain, "backward"));
+      Compiled<Curved>::forward(block(plain), context);
+      CompiledForAvx2<Curved>::forward(block(avx2), context);
+      EXPECT_TRUE(expect_same_bits(avx2, plain, "forward"));
+      EXPECT_FALSE(compare_bits(plain, scores).ok);
+    }
+  }
+}
+#endif
+
 TEST(AttentionScoreModErrors, GradientsNeedBackward) {
   const auto forward_alone = [](auto score, int, int, int, int) { return score; };
   const Tensor x(DType::kFloat32, {1, 1, 2, 4});
