@@ -15,7 +15,7 @@ for a file that cannot be read or written; MemoryError. A message names the argu
 and what is needed.
 """
 
-from polyhead._attention import scaled_dot_product_attention
+from polyhead._attention import packed_attention, scaled_dot_product_attention
 from polyhead._core import version as _version
 from polyhead._modules import FromScratchMultiHeadAttention, MultiheadAttention
 from polyhead._report import Report
@@ -29,6 +29,7 @@ __all__ = [
     "Report",
     "get_num_threads",
     "isa",
+    "packed_attention",
     "scaled_dot_product_attention",
     "set_num_threads",
 ]

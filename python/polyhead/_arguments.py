@@ -44,6 +44,16 @@ def explained(error: TypeError, function: Callable[..., Any], given: Mapping[str
     return error
 
 
+def pair_of(segments: Any) -> tuple[Any, Any]:
+    """Those of the queries and of the keys; None for both."""
+    if segments is None:
+        return None, None
+    if not isinstance(segments, (tuple, list)) or len(segments) != 2:
+        raise TypeError(f"scaled_dot_product_attention: segments: got {type_name(segments)}; need two "
+                        "arrays: of the queries, of the keys")
+    return segments[0], segments[1]
+
+
 def type_name(value: object) -> str:
     """With its module: numpy's bool is none of Python's."""
     kind = type(value)

@@ -1,13 +1,14 @@
-"""scaled_dot_product_attention: the op, without a module around it."""
+"""scaled_dot_product_attention: the op, without a module around it; packed_attention, for sequences
+that stand one after the other."""
 
 from __future__ import annotations
 
 import secrets
-from typing import Any, overload
+from typing import Any, cast, overload
 
 from polyhead import _core
-from polyhead._arguments import explained
-from polyhead._typing import Array, CausalAlign, EmptyRows, FloatArray, Weights
+from polyhead._arguments import explained, pair_of
+from polyhead._typing import Array, CausalAlign, EmptyRows, FloatArray, Weights, Window
 
 
 @overload
@@ -15,13 +16,19 @@ def scaled_dot_product_attention(
     query: Array, key: Array, value: Array, attn_mask: Array | None = None,
     dropout_p: float = 0.0, is_causal: bool = False, scale: float | None = None,
     enable_gqa: bool = False, *, causal_align: CausalAlign = "top_left", weights: None = None,
-    empty_rows: EmptyRows = "zero", seed: int | None = None) -> FloatArray: ...
+    empty_rows: EmptyRows = "zero", seed: int | None = None, window: Window | None = None,
+    query_offset: int | None = None, key_lengths: Array | None = None,
+    segments: tuple[Array, Array] | None = None, softcap: float = 0.0,
+    alibi_slopes: Array | None = None, sinks: Array | None = None) -> FloatArray: ...
 @overload
 def scaled_dot_product_attention(
     query: Array, key: Array, value: Array, attn_mask: Array | None = None,
     dropout_p: float = 0.0, is_causal: bool = False, scale: float | None = None,
     enable_gqa: bool = False, *, causal_align: CausalAlign = "top_left", weights: Weights,
-    empty_rows: EmptyRows = "zero", seed: int | None = None
+    empty_rows: EmptyRows = "zero", seed: int | None = None, window: Window | None = None,
+    query_offset: int | None = None, key_lengths: Array | None = None,
+    segments: tuple[Array, Array] | None = None, softcap: float = 0.0,
+    alibi_slopes: Array | None = None, sinks: Array | None = None
 ) -> tuple[FloatArray, FloatArray]: ...
 
 
@@ -30,7 +37,10 @@ def scaled_dot_product_attention(
         dropout_p: float = 0.0, is_causal: bool = False, scale: float | None = None,
         enable_gqa: bool = False, *, causal_align: CausalAlign = "top_left",
         weights: Weights | None = None, empty_rows: EmptyRows = "zero",
-        seed: int | None = None) -> Any:
+        seed: int | None = None, window: Window | None = None, query_offset: int | None = None,
+        key_lengths: Array | None = None, segments: tuple[Array, Array] | None = None,
+        softcap: float = 0.0, alibi_slopes: Array | None = None,
+        sinks: Array | None = None) -> Any:
     """softmax(scale * query . key^T + attn_mask) . value, as torch's function of this name.
 
     query       [..., H, L, D], float32 or float64; without heads [L, D]
@@ -46,17 +56,78 @@ def scaled_dot_product_attention(
     empty_rows  a row whose every key is masked: "zero" or "nan"
     seed        of dropout: the same number drops the same weights. None: others at each call
 
+    What a row sees by its position takes no time for what it does not see:
+
+    query_offset  query i stands at key i + query_offset, for is_causal, window and alibi_slopes;
+                  None: as causal_align says
+    window        (left, right): so many keys before and after where the query stands; None (or
+                  -1) on a side: all of them. A sliding window of n keys is (n - 1, 0)
+    key_lengths   [B], int32 or int64: batch item b sees its first key_lengths[b] keys
+    segments      (of the queries [L] or [B, L], of the keys [S] or [B, S]), int32 or int64: a query
+                  sees the keys of its own number
+
+    What changes the scores:
+
+    softcap       scaled scores become softcap * tanh(score / softcap); 0: they do not
+    alibi_slopes  [H] or [B, H], float32 or float64: -slope * |i - j| is added
+    sinks         [H], of the query's dtype: a score beside those of the keys, without a value
+
     Returns out [..., H, L, Dv], or (out, weights): new numpy arrays of the query's dtype.
 
     Nothing of a masked key or value reaches a result, be it NaN. Raises ValueError for shapes,
     dtypes and options that do not fit, TypeError for what is no array.
     """
     if seed is None:
-        is_zero = isinstance(dropout_p, (int, float)) and not dropout_p
-        seed = 0 if is_zero else secrets.randbits(64)
+        seed = _new_seed(dropout_p)
     try:
+        structure = None
+        if any(x is not None for x in (sinks, alibi_slopes, key_lengths, segments)):
+            pair = pair_of(segments)
+            structure = (sinks, alibi_slopes, key_lengths, *pair, None, None)
         options = _core.AttentionOptions(
-            attn_mask, dropout_p, seed, is_causal, scale, causal_align, weights, empty_rows)
+            attn_mask, dropout_p, seed, is_causal, scale, causal_align, weights, empty_rows,
+            window, query_offset, softcap, structure)
         return _core.attend(query, key, value, options, enable_gqa)
     except TypeError as error:
         raise explained(error, scaled_dot_product_attention, locals()) from None
+
+
+def _new_seed(dropout_p: float) -> int:
+    is_zero = isinstance(dropout_p, (int, float)) and not dropout_p
+    return 0 if is_zero else secrets.randbits(64)
+
+
+def packed_attention(
+        query: Array, key: Array, value: Array, cu_seqlens_q: Array,
+        cu_seqlens_k: Array | None = None, *, dropout_p: float = 0.0, is_causal: bool = False,
+        scale: float | None = None, causal_align: CausalAlign = "top_left",
+        empty_rows: EmptyRows = "zero", seed: int | None = None, window: Window | None = None,
+        query_offset: int | None = None, key_lengths: Array | None = None, softcap: float = 0.0,
+        alibi_slopes: Array | None = None, sinks: Array | None = None) -> FloatArray:
+    """Attention of N sequences that stand one after the other, each by itself: no padding.
+
+    query         [tokens, H, D], float32 or float64
+    key           [tokens, Hkv, D] and
+    value         [tokens, Hkv, Dv]: query head h reads head h // (H / Hkv)
+    cu_seqlens_q  [N + 1], int32 or int64: sequence n has the queries from cu_seqlens_q[n] to before
+                  cu_seqlens_q[n + 1]; the first is 0, the last the number of tokens
+    cu_seqlens_k  the same of keys and values; None: cu_seqlens_q
+    key_lengths   [N]: sequence n sees its first key_lengths[n] keys
+    alibi_slopes  [H] or [N, H]
+
+    The other options are those of scaled_dot_product_attention; positions count from 0 in each
+    sequence, whose result has the bits of a call of its own. Returns [tokens, H, Dv].
+    """
+    if seed is None:
+        seed = _new_seed(dropout_p)
+    try:
+        if cu_seqlens_q is None:
+            raise TypeError("packed_attention: cu_seqlens_q: got NoneType; need an array")
+        structure = (sinks, alibi_slopes, key_lengths, None, None, cu_seqlens_q,
+                     cu_seqlens_q if cu_seqlens_k is None else cu_seqlens_k)
+        options = _core.AttentionOptions(
+            None, dropout_p, seed, is_causal, scale, causal_align, None, empty_rows,
+            window, query_offset, softcap, structure)
+        return cast(FloatArray, _core.attend_packed(query, key, value, options))
+    except TypeError as error:
+        raise explained(error, packed_attention, locals()) from None

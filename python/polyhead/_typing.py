@@ -23,6 +23,7 @@ EmptyRows = Literal["zero", "nan"]
 Weights = Literal["average", "per_head"]
 HeadWidth = Literal["split", "full"]
 Path = Union[str, "os.PathLike[str]"]
+Window = tuple[Union[int, None], Union[int, None]]  # keys on the left, on the right; None: all
 
 
 class Rope(TypedDict, total=False):

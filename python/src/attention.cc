@@ -1,66 +1,24 @@
 // The op: as Python calls it, and with the caller's memory for what is built on top.
 #include <nanobind/stl/array.h>
-#include <nanobind/stl/optional.h>
 #include <polyhead/attention.h>
 #include <polyhead/error.h>
 
 #include <algorithm>
 #include <array>
-#include <optional>
 #include <string>
 #include <vector>
 
 #include "arrays.h"
 #include "bind.h"
-#include "words.h"
+#include "op_options.h"
 
 namespace polyhead::python {
 namespace {
 
-constexpr const char* kName = "scaled_dot_product_attention";
-
 [[noreturn]] void fail(const char* argument, const std::string& got, const std::string& need) {
-  throw InvalidArgument(std::string(kName) + ": " + argument + ": " + got + "; need " + need);
+  throw InvalidArgument(std::string("scaled_dot_product_attention: ") + argument + ": " + got +
+                        "; need " + need);
 }
-
-// What a call is asked for besides its operands; keeps the mask's memory.
-class Options {
- public:
-  Options(nb::handle attn_mask, const AttentionOptions& base)
-      : mask_(optional_input(attn_mask, "scaled_dot_product_attention: attn_mask")), base_(base) {
-    // Integers would be taken as numbers, where 0 and 1 mean hidden and visible to most people.
-    const DType dtype = mask_.view.dtype();
-    if (dtype != DType::kBool && dtype != DType::kFloat32 && dtype != DType::kFloat64) {
-      fail("attn_mask", std::string("dtype is ") + dtype_name(dtype),
-           "bool (True = attend), float32 or float64");
-    }
-  }
-
-  const ConstTensorView& mask() const { return mask_.view; }
-  WeightsMode weights() const { return base_.weights; }
-
-  // For a part of the call: its part of the mask, and a number that makes its dropout its own.
-  AttentionOptions of_part(const ConstTensorView& mask, uint32_t part) const {
-    AttentionOptions options = base_;
-    options.dropout_call = part;
-    if (mask.defined() && mask.dtype() == DType::kBool) {
-      options.masks.push_back(Mask::boolean(mask, MaskSense::kIncluded));
-    } else if (mask.defined()) {
-      options.masks.push_back(Mask::additive(mask));
-    }
-    return options;
-  }
-
- private:
-  Input mask_;
-  AttentionOptions base_;
-};
-
-// The operands of a call with any number of leading dimensions, at least [B, H, L, D].
-struct Operands {
-  ConstTensorView query, key, value, mask;
-  TensorView out, weights;
-};
 
 // `view` with sizes of 1 in front.
 template <class View>
@@ -68,6 +26,12 @@ View of_rank(View view, int rank) {
   while (view.rank() < rank) view = view.unsqueezed(0);
   return view;
 }
+
+// The operands of a call with any number of leading dimensions, at least [B, H, L, D].
+struct Operands {
+  ConstTensorView query, key, value, mask;
+  TensorView out, weights;
+};
 
 // Sizes of 1 repeat, by a stride of 0, to what `leading` says; the last two stay.
 ConstTensorView repeated(const ConstTensorView& view, Shape leading) {
@@ -180,6 +144,11 @@ nb::object attend(nb::handle query, nb::handle key, nb::handle value, const Opti
   if (dtype != DType::kFloat32 && dtype != DType::kFloat64) {
     fail("query", std::string("dtype is ") + dtype_name(dtype), "float32 or float64");
   }
+  if (rank > 4 && options.tells_items_apart()) {
+    fail("key_lengths, alibi_slopes, segments",
+         "given for each batch item, with " + std::to_string(rank) + " dimensions",
+         "at most 4 with them");
+  }
   broadcast(all, enable_gqa);
   const NewArray out = new_out(all, rank);
   all.out = out.view;
@@ -194,6 +163,38 @@ nb::object attend(nb::handle query, nb::handle key, nb::handle value, const Opti
   }
   if (!all.weights.defined()) return out.array;
   return nb::make_tuple(out.array, weights.array);
+}
+
+// [T, H, D] as the batch of one that it is for the library: [1, H, T, D].
+template <class View>
+View packed(const View& view, const char* name) {
+  if (view.rank() != 3) {
+    throw InvalidArgument(std::string("packed_attention: ") + name + ": shape is " +
+                          view.shape_string() + "; need [tokens, heads, head_dim]");
+  }
+  return view.transposed(0, 1).unsqueezed(0);
+}
+
+nb::object attend_packed(nb::handle query, nb::handle key, nb::handle value,
+                         const Options& options) {
+  const Input q = input(query, "packed_attention: query");
+  const Input k = input(key, "packed_attention: key");
+  const Input v = input(value, "packed_attention: value");
+  const ConstTensorView queries = packed(q.view, "query");  // [1, H, T, D]
+  const ConstTensorView keys = packed(k.view, "key"), values = packed(v.view, "value");
+  const DType dtype = q.view.dtype();
+  if (dtype != DType::kFloat32 && dtype != DType::kFloat64) {
+    throw InvalidArgument(std::string("packed_attention: query: dtype is ") + dtype_name(dtype) +
+                          "; need float32 or float64");
+  }
+  const int64_t shape[] = {q.view.size(0), q.view.size(1), v.view.size(2)};
+  const NewArray out = new_array(shape, dtype);  // [T, H, Dv]
+  {
+    nb::gil_scoped_release others_may_run;
+    attention_forward(queries, keys, values, options.of_part({}, 0),
+                      {.out = packed(out.view, "out")});
+  }
+  return out.array;
 }
 
 // What follows takes [B, H, L, D] and nothing broader, and writes to the caller's memory: for a
@@ -241,26 +242,11 @@ void backward(nb::handle query, nb::handle key, nb::handle value, const Options&
 }  // namespace
 
 void bind_attention(nb::module_& module) {
-  nb::class_<Options>(module, "AttentionOptions")
-      .def(
-          "__init__",
-          [](Options* self, nb::handle attn_mask, double dropout_p, uint64_t seed, bool is_causal,
-             std::optional<double> scale, const char* causal_align_word,
-             std::optional<const char*> weights, const char* empty_rows_word) {
-            const Mask causal = Mask::causal(causal_align(causal_align_word));
-            AttentionOptions options{.scale = scale,
-                                     .empty_rows = empty_rows(empty_rows_word),
-                                     .weights = weights_mode(weights),
-                                     .dropout_p = dropout_p,
-                                     .seed = seed};
-            if (is_causal) options.masks = {causal};
-            new (self) Options(attn_mask, options);
-          },
-          nb::arg("attn_mask").none(), nb::arg("dropout_p"), nb::arg("seed"), nb::arg("is_causal"),
-          nb::arg("scale").none(), nb::arg("causal_align"), nb::arg("weights").none(),
-          nb::arg("empty_rows"));
+  bind_op_options(module);
   module.def("attend", attend, nb::arg("query").none(), nb::arg("key").none(),
              nb::arg("value").none(), nb::arg("options"), nb::arg("enable_gqa"));
+  module.def("attend_packed", attend_packed, nb::arg("query").none(), nb::arg("key").none(),
+             nb::arg("value").none(), nb::arg("options"));
   module.def("attention_forward", forward, nb::arg("query"), nb::arg("key"), nb::arg("value"),
              nb::arg("options"), nb::arg("outputs"));
   module.def("attention_backward", backward, nb::arg("query"), nb::arg("key"), nb::arg("value"),

@@ -79,7 +79,12 @@ def test_signature_is_the_documented_one():
     parameters = inspect.signature(polyhead.scaled_dot_product_attention).parameters
     assert list(parameters) == [
         "query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa",
-        "causal_align", "weights", "empty_rows", "seed"]
+        "causal_align", "weights", "empty_rows", "seed", "window", "query_offset", "key_lengths",
+        "segments", "softcap", "alibi_slopes", "sinks"]
+    assert list(inspect.signature(polyhead.packed_attention).parameters) == [
+        "query", "key", "value", "cu_seqlens_q", "cu_seqlens_k", "dropout_p", "is_causal", "scale",
+        "causal_align", "empty_rows", "seed", "window", "query_offset", "key_lengths", "softcap",
+        "alibi_slopes", "sinks"]
     assert list(inspect.signature(polyhead.MultiheadAttention).parameters) == [
         "embed_dim", "num_heads", "dropout", "bias", "add_bias_kv", "add_zero_attn", "kdim", "vdim",
         "batch_first", "device", "dtype", "seed", "num_kv_heads", "head_dim", "qk_norm",

@@ -12,6 +12,7 @@ INTS = ["x", None, 8.0, [8]]
 NUMBERS = ["x", None, [0.5], X]
 FLAGS = ["x", None, 1, 0.0, np.True_]
 WORDS = [None, 1, b"x", True]
+WINDOWS = [3, "x", (1,), (1, 2, 3), (1.5, 2), ("x", None)]
 PATHS = [None, 3, {}]
 
 
@@ -22,7 +23,14 @@ def without_none(values):
 OF_ATTENTION = {
     "dropout_p": NUMBERS, "is_causal": FLAGS, "scale": without_none(NUMBERS), "enable_gqa": FLAGS,
     "causal_align": WORDS, "weights": without_none(WORDS), "empty_rows": WORDS,
-    "seed": without_none(INTS), "attn_mask": [[1.0], 3, "x", True]}
+    "seed": without_none(INTS), "attn_mask": [[1.0], 3, "x", True], "window": WINDOWS,
+    "query_offset": without_none(INTS), "softcap": NUMBERS, "segments": [3, X, (X,), ("x", X)],
+    **dict.fromkeys(("key_lengths", "alibi_slopes", "sinks"), [[1.0], 3, "x", True])}
+OF_PACKED = {
+    name: OF_ATTENTION[name] for name in (
+        "dropout_p", "is_causal", "scale", "causal_align", "empty_rows", "seed", "window",
+        "query_offset", "softcap", "key_lengths", "alibi_slopes", "sinks")
+} | {"cu_seqlens_q": [None, [0, 2], 3], "cu_seqlens_k": [[0, 2], 3]}
 OF_MODULE = {
     "embed_dim": INTS, "num_heads": INTS, "dropout": NUMBERS, "bias": FLAGS, "add_bias_kv": FLAGS,
     "add_zero_attn": FLAGS, "kdim": without_none(INTS), "vdim": without_none(INTS),
@@ -44,6 +52,12 @@ OF_REPORT = {
 
 def attend(**changed):
     return polyhead.scaled_dot_product_attention(**{"query": X, "key": X, "value": X} | changed)
+
+
+def attend_packed(**changed):
+    x, bounds = X[0], np.array([0, 1, 2])  # two tokens of three heads
+    return polyhead.packed_attention(
+        **{"query": x, "key": x, "value": x, "cu_seqlens_q": bounds} | changed)
 
 
 def module(**changed):
@@ -80,6 +94,7 @@ def save(**changed):
 
 CALLS = [
     (attend, dict.fromkeys(("query", "key", "value"), OF_FORWARD["query"]) | OF_ATTENTION),
+    (attend_packed, dict.fromkeys(("query", "key", "value"), OF_FORWARD["query"]) | OF_PACKED),
     (module, OF_MODULE), (scratch, OF_SCRATCH), (forward, OF_FORWARD), (load, OF_FILE),
     (scratch_forward, dict.fromkeys("qkv", OF_FORWARD["query"]) | {"mask": [[True], 3]}),
     (load_scratch, {name: OF_FILE[name] for name in ("path", "prefix", "num_heads", "names")}),

@@ -14,8 +14,12 @@ attention.load_state_dict(attention.state_dict())
 alone: np.ndarray = polyhead.scaled_dot_product_attention(x, x, x, is_causal=True)
 both = polyhead.scaled_dot_product_attention(x, x, x, weights="average")
 pair: tuple[np.ndarray, np.ndarray] = both
+local: np.ndarray = polyhead.scaled_dot_product_attention(
+    x, x, x, window=(3, None), key_lengths=np.array([5, 3]), softcap=30.0)
+packed: np.ndarray = polyhead.packed_attention(x, x, x, np.array([0, 2]), is_causal=True)
 scratch: np.ndarray = polyhead.FromScratchMultiHeadAttention(64, 8, "full")(x, x, x)
 threads: int = polyhead.get_num_threads()
 instructions: str = polyhead.isa()
 polyhead.scaled_dot_product_attention(x, x, x, weights="all")  # type: ignore[call-overload]
+polyhead.packed_attention(x, x, x, np.array([0, 2]), window=3)  # type: ignore[arg-type]
 polyhead.MultiheadAttention("64", 8)  # type: ignore[arg-type]

@@ -67,13 +67,23 @@ def softmax(scores, hidden):
     return exps / np.where(total == 0, 1, total)
 
 
-def attention(query, key, value, visible=True, bias=0.0, scale=None, dtype=np.float64, step=0):
+def attention(query, key, value, visible=True, bias=0.0, scale=None, softcap=0.0, sinks=None,
+              dtype=np.float64, step=0):
     """The op alone: (out, weights per head); `visible` and `bias` broadcast onto the scores."""
     query, key, value = (np.asarray(x, dtype) for x in (query, key, value))
     scale = np.asarray(query.shape[-1], dtype) ** -0.5 if scale is None else np.asarray(scale, dtype)
-    scores = product(query * scale, key.swapaxes(-1, -2), step) + np.asarray(bias, dtype)
+    scores = product(query * scale, key.swapaxes(-1, -2), step)
+    if softcap:
+        scores = np.asarray(softcap, dtype) * np.tanh(scores / np.asarray(softcap, dtype))
+    scores = scores + np.asarray(bias, dtype)
     hidden = ~np.broadcast_to(visible, scores.shape) | np.isneginf(scores)
-    weights = softmax(scores, hidden)
+    if sinks is None:
+        weights = softmax(scores, hidden)
+    else:
+        column = np.broadcast_to(np.asarray(sinks, dtype)[:, None, None], (*scores.shape[:-1], 1))
+        seen = np.zeros_like(column, bool)
+        weights = softmax(np.concatenate([scores, column], -1),
+                          np.concatenate([hidden, seen], -1))[..., :-1]
     return product(weights, value, step), weights
 
 

@@ -13,6 +13,7 @@ from polyhead.torch._attention import scaled_dot_product_attention
 from polyhead.torch._convert import convert, revert
 from polyhead.torch._from_scratch import FromScratchMultiHeadAttention
 from polyhead.torch._multihead_attention import MultiheadAttention
+from polyhead.torch._structure import packed_attention
 
 _threads.lend()
 
@@ -20,6 +21,7 @@ __all__ = [
     "FromScratchMultiHeadAttention",
     "MultiheadAttention",
     "convert",
+    "packed_attention",
     "revert",
     "scaled_dot_product_attention",
 ]

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from polyhead._arguments import explained
-from polyhead._typing import CausalAlign, EmptyRows, Weights
+from polyhead._typing import CausalAlign, EmptyRows, Weights, Window
 from polyhead.torch import _checks
-from polyhead.torch._attention_call import Operands, OpOptions, attend
+from polyhead.torch._attention_call import NO_STRUCTURE, Operands, OpOptions, attend
+from polyhead.torch._structure import structure_of
 
 
 @overload
@@ -19,20 +20,31 @@ def scaled_dot_product_attention(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None,
     dropout_p: float = 0.0, is_causal: bool = False, *, scale: float | None = None,
     enable_gqa: bool = False, causal_align: CausalAlign = "top_left", weights: None = None,
-    empty_rows: EmptyRows = "zero") -> Tensor: ...
+    empty_rows: EmptyRows = "zero", window: Window | None = None,
+    query_offset: int | None = None, key_lengths: Tensor | None = None,
+    segments: tuple[Tensor, Tensor] | None = None, softcap: float = 0.0,
+    alibi_slopes: Tensor | None = None, sinks: Tensor | None = None) -> Tensor: ...
 @overload
 def scaled_dot_product_attention(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None,
     dropout_p: float = 0.0, is_causal: bool = False, *, scale: float | None = None,
     enable_gqa: bool = False, causal_align: CausalAlign = "top_left", weights: Weights,
-    empty_rows: EmptyRows = "zero") -> tuple[Tensor, Tensor]: ...
+    empty_rows: EmptyRows = "zero", window: Window | None = None,
+    query_offset: int | None = None, key_lengths: Tensor | None = None,
+    segments: tuple[Tensor, Tensor] | None = None, softcap: float = 0.0,
+    alibi_slopes: Tensor | None = None, sinks: Tensor | None = None
+) -> tuple[Tensor, Tensor]: ...
 
 
 def scaled_dot_product_attention(
         query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None,
         dropout_p: float = 0.0, is_causal: bool = False, *, scale: float | None = None,
         enable_gqa: bool = False, causal_align: CausalAlign = "top_left",
-        weights: Weights | None = None, empty_rows: EmptyRows = "zero") -> Any:
+        weights: Weights | None = None, empty_rows: EmptyRows = "zero",
+        window: Window | None = None, query_offset: int | None = None,
+        key_lengths: Tensor | None = None, segments: tuple[Tensor, Tensor] | None = None,
+        softcap: float = 0.0, alibi_slopes: Tensor | None = None,
+        sinks: Tensor | None = None) -> Any:
     """torch.nn.functional.scaled_dot_product_attention: its arguments, its numbers, gradients.
 
     query       [..., H, L, D]
@@ -45,9 +57,26 @@ def scaled_dot_product_attention(
     weights     "per_head" [..., H, L, S] or "average" [..., L, S]: also return them, after dropout
     empty_rows  a row whose every key is masked: "zero" or "nan"
 
+    What a row sees by its position takes no time for what it does not see:
+
+    query_offset  query i stands at key i + query_offset, for is_causal, window and alibi_slopes;
+                  None: as causal_align says
+    window        (left, right): so many keys before and after where the query stands; None (or
+                  -1) on a side: all of them. A sliding window of n keys is (n - 1, 0)
+    key_lengths   [...], as before the heads, integers: each batch item sees its first keys
+    segments      (of the queries [L] or [..., L], of the keys [S] or [..., S]), integers: a query
+                  sees the keys of its own number
+
+    What changes the scores:
+
+    softcap       scaled scores become softcap * tanh(score / softcap); 0: they do not
+    alibi_slopes  [H] or [..., H]: -slope * |i - j| is added; without a gradient
+    sinks         [H]: a score beside those of the keys, without a value; it has a gradient
+
     Returns out [..., H, L, Dv], or (out, weights). Errors are torch's, in type and text.
     """
-    options = OpOptions(scale, is_causal, causal_align, weights, empty_rows, dropout_p, 1.0)
+    options = OpOptions(scale, is_causal, causal_align, weights, empty_rows, dropout_p, 1.0,
+                        window, query_offset, softcap)
     given = (query, key, value, attn_mask)
     try:
         _checks.check_operands(*given)
@@ -57,7 +86,12 @@ def scaled_dot_product_attention(
         if torch.is_autocast_enabled("cpu") and result_dtype != torch.float64:
             result_dtype = torch.get_autocast_dtype("cpu")
         operands, leading = four_dimensional(given, enable_gqa)
-        out, all_weights = attend(operands, options)
+        structure = NO_STRUCTURE
+        if any(x is not None for x in (sinks, alibi_slopes, key_lengths, segments)):
+            structure = structure_of(
+                operands[0].dtype, leading[:-1] or [1], sinks=sinks, alibi_slopes=alibi_slopes,
+                key_lengths=key_lengths, segments=segments)
+        out, all_weights = attend((*operands, *structure), options)
     except (ValueError, TypeError, RuntimeError, AttributeError) as error:
         _checks.refuse_operands(*given)
         # What torch says to it, if it has something to say.

@@ -39,7 +39,8 @@ def probability(p: float, weights: str | None) -> float:
 
 
 _CALL = ("query", "key", "value", "key_padding_mask", "attn_mask")
-_MASKS = ("key_padding_mask", "attn_mask", "mask")  # may be None
+_MAY_BE_NONE = ("key_padding_mask", "attn_mask", "mask", "sinks", "alibi_slopes", "key_lengths",
+                "segments", "cu_seqlens_k", "cu_seqlens")
 
 
 def refuse_nested(call: Sequence[Tensor | None]) -> None:
@@ -101,7 +102,7 @@ def _float_mask(mask: Tensor | None, query: Tensor) -> Tensor | None:
 def refuse_other_kinds(tensors: Sequence[Tensor | None], names: Sequence[str]) -> None:
     """What torch may compute on and the library does not; and what to do about it."""
     for name, x in zip(names, tensors):
-        if x is None and name in _MASKS:
+        if x is None and name in _MAY_BE_NONE:
             continue
         if not isinstance(x, Tensor):
             raise TypeError(f"{name} must be Tensor, not {type(x).__name__}")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from polyhead.torch import _checks
-from polyhead.torch._attention_call import OpOptions, attend
+from polyhead.torch._attention_call import NO_STRUCTURE, OpOptions, attend
 
 
 class FromScratchMultiHeadAttention(nn.Module):
@@ -54,7 +54,7 @@ class FromScratchMultiHeadAttention(nn.Module):
             mask = mask.to(torch.float32 if mask.is_floating_point() else torch.int64)
         if mask is not None:
             mask = mask[(None,) * (4 - mask.dim())]
-        operands = (query.to(computes), key.to(computes), value.to(computes), mask)
+        operands = (query.to(computes), key.to(computes), value.to(computes), mask, *NO_STRUCTURE)
         out, _ = attend(operands, OpOptions(None, False, "top_left", None, "zero", 0.0, -1e5))
         result: Tensor = self.fc_out(out.transpose(1, 2).flatten(2).to(dtype))
         return result

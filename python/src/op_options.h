@@ -1,0 +1,42 @@
+// What Python asks of the op besides its operands.
+#pragma once
+
+#include <nanobind/nanobind.h>
+#include <polyhead/attention.h>
+
+#include <array>
+#include <optional>
+
+#include "arrays.h"
+#include "structure.h"
+
+namespace polyhead::python {
+
+// sinks, alibi_slopes, key_lengths, segments of the queries and of the keys, cu_seqlens of both
+using StructureArrays = std::array<nb::object, kStructureTensors>;
+
+// Keeps the memory of what it was given.
+class Options {
+ public:
+  // attn_mask and arrays may be None. Throws InvalidArgument, nb::type_error.
+  Options(nb::handle attn_mask, const AttentionOptions& base, const Structure& structure,
+          const std::optional<StructureArrays>& arrays);
+
+  const ConstTensorView& mask() const { return mask_.view; }
+  WeightsMode weights() const { return base_.weights; }
+  // Whether something is given that may say another thing for each batch item.
+  bool tells_items_apart() const;
+
+  // For a part of the call: its part of the mask, and a number that makes its dropout its own.
+  AttentionOptions of_part(const ConstTensorView& mask, uint32_t part) const;
+
+ private:
+  Input mask_;
+  AttentionOptions base_;
+  Structure structure_;
+  std::array<Input, kStructureTensors> arrays_;
+};
+
+void bind_op_options(nb::module_& module);
+
+}  // namespace polyhead::python

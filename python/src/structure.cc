@@ -1,0 +1,73 @@
+#include "structure.h"
+
+#include <nanobind/stl/array.h>
+#include <nanobind/stl/optional.h>
+#include <polyhead/error.h>
+
+#include <string>
+#include <vector>
+
+#include "words.h"
+
+namespace polyhead::python {
+namespace {
+
+QueryOffset offset_of(const char* causal_align_word, std::optional<int64_t> query_offset) {
+  const CausalAlign align = causal_align(causal_align_word);
+  if (!query_offset.has_value()) return align;
+  if (align != CausalAlign::kTopLeft) {
+    throw InvalidArgument("query_offset: got " + std::to_string(*query_offset) +
+                          ", with causal_align='bottom_right'; need one of them");
+  }
+  return *query_offset;
+}
+
+void check_side(std::optional<int64_t> keys) {
+  if (keys.value_or(Mask::kUnbounded) >= Mask::kUnbounded) return;
+  throw InvalidArgument("window: got " + std::to_string(*keys) +
+                        " keys on a side; need 0 or more, or None (or -1) for all");
+}
+
+void check_given_together(const ConstTensorView& a, const ConstTensorView& b, const char* names) {
+  if (a.defined() == b.defined()) return;
+  throw InvalidArgument(std::string(names) + ": got one of them; need both");
+}
+
+}  // namespace
+
+std::optional<Window> window_of(nanobind::handle given) {
+  if (given.is_none()) return {};
+  Window window;
+  if (nanobind::try_cast(given, window)) return window;
+  const std::string got = nanobind::repr(given).c_str();
+  throw nanobind::type_error(
+      ("window: got " + got + "; need (left, right), an int or None each").c_str());
+}
+
+Structure::Structure(bool is_causal, const char* causal_align, const std::optional<Window>& window,
+                     std::optional<int64_t> query_offset)
+    : is_causal_(is_causal), offset_(offset_of(causal_align, query_offset)), window_(window) {
+  if (!window.has_value()) return;
+  for (const std::optional<int64_t>& keys : *window) check_side(keys);
+}
+
+void Structure::add_to(AttentionOptions* options, const StructureTensors& tensors) const {
+  std::vector<Mask>& masks = options->masks;
+  check_given_together(tensors.query_segments, tensors.key_segments, "segments");
+  if (is_causal_) masks.push_back(Mask::causal(offset_));
+  if (window_.has_value()) {
+    const auto [left, right] = *window_;
+    masks.push_back(
+        Mask::window(left.value_or(Mask::kUnbounded), right.value_or(Mask::kUnbounded), offset_));
+  }
+  if (tensors.key_lengths.defined()) masks.push_back(Mask::key_lengths(tensors.key_lengths));
+  if (tensors.query_segments.defined()) {
+    masks.push_back(Mask::segments(tensors.query_segments, tensors.key_segments));
+  }
+  if (tensors.alibi_slopes.defined()) masks.push_back(Mask::alibi(tensors.alibi_slopes, offset_));
+  options->sinks = tensors.sinks;
+  options->cu_seqlens_q = tensors.cu_seqlens_q;
+  options->cu_seqlens_k = tensors.cu_seqlens_k;
+}
+
+}  // namespace polyhead::python
