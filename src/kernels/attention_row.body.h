@@ -60,7 +60,7 @@ POLYHEAD_INLINE size_t fold_stretch(const RowTile<T>& tile, size_t key, size_t m
     values = Errand<T>(run.value, count, in.v_head_dim);
     if (key + count < in.band.end) {
       const KeyRun<T> ahead = keys_from(in, key + count);
-      next_keys = Errand<T>(ahead.key, at_most(ahead.count, kStretch), in.head_dim);
+      next_keys = Errand<T>(ahead.key, at_most(ahead.count, stretch_of(in)), in.head_dim);
     }
   }
   const Stretch<T> stretch{run.key,
@@ -117,6 +117,7 @@ template <class T>
 POLYHEAD_INLINE void fold_all_keys(const RowTile<T>& tile) {
   const size_t rows = tile.in.rows, dims = tile.in.v_head_dim;
   const KeySpan seen = keys_seen_by(tile.in);
+  const size_t stretch = stretch_of(tile.in);
   size_t key = seen.begin;
   do {
     const size_t chunk = key / kChunk, chunk_end = at_most(seen.end, chunk * kChunk + kChunk);
@@ -128,7 +129,7 @@ POLYHEAD_INLINE void fold_all_keys(const RowTile<T>& tile) {
       continue;
     } else {
       for (size_t r = 0; r < rows; ++r) begin_row_chunk(tile.rows[r], dims);
-      while (key < chunk_end) key += fold_stretch(tile, key, at_most(chunk_end - key, kStretch));
+      while (key < chunk_end) key += fold_stretch(tile, key, at_most(chunk_end - key, stretch));
       if (leaves_chunk(tile.in)) return leave_rows(tile, sums_of(tile.in, chunk));
     }
     for (size_t r = 0; r < rows; ++r) end_row_chunk(tile.rows[r], dims);

@@ -3,6 +3,15 @@
 
 inline constexpr size_t kStretch = 256;  // keys whose scores wait in L1; divides kChunk
 
+// Keys of a stretch. What is fetched ahead must still be in L1 when its turn comes: 32 far keys of
+// 128, where 64 cost 10 % and 256 cost 30 % (Zen 5, 2026-11, bench/decode, heads 32:8).
+template <class T>
+POLYHEAD_INLINE size_t stretch_of(const AttentionTile<T>& in) {
+  if (!in.keys_are_far || in.head_dim == 0) return kStretch;
+  const size_t fits = (size_t{16} << 10) / (sizeof(T) * in.head_dim);
+  return fits < 32 ? 32 : at_most(fits / 32 * 32, kStretch);
+}
+
 // How many rows are few. A tile of lanes does the work of `lanes` rows for any number of them.
 template <class T>
 inline constexpr size_t kFewRows = kLanes<T> < 8 ? 1 : kLanes<T> / 4;
