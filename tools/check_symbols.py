@@ -3,8 +3,8 @@
 nothing else, the C functions being those of a list that only grows; it needs no library but the
 compiler's and the C library; stripped, it is small.
 
-    python3 tools/check_symbols.py libpolyhead.so.0.2.0 [--c-functions LIST] [--max-bytes N]
-    python3 tools/check_symbols.py libpolyhead_nn.so.0.2.0 --nn
+    python3 tools/check_symbols.py libpolyhead.so.0.3.0 [--c-functions LIST] [--max-bytes N]
+    python3 tools/check_symbols.py libpolyhead_nn.so.0.3.0 --nn
 """
 
 import argparse

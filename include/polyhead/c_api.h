@@ -51,7 +51,7 @@ enum {
 const char* polyhead_last_error(void);
 /* "ok", "invalid argument", ...; "unknown status" for other numbers. Static. */
 const char* polyhead_status_name(polyhead_status status);
-const char* polyhead_version(void); /* "0.2.0". Static. */
+const char* polyhead_version(void); /* "0.3.0". Static. */
 
 enum { /* dtype */
        POLYHEAD_FLOAT32 = 0,

@@ -8,7 +8,7 @@
 #pragma GCC visibility push(default)
 namespace polyhead {
 
-const char* version();  // "0.2.0"
+const char* version();  // "0.3.0"
 
 // "avx512", "avx2", "neon" or "baseline". The best this CPU has, unless POLYHEAD_ISA names one.
 // Throws InvalidArgument if that is unknown or not supported here: there is no silent fallback.

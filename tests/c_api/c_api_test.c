@@ -24,7 +24,7 @@ static void fill(float* data, size_t count, float start) {
 
 static void test_runtime(void) {
   int32_t threads = 0, again = 0;
-  EXPECT(strcmp(polyhead_version(), "0.2.0") == 0);
+  EXPECT(strcmp(polyhead_version(), "0.3.0") == 0);
   EXPECT(strcmp(polyhead_last_error(), "") == 0);
   EXPECT(strcmp(polyhead_status_name(POLYHEAD_OK), "ok") == 0);
   EXPECT(strcmp(polyhead_status_name(POLYHEAD_MEMORY), "memory") == 0);
