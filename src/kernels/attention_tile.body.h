@@ -29,7 +29,10 @@ POLYHEAD_INLINE size_t position_of(const AttentionTile<T>& in, size_t row) {
 template <class T>
 __attribute__((noinline)) Vec<T> positions_in_groups(size_t group, size_t first) {
   Vec<T> positions{};
-  for (size_t r = 0; r < kLanes<T>; ++r) positions[r] = static_cast<T>((first + r) / group);
+  for (size_t r = 0; r < kLanes<T>; ++r) {
+    const size_t position = (first + r) / group;
+    positions[r] = static_cast<T>(position);
+  }
   return positions;
 }
 

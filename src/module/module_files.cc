@@ -3,10 +3,10 @@
 #include <polyhead/io.h>
 #include "base/escape.h"
 #include "module/forward_inputs.h"
+#include "module/heads/rotary.h"
 #include "module/module_metadata.h"
 #include "module/recognise.h"
 #include "module/require.h"
-#include "module/heads/rotary.h"
 #include "module/state_dict_plan.h"
 
 namespace polyhead {

@@ -4,11 +4,11 @@
 
 #include "base/checked_math.h"
 #include "module/forward_inputs.h"
+#include "module/heads/rotary.h"
 #include "module/initialise.h"
 #include "module/module_files.h"
 #include "module/module_metadata.h"
 #include "module/require.h"
-#include "module/heads/rotary.h"
 #include "module/training/backward_inputs.h"
 
 namespace polyhead {
