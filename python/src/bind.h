@@ -8,6 +8,7 @@ namespace polyhead::python {
 void bind_attention(nanobind::module_& module);
 void bind_modules(nanobind::module_& module);
 void bind_report(nanobind::module_& module);
+void bind_tensors(nanobind::module_& module);
 void bind_torch_attention(nanobind::module_& module);
 void bind_torch_module(nanobind::module_& module);
 void bind_torch_threads(nanobind::module_& module);

@@ -36,6 +36,7 @@ NB_MODULE(_core, module) {
   polyhead::python::bind_attention(module);
   polyhead::python::bind_modules(module);
   polyhead::python::bind_report(module);
+  polyhead::python::bind_tensors(module);
   polyhead::python::bind_torch_attention(module);
   polyhead::python::bind_torch_module(module);
   polyhead::python::bind_torch_threads(module);

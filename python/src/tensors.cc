@@ -8,8 +8,10 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "arrays.h"
+#include "bind.h"
 
 namespace polyhead::python {
 namespace {
@@ -86,6 +88,47 @@ bool are_plain(const nb::tuple& tensors, const nb::tuple& types) {
     if (described.device.device_type != nb::device::cpu::value) return false;
   }
   return true;
+}
+
+bool Places::Place::operator==(const Place& other) const {
+  return bytes == other.bytes && data == other.data && shape == other.shape &&
+         strides == other.strides;
+}
+
+Places::Place Places::place_of(nb::handle tensor) {
+  nb::dlpack::dltensor described;
+  if (tensor.is_none()) return {};
+  if (torch().api->describe(tensor.ptr(), &described) != 0) {  // one without memory
+    PyErr_Clear();
+    return {};
+  }
+  nb::object storage = tensor.attr("untyped_storage")();
+  const auto bytes = nb::cast<size_t>(storage.attr("nbytes")());
+  const auto rank = static_cast<size_t>(described.ndim);
+  return {std::move(storage),
+          bytes,
+          static_cast<const std::byte*>(described.data) + described.byte_offset,
+          {described.shape, described.shape + rank},
+          {described.strides, described.strides + rank}};
+}
+
+Places::Places(const nb::tuple& tensors) {
+  places_.reserve(tensors.size());
+  for (const nb::handle tensor : tensors) places_.push_back(place_of(tensor));
+}
+
+int Places::first_moved(const nb::tuple& tensors) const {
+  for (size_t i = 0; i < places_.size(); ++i) {
+    if (!(place_of(tensors[i]) == places_[i])) return static_cast<int>(i);
+  }
+  return -1;
+}
+
+void bind_tensors(nb::module_& module) {
+  module.def("are_plain", are_plain, nb::arg("tensors"), nb::arg("types"));
+  nb::class_<Places>(module, "Places")
+      .def(nb::init<const nb::tuple&>(), nb::arg("tensors"))
+      .def("first_moved", &Places::first_moved, nb::arg("tensors"));
 }
 
 }  // namespace polyhead::python

@@ -5,6 +5,10 @@
 #include <nanobind/nanobind.h>
 #include <polyhead/tensor_view.h>
 
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
 namespace polyhead::python {
 
 // None: a view that is not defined. The tensor keeps the memory. Throws nb::type_error for what is
@@ -13,5 +17,26 @@ TensorView tensor_view(nanobind::handle tensor, const char* argument);
 
 // Whether each is None, or of exactly one of the types and dense in the CPU's memory.
 bool are_plain(const nanobind::tuple& tensors, const nanobind::tuple& types);
+
+// The memory of some tensors, held, and how each lies in it. A write through .data, or to a
+// storage's size, gives a tensor other memory behind the back of torch's count of writes.
+class Places {
+ public:
+  explicit Places(const nanobind::tuple& tensors);
+  // The number of the first tensor that lies elsewhere now; -1: none does.
+  int first_moved(const nanobind::tuple& tensors) const;
+
+ private:
+  struct Place {
+    nanobind::object storage;
+    size_t bytes = 0;  // of the storage
+    const void* data = nullptr;
+    std::vector<int64_t> shape, strides;
+    bool operator==(const Place& other) const;
+  };
+  static Place place_of(nanobind::handle tensor);
+
+  std::vector<Place> places_;
+};
 
 }  // namespace polyhead::python

@@ -194,7 +194,6 @@ void TrainedCall::backward(const std::array<nb::handle, 2>& d_outputs,
 }
 
 void bind_torch_module(nb::module_& module) {
-  module.def("are_plain", are_plain, nb::arg("tensors"), nb::arg("types"));
   nb::class_<TrainedCall>(module, "TrainedCall")
       .def("backward", &TrainedCall::backward, nb::arg("d_outputs"), nb::arg("d_inputs"),
            nb::arg("d_parameters"));

@@ -145,6 +145,9 @@ def draw_seed() -> Tensor:
     return torch.randint(0, 2**63 - 1, ())
 
 
+_NAMES = ("query", "key", "value", "key_padding_mask", "attn_mask")
+
+
 class _Attention(torch.autograd.Function):
     """tensors: the call's five, then the parameters. Where key and value are the query, None."""
 
@@ -164,7 +167,7 @@ class _Attention(torch.autograd.Function):
             out, weights = out.to(result_dtype), None if weights is None else weights.to(result_dtype)
         if ctx is None:
             return out, weights
-        ctx.kept = trained, call, result_dtype != dtype
+        ctx.kept = trained, call, _core.Places(tensors[:5]), result_dtype != dtype
         ctx.save_for_backward(*tensors)  # raises if one was written to
         if weights is None:  # a graph of one result costs less
             return out
@@ -175,7 +178,11 @@ class _Attention(torch.autograd.Function):
     @once
     def backward(ctx: Any, d_out: Tensor | None, d_weights: Tensor | None = None) -> tuple[Any, ...]:
         tensors = ctx.saved_tensors  # raises if the graph was freed
-        trained, call, is_converted = ctx.kept
+        trained, call, places, is_converted = ctx.kept
+        moved = places.first_moved(tensors[:5])  # `trained` has pointers
+        if moved >= 0:
+            raise RuntimeError(f"MultiheadAttention: {_NAMES[moved]}: was replaced between forward "
+                               "and backward; need the memory that forward read")
         gradients = gradients_of(
             trained, call, (d_out, d_weights), tensors, ctx.needs_input_grad[3:], is_converted)
         if not _keeps_graph():
