@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Real
 from typing import Any, get_args
+
+import numpy as np
 
 from polyhead._typing import CausalAlign, EmptyRows, HeadWidth, Weights
 
@@ -22,12 +24,12 @@ _NEEDS: dict[str, tuple[str, Any]] = {
     "CausalAlign": _words(CausalAlign), "EmptyRows": _words(EmptyRows),
     "HeadWidth": _words(HeadWidth), "Weights": _words(Weights)}
 _INTS = range(-2**63, 2**63)
-_SEEDS = range(2**64)
+_LIMITS = {"seed": range(2**64), "n": range(1, 1025)}  # of the ints that are not in _INTS
 
 
 def explained(error: TypeError, function: Callable[..., Any], given: Mapping[str, Any]) -> Exception:
-    """What the extension's `error` means in a call of `function`, of which `given` are the arguments.
-    An error that is no list of signatures stays as it is."""
+    """What the extension's `error` means in a call of `function`, of which `given` are the arguments,
+    in one line. An error that is no list of signatures stays as it is."""
     if "incompatible function arguments" not in str(error):
         return error
     for name, parameter in inspect.signature(function).parameters.items():
@@ -37,11 +39,41 @@ def explained(error: TypeError, function: Callable[..., Any], given: Mapping[str
             continue
         if not isinstance(value, kind):
             return TypeError(f"{_title(function)}: {name}: got {type_name(value)}; need {need}")
-        limits = _SEEDS if name == "seed" else _INTS
+        limits = _LIMITS.get(name, _INTS)
         if kind is Integral and int(value) not in limits:
             return ValueError(f"{_title(function)}: {name}: got {value}; need {limits[0]} to "
                               f"{limits[-1]}")
-    return error
+        if need in ("a path", "a string") and not _can_be(need, value):
+            return ValueError(f"{_title(function)}: {name}: got {value!r}; need {need} without null "
+                              "characters and surrogates")
+    types = ", ".join(type_name(given[name]) for name in inspect.signature(function).parameters)
+    return TypeError(f"{_title(function)}: arguments: got {types}; need what the docstring says")
+
+
+def _can_be(need: str, value: Any) -> bool:
+    """Whether the system's calls, or UTF-8, have this string."""
+    try:
+        if need == "a path":
+            return b"\0" not in os.fsencode(value)
+        value.encode()
+    except (UnicodeEncodeError, TypeError):
+        return False
+    return True
+
+
+def plain_bool(value: Any) -> Any:
+    """numpy's bool as Python's; others as they are, to be refused."""
+    return bool(value) if isinstance(value, np.bool_) else value
+
+
+def refuse_masked(function: str, names: Iterable[str], arrays: Iterable[Any]) -> None:
+    """numpy's masked arrays would be read without their masks."""
+    for name, array in zip(names, arrays):
+        if type(array) is np.ndarray or not isinstance(array, np.ndarray):  # numpy.ma loads late
+            continue
+        if isinstance(array, np.ma.MaskedArray):
+            raise TypeError(f"{function}: {name}: got a numpy.ma.MaskedArray; need an array without a "
+                            "mask: its .filled(..)")
 
 
 def pair_of(segments: Any) -> tuple[Any, Any]:

@@ -7,7 +7,7 @@ import secrets
 from typing import Any, cast, overload
 
 from polyhead import _core
-from polyhead._arguments import explained, pair_of
+from polyhead._arguments import explained, pair_of, plain_bool, refuse_masked
 from polyhead._typing import Array, CausalAlign, EmptyRows, FloatArray, Weights, Window
 
 
@@ -79,17 +79,25 @@ def scaled_dot_product_attention(
     """
     if seed is None:
         seed = _new_seed(dropout_p)
+    is_causal = plain_bool(is_causal)
+    refuse_masked("scaled_dot_product_attention", _OPERANDS, (query, key, value, attn_mask))
     try:
         structure = None
         if any(x is not None for x in (sinks, alibi_slopes, key_lengths, segments)):
             pair = pair_of(segments)
             structure = (sinks, alibi_slopes, key_lengths, *pair, None, None)
+            refuse_masked("scaled_dot_product_attention", _STRUCTURE, structure)
         options = _core.AttentionOptions(
             attn_mask, dropout_p, seed, is_causal, scale, causal_align, weights, empty_rows,
             window, query_offset, softcap, structure)
         return _core.attend(query, key, value, options, enable_gqa)
     except TypeError as error:
         raise explained(error, scaled_dot_product_attention, locals()) from None
+
+
+_OPERANDS = ("query", "key", "value", "attn_mask")
+_STRUCTURE = ("sinks", "alibi_slopes", "key_lengths", "segments", "segments", "cu_seqlens_q",
+              "cu_seqlens_k")
 
 
 def _new_seed(dropout_p: float) -> int:
@@ -120,11 +128,14 @@ def packed_attention(
     """
     if seed is None:
         seed = _new_seed(dropout_p)
+    is_causal = plain_bool(is_causal)
     try:
         if cu_seqlens_q is None:
             raise TypeError("packed_attention: cu_seqlens_q: got NoneType; need an array")
         structure = (sinks, alibi_slopes, key_lengths, None, None, cu_seqlens_q,
                      cu_seqlens_q if cu_seqlens_k is None else cu_seqlens_k)
+        refuse_masked("packed_attention", _OPERANDS, (query, key, value))
+        refuse_masked("packed_attention", _STRUCTURE, structure)
         options = _core.AttentionOptions(
             None, dropout_p, seed, is_causal, scale, causal_align, None, empty_rows,
             window, query_offset, softcap, structure)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from polyhead import _core
-from polyhead._arguments import explained
+from polyhead._arguments import explained, plain_bool, refuse_masked
 from polyhead._typing import Array, CausalAlign, EmptyRows, FloatArray, HeadWidth, Path, Rope
 
 Names = Union[Mapping[str, str], Literal["bert", "vit", "llama"], None]
@@ -20,6 +20,7 @@ class _Module:
 
     _module: Any
     _config: dict[str, Any]
+    _OWN = ("_module", "_config")
 
     def _hold(self, module: Any) -> None:
         self._module = module
@@ -28,8 +29,15 @@ class _Module:
     def __getattr__(self, name: str) -> Any:
         config = self.__dict__.get("_config", {})
         if name in config:
-            return config[name]
+            value = config[name]
+            return dict(value) if isinstance(value, dict) else value
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.__dict__.get("_config", {}):
+            raise AttributeError(f"{type(self).__name__}: {name}: is fixed by the constructor; need "
+                                 "another module for another value")
+        super().__setattr__(name, value)
 
     def __repr__(self) -> str:
         options = ", ".join(f"{name}={value!r}" for name, value in self._config.items())
@@ -71,14 +79,18 @@ class _Module:
 
     def __getstate__(self) -> dict[str, Any]:
         state = {name: np.array(value) for name, value in self.state_dict().items()}
-        return {"config": self._config, "state_dict": state}
+        others = {name: value for name, value in self.__dict__.items() if name not in _Module._OWN}
+        return {"config": self._config, "state_dict": state, "attributes": others}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        if not isinstance(state, dict) or state.keys() != {"config", "state_dict"}:
+        if not isinstance(state, dict) \
+                or state.keys() - {"attributes"} != {"config", "state_dict"}:  # 0.2.0 gave no attributes
             raise ValueError(f"{type(self).__name__}: __setstate__: need what __getstate__ gave: "
-                             "{'config': .., 'state_dict': ..}")
+                             "{'config': .., 'state_dict': .., 'attributes': ..}")
         self.__init__(**state["config"])  # type: ignore[misc]
         self.load_state_dict(state["state_dict"])
+        for name, value in state.get("attributes", {}).items():
+            setattr(self, name, value)
 
 
 class MultiheadAttention(_Module):
@@ -106,7 +118,7 @@ class MultiheadAttention(_Module):
                           "llama3", with factor, and for the last low_freq_factor, high_freq_factor
                           and original_length
 
-    The configuration can be read under the names of these arguments. Raises ValueError for sizes
+    The configuration can be read under the names of these arguments, not written. Raises ValueError for sizes
     and options that do not fit. forward may run in several threads at once; load_state_dict not
     beside it.
     """
@@ -190,9 +202,11 @@ class MultiheadAttention(_Module):
         out as query. Nothing of a masked key or value reaches a result, be it NaN. Raises ValueError
         for shapes and dtypes that do not fit, TypeError for what is no array.
         """
+        refuse_masked("MultiheadAttention", _INPUTS, (query, key, value, key_padding_mask, attn_mask))
         weights = None
         if need_weights:
             weights = "average" if average_attn_weights else "per_head"
+        is_causal = plain_bool(is_causal)
         try:
             result: tuple[FloatArray, FloatArray | None] = self._module.forward(
                 query, key, value, key_padding_mask, attn_mask, weights, is_causal, causal_align,
@@ -250,10 +264,14 @@ class FromScratchMultiHeadAttention(_Module):
 
         Raises ValueError for shapes and dtypes that do not fit, TypeError for what is no array.
         """
+        refuse_masked("FromScratchMultiHeadAttention", ("q", "k", "v", "mask"), (q, k, v, mask))
         out: FloatArray = self._module.forward(q, k, v, mask)
         return out
 
     __call__ = forward
+
+
+_INPUTS = ("query", "key", "value", "key_padding_mask", "attn_mask")
 
 
 def _dtype_name(dtype: npt.DTypeLike | None) -> str:
@@ -265,6 +283,7 @@ def _dtype_name(dtype: npt.DTypeLike | None) -> str:
 
 def _numbers(name: str, value: Array, like: FloatArray) -> FloatArray:
     """`value` as a new value of the parameter `like`."""
+    refuse_masked("load_state_dict", (name,), (value,))
     argument = f"load_state_dict: {name}"
     try:
         array = value if isinstance(value, np.ndarray) else np.from_dlpack(value)

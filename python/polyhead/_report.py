@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from polyhead import _core
-from polyhead._arguments import explained, type_name
+from polyhead._arguments import explained, refuse_masked, type_name
 from polyhead._typing import Path
 
 
@@ -50,6 +50,7 @@ class Report:
     def save(self, path: Path) -> None:
         """Writes the page; the file appears whole or not at all. OSError if it cannot."""
         titles, guide = self._words
+        refuse_masked("Report", ["weights"] * len(self._layers), [w for _, w in self._layers])
         try:
             _core.write_report(path, titles, guide, self._layers, self._items)
         except TypeError as error:

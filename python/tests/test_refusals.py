@@ -1,6 +1,10 @@
 """Arguments of a wrong type, of every public function and constructor: one line that says which, what
 it was, and what is needed."""
 
+import copy
+import pathlib
+import pickle
+
 import numpy as np
 import polyhead
 import pytest
@@ -21,7 +25,7 @@ def without_none(values):
 
 
 OF_ATTENTION = {
-    "dropout_p": NUMBERS, "is_causal": FLAGS, "scale": without_none(NUMBERS), "enable_gqa": FLAGS,
+    "dropout_p": NUMBERS, "is_causal": FLAGS[:-1], "scale": without_none(NUMBERS), "enable_gqa": FLAGS,
     "causal_align": WORDS, "weights": without_none(WORDS), "empty_rows": WORDS,
     "seed": without_none(INTS), "attn_mask": [[1.0], 3, "x", True], "window": WINDOWS,
     "query_offset": without_none(INTS), "softcap": NUMBERS, "segments": [3, X, (X,), ("x", X)],
@@ -40,7 +44,7 @@ OF_SCRATCH = {"embed_size": INTS, "num_heads": INTS, "head_width": WORDS, "dtype
 OF_FORWARD = {
     **dict.fromkeys(("query", "key", "value"), [None, [1.0], 3, "x"]),
     **dict.fromkeys(("key_padding_mask", "attn_mask"), [[True], 3, "x"]),
-    "is_causal": FLAGS, "causal_align": WORDS, "empty_rows": WORDS}
+    "is_causal": FLAGS[:-1], "causal_align": WORDS, "empty_rows": WORDS}
 OF_FILE = {
     "path": PATHS, "prefix": [None, 3], "num_heads": ["x", 1.5], "batch_first": FLAGS,
     "add_zero_attn": FLAGS, "dropout": NUMBERS, "names": [3, [], {1: 2}, {"a": 1}]}
@@ -116,10 +120,81 @@ def test_wrong_types(call, argument):
 
 @pytest.mark.parametrize("call, argument, value", [
     (module, "seed", -1), (module, "seed", 2**64), (module, "embed_dim", 2**63),
-    (module, "kdim", -2**63 - 1), (attend, "seed", 2**64), (polyhead.set_num_threads, "n", 2**70)])
+    (module, "kdim", -2**63 - 1), (attend, "seed", 2**64), (polyhead.set_num_threads, "n", 2**70),
+    (polyhead.set_num_threads, "n", 2**31), (polyhead.set_num_threads, "n", 0)])
 def test_numbers_that_do_not_fit(call, argument, value):
-    with pytest.raises(ValueError, match=f"{argument}: got {value}; need -?[0-9]+ to [0-9]+$"):
+    with pytest.raises(ValueError, match=f"{argument}: got {value}; (need|must be) -?[0-9]+ to [0-9]+$"):
         call(**{argument: value})
+
+
+@pytest.mark.parametrize("call", [load, load_scratch, save, polyhead.Report(WEIGHTS).save])
+def test_strings_that_do_not_fit(call):
+    for argument, value in (("path", "a\0b"), ("path", b"a\0b"), ("path", "a\ud800"),
+                            ("path", pathlib.Path("a\0b")), ("prefix", "\ud800")):
+        if argument == "prefix" and call not in (load, save):
+            continue
+        with pytest.raises(ValueError, match=f"^[a-z_]+: {argument}: got .*; need .* without null") as it:
+            call(**{argument: value})
+        assert "\n" not in str(it.value)
+
+
+def test_what_only_the_extension_refuses_is_one_line():
+    with pytest.raises(TypeError, match="^save: arguments: got .*docstring says$"):
+        report(title="\ud800")
+
+
+@pytest.mark.parametrize("call, arguments", [
+    (attend, ("query", "key", "value", "attn_mask", "key_lengths", "alibi_slopes", "sinks")),
+    (attend_packed, ("query", "key", "value", "cu_seqlens_q", "cu_seqlens_k", "sinks")),
+    (forward, ("query", "key", "value", "key_padding_mask", "attn_mask")),
+    (scratch_forward, ("q", "k", "v", "mask")), (report, ("layers",)),
+    (lambda **state: module().load_state_dict(state, strict=False), ("in_proj_bias",))])
+def test_masked_arrays(call, arguments):
+    """Whose masks would be thrown away."""
+    for argument in arguments:
+        named = "weights" if argument == "layers" else argument
+        with pytest.raises(TypeError, match=f"{named}: got a numpy.ma.MaskedArray; need .*filled") as it:
+            call(**{argument: np.ma.masked_array(X[0], mask=True)})
+        assert "\n" not in str(it.value)
+    with pytest.raises(TypeError, match="segments: got a numpy.ma.MaskedArray"):
+        attend(segments=(np.ma.zeros(3, int), np.zeros(3, int)))
+
+
+@pytest.mark.parametrize("call", [attend, attend_packed, forward])
+def test_numpys_bool_says_causal(call):
+    x = np.random.default_rng(0).standard_normal(X.shape).astype("float32")
+    x = x[0] if call is not attend else x
+    operands = {"query": x, "key": x, "value": x}
+    if call is attend_packed:
+        operands["cu_seqlens_q"] = np.array([0, 2])
+    results = [call(**operands, is_causal=flag) for flag in (True, False, np.True_, np.False_)]
+    results = [r[0] if isinstance(r, tuple) else r for r in results]
+    assert not np.array_equal(results[0], results[1])
+    for got, want in zip(results[2:], results):
+        np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("make", [module, scratch])
+def test_the_configuration_is_read_only(make):
+    made = make()
+    before = repr(made)
+    for name in vars(made)["_config"]:
+        with pytest.raises(AttributeError, match=f": {name}: is fixed by the constructor; need"):
+            setattr(made, name, getattr(made, name))
+    made.note = "kept"
+    for twin in (pickle.loads(pickle.dumps(made)), copy.deepcopy(made)):
+        assert repr(twin) == before and twin.note == "kept"
+    state = made.__getstate__()
+    del state["attributes"]  # as version 0.2.0 wrote it
+    made.__setstate__(state)
+    assert repr(made) == before
+
+
+def test_options_of_rope_are_a_copy():
+    made = module(rope={"pairs": "halves"})
+    before = repr(made)
+    made.rope["base"] = 3.0
+    assert repr(made) == before
 
 
 @pytest.mark.parametrize("value, error, words", [
