@@ -8,7 +8,8 @@
 // Regions, not per-file flags: under -mavx512f every inline std function the file uses would also
 // be emitted for AVX-512, and the linker may keep that copy for the whole program. So all other
 // includes of the file come first; inside a region nothing is included but the vector layer and the
-// body. No guard: one file may include this more than once.
+// body. No guard: one file may include this more than once. The baseline, for CPUs before AVX2, is
+// built for size.
 #ifndef POLYHEAD_KERNEL_BODY
 #error "define POLYHEAD_KERNEL_BODY first"
 #endif
@@ -17,6 +18,10 @@
 // where templates are instantiated, at the end of the file: hence no push and pop.
 #pragma GCC diagnostic ignored "-Wpsabi"
 
+#if defined(__x86_64__) && !defined(__clang__)
+#pragma GCC push_options
+#pragma GCC optimize("Os")
+#endif
 namespace polyhead::baseline {
 // clang-format off: in this order
 #include "simd/baseline.inc.h"
@@ -25,6 +30,9 @@ namespace polyhead::baseline {
 #include POLYHEAD_KERNEL_BODY
 // clang-format on
 }  // namespace polyhead::baseline
+#if defined(__x86_64__) && !defined(__clang__)
+#pragma GCC pop_options
+#endif
 
 #if defined(__x86_64__)
 

@@ -61,8 +61,8 @@ def naive_of(query, key, value, options):
         visible = mask.numpy()
     elif mask is not None:
         bias = mask.numpy()
-    return [attention(query, key, value, visible, bias, options["scale"], np.float32, step)[0]
-            for step in (1, -1, 0)]
+    return [attention(query, key, value, visible, bias, options["scale"], dtype=np.float32,
+                      step=step)[0] for step in (1, -1, 0)]
 
 
 def truth_of(query, key, value, options):

@@ -139,9 +139,11 @@ def test_opcheck(options, weights):
 def test_opcheck_of_attention():
     query, key, value = torch.randn(3, 2, 4, 5, 8, requires_grad=True)
     bias = torch.randn(5, 5, requires_grad=True)
+    sinks = torch.randn(4, requires_grad=True)
+    slopes, lengths = torch.rand(4), torch.tensor([5, 3])
     torch.library.opcheck(torch.ops.polyhead.attention, (
-        query, key, value, bias, torch.tensor(7), None, True, "top_left", "per_head", "zero", 0.2,
-        1.0))
+        query, key, value, bias, sinks, slopes, lengths, None, None, None, None, torch.tensor(7),
+        None, True, "top_left", "per_head", "zero", 0.2, 1.0, [3, 0], None, 2.0))
 
 
 def test_a_tensor_that_outlives_its_transform():
