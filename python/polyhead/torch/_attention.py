@@ -8,7 +8,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-from polyhead._arguments import explained
+from polyhead._arguments import explained, plain_bool
 from polyhead._typing import CausalAlign, EmptyRows, Weights, Window
 from polyhead.torch import _checks
 from polyhead.torch._attention_call import NO_STRUCTURE, Operands, OpOptions, attend
@@ -75,6 +75,7 @@ def scaled_dot_product_attention(
 
     Returns out [..., H, L, Dv], or (out, weights). Errors are torch's, in type and text.
     """
+    is_causal = plain_bool(is_causal)
     options = OpOptions(scale, is_causal, causal_align, weights, empty_rows, dropout_p, 1.0,
                         window, query_offset, softcap)
     given = (query, key, value, attn_mask)

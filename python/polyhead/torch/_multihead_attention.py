@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from polyhead._arguments import explained
+from polyhead._arguments import explained, plain_bool, type_name
 from polyhead._typing import CausalAlign, EmptyRows, Weights
 from polyhead.torch import _checks, _engine
 from polyhead.torch._engine import Options
@@ -49,7 +49,9 @@ class MultiheadAttention(nn.MultiheadAttention):
             weights = "average" if average_attn_weights else "per_head"
         call = (query, key, value, key_padding_mask, attn_mask)
         dropout_p = _checks.probability(self.dropout, weights) if self.training else 0.0
-        options = Options(bool(is_causal), causal_align, weights, empty_rows, dropout_p)
+        if is_causal is not True and is_causal is not False:
+            is_causal = _flag(is_causal)
+        options = Options(is_causal, causal_align, weights, empty_rows, dropout_p)
         parameters, calls_out_proj = self._parameters_in_order()
         try:
             if key_padding_mask is not None and attn_mask is not None:
@@ -95,6 +97,13 @@ class MultiheadAttention(nn.MultiheadAttention):
 _OF_LINEAR = {"weight", "bias"}
 _NAMES = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight", "in_proj_bias",
           "bias_k", "bias_v")
+
+
+def _flag(is_causal: Any) -> bool:
+    found = plain_bool(is_causal)
+    if not isinstance(found, bool):
+        raise TypeError(f"MultiheadAttention: is_causal: got {type_name(is_causal)}; need True or False")
+    return found
 
 
 def _is_plain(out_proj: nn.Module) -> bool:

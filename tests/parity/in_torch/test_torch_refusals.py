@@ -122,8 +122,25 @@ def test_flags_are_what_counts_as_one(option, value):
     loose = MultiheadAttention(E, H, **{option: value})
     torch.manual_seed(0)
     strict = MultiheadAttention(E, H, **{option: bool(value)})
-    for one, other in zip(loose(x, x, x, is_causal=value), strict(x, x, x, is_causal=bool(value))):
+    for one, other in zip(loose(x, x, x), strict(x, x, x)):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("value", [None, "no", 1, 0, [], torch.tensor(True)])
+def test_is_causal_is_a_bool(value):
+    """torch's module takes "no" for yes."""
+    expect_refusal("module", "is_causal", value, TypeError, "is_causal: got .*; need True or False$")
+
+
+@pytest.mark.parametrize("name", ["module", "attention"])
+def test_numpys_bool_says_causal(name):
+    call, operands = operands_of(name)
+    results = []
+    for flag in (True, False, np.True_, np.False_):
+        torch.manual_seed(0)  # of the module that is made
+        results.append(torch.cat(list(call(**operands, is_causal=flag))[:1]))
+    assert not torch.equal(results[0], results[1])
+    assert torch.equal(results[2], results[0]) and torch.equal(results[3], results[1])
 
 
 @pytest.mark.parametrize("dropout", ["x", None, [0.5]])
