@@ -72,13 +72,13 @@ nb::object capsule_of(nb::handle object, const char* argument) {
 }
 
 template <class Array>
-Array import_array(nb::handle object, const char* argument, bool writable) {
+Array import_array(nb::handle object, const char* argument) {
   const bool is_numpys = nb::isinstance(object, numpy.ndarray);
   nb::object source = nb::borrow(object);
   if (!is_numpys && nb::hasattr(object, "__dlpack__")) source = capsule_of(object, argument);
   Array array;
   if (!nb::try_cast<Array>(source, array, false)) {
-    refuse(argument, "got " + description(object), writable ? "a writable array" : kNeed);
+    refuse(argument, "got " + description(object), kNeed);
   }
   if (array.device_type() != nb::device::cpu::value) {
     refuse(argument, "got " + description(object) + " on another device", "memory of the CPU");
@@ -92,8 +92,7 @@ struct Geometry {
   std::array<int64_t, kMaxRank> shape{}, strides{};
 };
 
-template <class Array>
-Geometry geometry_of(const Array& array, nb::handle object, const char* argument) {
+Geometry geometry_of(const nb::ndarray<nb::ro>& array, nb::handle object, const char* argument) {
   const std::optional<DType> dtype = dtype_of_array(array.dtype());
   if (!dtype) refuse(argument, "got " + description(object), kNeed);
   if (array.ndim() > kMaxRank) {
@@ -115,16 +114,6 @@ Geometry geometry_of(const Array& array, nb::handle object, const char* argument
   return geometry;
 }
 
-template <class Result, class View, class Array>
-Result import_view(nb::handle object, const char* argument, bool writable) {
-  Result result{import_array<Array>(object, argument, writable), {}};
-  const Geometry geometry = geometry_of(result.array, object, argument);
-  result.view =
-      View(result.array.data(), geometry.dtype, Shape(geometry.shape.data(), geometry.rank),
-           Shape(geometry.strides.data(), geometry.rank));
-  return result;
-}
-
 }  // namespace
 
 void find_numpy() {
@@ -137,16 +126,13 @@ Input optional_input(nb::handle object, const char* argument) {
   return object.is_none() ? Input() : input(object, argument);
 }
 
-Output optional_output(nb::handle object, const char* argument) {
-  return object.is_none() ? Output() : output(object, argument);
-}
-
 Input input(nb::handle object, const char* argument) {
-  return import_view<Input, ConstTensorView, nb::ndarray<nb::ro>>(object, argument, false);
-}
-
-Output output(nb::handle object, const char* argument) {
-  return import_view<Output, TensorView, nb::ndarray<>>(object, argument, true);
+  Input result{import_array<nb::ndarray<nb::ro>>(object, argument), {}};
+  const Geometry geometry = geometry_of(result.array, object, argument);
+  result.view = ConstTensorView(result.array.data(), geometry.dtype,
+                                Shape(geometry.shape.data(), geometry.rank),
+                                Shape(geometry.strides.data(), geometry.rank));
+  return result;
 }
 
 NewArray new_array(Shape shape, DType dtype) {
@@ -156,7 +142,7 @@ NewArray new_array(Shape shape, DType dtype) {
   }
   const bool is_float32 = dtype == DType::kFloat32;
   nb::object array = numpy.empty(sizes, is_float32 ? numpy.float32 : numpy.float64);
-  void* const data = output(array, "numpy.empty").view.data();
+  void* const data = import_array<nb::ndarray<>>(array, "numpy.empty").data();
   return {std::move(array), TensorView(data, dtype, shape)};
 }
 

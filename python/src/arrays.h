@@ -23,20 +23,13 @@ struct Input {
   nb::ndarray<nb::ro> array;
   ConstTensorView view;
 };
-struct Output {
-  nb::ndarray<> array;
-  TensorView view;
-};
 
 // Of a numpy array, or of any object with __dlpack__ or the buffer protocol. Throws nb::type_error
 // for what is no such array, and for one of a dtype without a DType or on another device.
 // `argument` opens the message: "scaled_dot_product_attention: query".
 Input input(nb::handle object, const char* argument);
-// The same, of memory that may be written to.
-Output output(nb::handle object, const char* argument);
 // Of None, a view that is not defined.
 Input optional_input(nb::handle object, const char* argument);
-Output optional_output(nb::handle object, const char* argument);
 
 // numpy.empty(shape, dtype); dtype float32 or float64.
 struct NewArray {

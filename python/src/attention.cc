@@ -1,10 +1,8 @@
-// The op: as Python calls it, and with the caller's memory for what is built on top.
-#include <nanobind/stl/array.h>
+// The op, as Python calls it.
 #include <polyhead/attention.h>
 #include <polyhead/error.h>
 
 #include <algorithm>
-#include <array>
 #include <string>
 #include <vector>
 
@@ -197,48 +195,6 @@ nb::object attend_packed(nb::handle query, nb::handle key, nb::handle value,
   return out.array;
 }
 
-// What follows takes [B, H, L, D] and nothing broader, and writes to the caller's memory: for a
-// framework that allocates and differentiates by itself. None: not given, not wanted.
-
-// outputs: (out, lse, weights)
-void forward(nb::handle query, nb::handle key, nb::handle value, const Options& options,
-             const std::array<nb::object, 3>& outputs) {
-  const Input q = input(query, "attention_forward: query");
-  const Input k = input(key, "attention_forward: key");
-  const Input v = input(value, "attention_forward: value");
-  const Output out = optional_output(outputs[0], "attention_forward: out");
-  const Output lse = optional_output(outputs[1], "attention_forward: lse");
-  const Output weights = optional_output(outputs[2], "attention_forward: weights");
-  nb::gil_scoped_release others_may_run;
-  attention_forward(q.view, k.view, v.view, options.of_part(options.mask(), 0),
-                    {.out = out.view, .lse = lse.view, .weights = weights.view});
-}
-
-// saved: (out, lse, d_out, d_weights); gradients: (d_query, d_key, d_value, d_attn_mask)
-void backward(nb::handle query, nb::handle key, nb::handle value, const Options& options,
-              const std::array<nb::object, 4>& saved, const std::array<nb::object, 4>& gradients) {
-  const Input q = input(query, "attention_backward: query");
-  const Input k = input(key, "attention_backward: key");
-  const Input v = input(value, "attention_backward: value");
-  const Input out = optional_input(saved[0], "attention_backward: out");
-  const Input lse = optional_input(saved[1], "attention_backward: lse");
-  const Input d_out = optional_input(saved[2], "attention_backward: d_out");
-  const Input d_weights = optional_input(saved[3], "attention_backward: d_weights");
-  const Output d_query = optional_output(gradients[0], "attention_backward: d_query");
-  const Output d_key = optional_output(gradients[1], "attention_backward: d_key");
-  const Output d_value = optional_output(gradients[2], "attention_backward: d_value");
-  const Output d_mask = optional_output(gradients[3], "attention_backward: d_attn_mask");
-  const AttentionOptions all = options.of_part(options.mask(), 0);
-  AttentionGradients wanted{d_query.view, d_key.view, d_value.view, {}};
-  if (d_mask.view.defined()) {
-    wanted.d_masks.resize(all.masks.size());
-    wanted.d_masks.back() = d_mask.view;  // the causal mask, if any, comes first
-  }
-  nb::gil_scoped_release others_may_run;
-  attention_backward(q.view, k.view, v.view, all, {out.view, lse.view, d_out.view, d_weights.view},
-                     wanted);
-}
-
 }  // namespace
 
 void bind_attention(nb::module_& module) {
@@ -247,10 +203,6 @@ void bind_attention(nb::module_& module) {
              nb::arg("value").none(), nb::arg("options"), nb::arg("enable_gqa"));
   module.def("attend_packed", attend_packed, nb::arg("query").none(), nb::arg("key").none(),
              nb::arg("value").none(), nb::arg("options"));
-  module.def("attention_forward", forward, nb::arg("query"), nb::arg("key"), nb::arg("value"),
-             nb::arg("options"), nb::arg("outputs"));
-  module.def("attention_backward", backward, nb::arg("query"), nb::arg("key"), nb::arg("value"),
-             nb::arg("options"), nb::arg("saved"), nb::arg("gradients"));
 }
 
 }  // namespace polyhead::python

@@ -1,5 +1,4 @@
 // The two modules. Their Python classes (polyhead/_modules.py) hold one each.
-#include <nanobind/stl/array.h>
 #include <nanobind/stl/filesystem.h>
 #include <nanobind/stl/map.h>
 #include <nanobind/stl/optional.h>
@@ -103,8 +102,6 @@ void bind_state(nb::class_<Module>& type) {
         module.save(path.string(), prefix);
       },
       nb::arg("path"), nb::arg("prefix"), nb::call_guard<nb::gil_scoped_release>());
-  type.def("backward", backward<Module>, nb::arg("context"), nb::arg("d_outputs"),
-           nb::arg("d_inputs"), nb::arg("d_parameters"), nb::arg("accumulate"));
 }
 
 void bind_mha_forward(nb::class_<Mha>& type) {
@@ -113,9 +110,8 @@ void bind_mha_forward(nb::class_<Mha>& type) {
       [](const Mha& self, nb::handle query, nb::handle key, nb::handle value,
          nb::handle key_padding_mask, nb::handle attn_mask, std::optional<const char*> weights,
          bool is_causal, const char* causal_align_word, const char* empty_rows_word,
-         nb::handle outputs, Context* context, int64_t query_position, int64_t key_position) {
-        return forward_mha(self,
-                           {{query, key, value, key_padding_mask, attn_mask}, outputs, context},
+         int64_t query_position, int64_t key_position) {
+        return forward_mha(self, {query, key, value, key_padding_mask, attn_mask},
                            {.is_causal = is_causal,
                             .causal_align = causal_align(causal_align_word),
                             .need_weights = weights_mode(weights),
@@ -126,7 +122,6 @@ void bind_mha_forward(nb::class_<Mha>& type) {
       nb::arg("query").none(), nb::arg("key").none(), nb::arg("value").none(),
       nb::arg("key_padding_mask").none(), nb::arg("attn_mask").none(), nb::arg("weights").none(),
       nb::arg("is_causal"), nb::arg("causal_align"), nb::arg("empty_rows"),
-      nb::arg("outputs") = nb::none(), nb::arg("context") = nb::none(),
       nb::arg("query_position") = 0, nb::arg("key_position") = 0);
 }
 
@@ -198,29 +193,15 @@ void bind_scratch(nb::module_& module) {
       nb::arg("path"), nb::arg("prefix"), nb::arg("num_heads").none(), nb::arg("names").none());
   type.def(
       "forward",
-      [](const Scratch& self, nb::handle q, nb::handle k, nb::handle v, nb::handle mask,
-         nb::handle out,
-         Context* context) { return forward_scratch(self, {{q, k, v, mask}, out, context}); },
-      nb::arg("q").none(), nb::arg("k").none(), nb::arg("v").none(), nb::arg("mask").none(),
-      nb::arg("out") = nb::none(), nb::arg("context") = nb::none());
-}
-
-void bind_context(nb::module_& module) {
-  nb::class_<Context> type(module, "TrainingContext");
-  type.def(
-      "__init__",
-      [](Context* self, uint64_t seed, uint32_t call) {
-        new (self) Context;
-        self->context.dropout = {seed, call};
+      [](const Scratch& self, nb::handle q, nb::handle k, nb::handle v, nb::handle mask) {
+        return forward_scratch(self, {q, k, v, mask});
       },
-      nb::arg("seed") = 0, nb::arg("call") = 0);
-  type.def_prop_ro("call", [](const Context& self) { return self.context.dropout.call; });
+      nb::arg("q").none(), nb::arg("k").none(), nb::arg("v").none(), nb::arg("mask").none());
 }
 
 }  // namespace
 
 void bind_modules(nb::module_& module) {
-  bind_context(module);
   bind_mha(module);
   bind_scratch(module);
 }
