@@ -289,7 +289,8 @@ def _numbers(name: str, value: Array, like: FloatArray) -> FloatArray:
         array = value if isinstance(value, np.ndarray) else np.from_dlpack(value)
     except Exception as error:  # another library's, of any type
         raise TypeError(f"{argument}: got {type(value).__name__} ({error}); need a numpy array, or an "
-                        "object with __dlpack__ in the CPU's memory") from None
+                        "object with __dlpack__ in the CPU's memory; of a torch tensor "
+                        ".detach().float()") from None
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{argument}: dtype is {array.dtype}; need real numbers")
     if array.shape != like.shape:

@@ -38,6 +38,9 @@ class Report:
         _texts("names of layers", named)
         queries = [[]] * self._batch() if tokens is None else _rows("tokens", tokens)
         keys = queries if key_tokens is None else _rows("key_tokens", key_tokens)
+        if len(keys) != len(queries):
+            raise ValueError(f"Report: key_tokens: lists of {len(keys)} batch items; need "
+                             f"{len(queries)}")
         self._items = [(" ".join(row) or f"item {i + 1}", row, column)
                        for i, (row, column) in enumerate(zip(queries, keys))]
         _texts("title, subtitle", (title, subtitle))
@@ -45,7 +48,8 @@ class Report:
 
     def _batch(self) -> int:
         """Of the first layer; save refuses what is no array."""
-        return len(self._layers[0][1]) if self._layers and hasattr(self._layers[0][1], "__len__") else 0
+        shape = getattr(self._layers[0][1], "shape", ()) if self._layers else ()
+        return int(shape[0]) if shape else 1
 
     def save(self, path: Path) -> None:
         """Writes the page; the file appears whole or not at all. OSError if it cannot."""

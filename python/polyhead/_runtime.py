@@ -9,6 +9,8 @@ from polyhead._arguments import explained
 def set_num_threads(n: int) -> None:
     """Threads a call may use, the caller's included. Results do not depend on it.
     ValueError unless 1 <= n <= 1024."""
+    if isinstance(n, bool):
+        raise TypeError("set_num_threads: n: got bool; need an int")
     try:
         _core.set_num_threads(n)
     except TypeError as error:

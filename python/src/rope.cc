@@ -70,7 +70,9 @@ Rope rope_of(nb::handle given) {
     throw InvalidArgument("rope.pairs: not said; need 'halves' or 'interleaved'");
   }
   for (const auto& [name, value] : nb::cast<nb::dict>(given)) {
-    set_field(&rope, nb::cast<std::string>(name), value);
+    std::string text;
+    if (!nb::try_cast(name, text)) throw nb::type_error("rope: names must be strings");
+    set_field(&rope, text, value);
   }
   return rope;
 }

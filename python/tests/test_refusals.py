@@ -197,6 +197,11 @@ def test_options_of_rope_are_a_copy():
     assert repr(made) == before
 
 
+def test_a_number_of_threads_is_no_bool():
+    with pytest.raises(TypeError, match="^set_num_threads: n: got bool; need an int$"):
+        polyhead.set_num_threads(True)
+
+
 @pytest.mark.parametrize("value, error, words", [
     ([1.0] * 24, TypeError, "in_proj_bias: got list"), (None, TypeError, "got NoneType"),
     ("x", TypeError, "got str"), (np.zeros(24, complex), TypeError, "dtype is complex128; need real"),

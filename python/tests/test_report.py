@@ -32,7 +32,14 @@ def test_it_shows_itself_in_a_notebook():
 
 @pytest.mark.parametrize("layers, tokens, words", [
     (weights(2, 3, 3), None, "weights are"), (weights(2, 4, 3, 3), WORDS[:1], "must be"),
-    (weights(1, 4, 2, 3), WORDS[:1], "labels"), ({}, None, "at least one")])
+    (weights(1, 4, 2, 3), WORDS[:1], "labels"), ({}, None, "at least one"),
+    (np.zeros((), "float32"), None, "weights are")])
 def test_refusals(layers, tokens, words):
     with pytest.raises(ValueError, match=words):
         polyhead.Report(layers, tokens).html()
+
+
+@pytest.mark.parametrize("layers, tokens", [(weights(2, 4, 3, 3), WORDS), (weights(2, 4, 3, 3), None)])
+def test_no_item_is_left_out(layers, tokens):
+    with pytest.raises(ValueError, match="^Report: key_tokens: lists of 1 batch items; need 2$"):
+        polyhead.Report(layers, tokens, WORDS[:1])
