@@ -28,7 +28,7 @@ def convert(model: Model) -> Model:
             module.__class__ = MultiheadAttention
     for module in model.modules():
         if isinstance(module, nn.TransformerEncoderLayer):
-            _be_called(module.self_attn)
+            _be_called(getattr(module, "self_attn", None))
         if isinstance(module, nn.TransformerEncoder) and _has_ours(module):
             module.__dict__.setdefault(_KEPT, module.use_nested_tensor)
             module.use_nested_tensor = False
@@ -65,7 +65,7 @@ def _has_ours(model: nn.Module) -> bool:
     return any(isinstance(module, MultiheadAttention) for module in model.modules())
 
 
-def _be_called(module: nn.Module) -> None:
+def _be_called(module: nn.Module | None) -> None:
     if isinstance(module, MultiheadAttention) and not _hooks(module):
         module.register_forward_pre_hook(_do_nothing)
 

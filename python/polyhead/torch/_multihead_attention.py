@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -80,18 +81,33 @@ class MultiheadAttention(nn.MultiheadAttention):
         out_proj = self._modules["out_proj"]
         if out_proj is not None and _is_plain(out_proj):
             last = out_proj._parameters
-            if (last["bias"] is None) == (parameters[4] is None):
-                return [*parameters, last["weight"], last["bias"]], False
+            weight = last["weight"]
+            if (last["bias"] is None) == (parameters[4] is None) and weight is not None \
+                    and weight.shape == (self.embed_dim, self.embed_dim):
+                return [*parameters, weight, last["bias"]], False
         like = parameters[0] if parameters[0] is not None else parameters[1]
         assert like is not None
-        identity = torch.eye(self.embed_dim, dtype=like.dtype, device=like.device)
-        bias = None if parameters[4] is None else identity.new_zeros(self.embed_dim)
-        return [*parameters, identity, bias], True
+        make = _kept_identity if _engine.is_plain((like,)) else _identity
+        identity, zeros = make(self.embed_dim, like.dtype, like.device)
+        return [*parameters, identity, None if parameters[4] is None else zeros], True
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
         state.pop("_engine", None)
         return state
+
+
+def _identity(width: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The weight and bias of a projection that changes nothing."""
+    return torch.eye(width, dtype=dtype, device=device), torch.zeros(width, dtype=dtype, device=device)
+
+
+@functools.lru_cache(maxsize=4)
+def _kept_identity(width: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The same, as Parameters: of these the engine knows that its packed copy is still right."""
+    with torch.inference_mode(False):
+        weight, bias = _identity(width, dtype, device)
+        return nn.Parameter(weight, requires_grad=False), nn.Parameter(bias, requires_grad=False)
 
 
 _OF_LINEAR = {"weight", "bias"}

@@ -188,6 +188,43 @@ def test_out_proj_is_called_when_it_must_be(change):
     assert all(p.grad is not None for p in module.parameters())
 
 
+class Watched:
+    """An engine's core that notes whether its packed copy was still right."""
+
+    def __init__(self, core):
+        self.core, self.followed = core, []
+
+    def follow(self, parameters):
+        self.followed.append(self.core.follow(parameters))
+        return self.followed[-1]
+
+    def __getattr__(self, name):
+        return getattr(self.core, name)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_beside_a_called_out_proj_nothing_is_packed_again(bias):
+    """Nor is what stands in its place bound to the mode of the first call."""
+    module = polyhead.torch.MultiheadAttention(WIDTH, HEADS, bias=bias, batch_first=True)
+    hooked(module)
+    x, _ = inputs()
+    with torch.inference_mode():
+        module(x, x, x)
+    watched = module._engine._core = Watched(module._engine._core)
+    for _ in range(2):
+        module(x, x, x)[0].sum().backward()
+    assert watched.followed == [True, True]
+
+
+@pytest.mark.parametrize("width", [1, WIDTH // 2, 2 * WIDTH])
+def test_out_proj_of_another_width(width):
+    theirs = nn.MultiheadAttention(WIDTH, HEADS, batch_first=True)
+    theirs.out_proj = type(theirs.out_proj)(WIDTH, width)
+    ours = convert(copy.deepcopy(theirs))
+    x, _ = inputs()
+    assert torch.allclose(ours(x, x, x)[0], theirs(x, x, x)[0], atol=1e-6)
+
+
 def test_in_projection_can_be_parametrised():
     theirs = nn.MultiheadAttention(WIDTH, HEADS, batch_first=True)
     nn.utils.parametrizations.weight_norm(theirs, "in_proj_weight")
@@ -210,3 +247,9 @@ def test_in_projection_can_be_parametrised():
 def test_what_is_no_model_is_refused(function):
     with pytest.raises(TypeError, match=f"{function.__name__}: model: is a int; need a torch.nn.Module"):
         function(5)
+
+
+def test_a_layer_without_attention_stays_as_it_is():
+    layer = nn.TransformerEncoderLayer(16, 2, 32)
+    del layer.self_attn
+    assert convert(layer) is layer and revert(layer) is layer
