@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <cstddef>
+#include <mutex>
 
 #include "bind.h"
 
@@ -44,7 +45,9 @@ bool lend_openmp_of(const char* path) {
   if (gomp_parallel == nullptr) return false;
   lend_executor(run_on_openmp, gomp_parallel);
   // OpenMP's threads are not there in a forked child, and it would wait for them.
-  pthread_atfork(nullptr, nullptr, [] { lend_executor(nullptr, nullptr); });
+  static std::once_flag is_watched;
+  std::call_once(is_watched,
+                 [] { pthread_atfork(nullptr, nullptr, [] { lend_executor(nullptr, nullptr); }); });
   return true;
 }
 

@@ -14,17 +14,8 @@ def lend() -> bool:
     return _core.lend_openmp_of(str(Path(torch.__file__).parent / "lib/libtorch_cpu.so"))
 
 
-class _Threads:
+def follow() -> None:
     """Their number follows torch's."""
-
-    seen = 0
-
-    @classmethod
-    def follow(cls) -> None:
-        now = torch.get_num_threads()
-        if now != cls.seen:
-            _core.set_num_threads(now)
-            cls.seen = now
-
-
-follow = _Threads.follow
+    now = torch.get_num_threads()
+    if _core.get_num_threads() != now:
+        _core.set_num_threads(now)

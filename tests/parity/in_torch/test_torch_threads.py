@@ -7,7 +7,7 @@ import textwrap
 import polyhead
 import pytest
 import torch
-from polyhead.torch import _threads, scaled_dot_product_attention
+from polyhead.torch import scaled_dot_product_attention
 
 
 @pytest.fixture(autouse=True)
@@ -23,11 +23,27 @@ def test_their_number_is_torchs():
         torch.set_num_threads(threads)
         results.append(scaled_dot_product_attention(x, x, x))
         assert polyhead.get_num_threads() == threads
+    polyhead.set_num_threads(5)
+    scaled_dot_product_attention(x, x, x)
+    assert polyhead.get_num_threads() == 2
     assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
 
 
 def test_they_are_torchs():
-    assert _threads.lend()
+    """Of a process whose torch has started its own, ours starts no more."""
+    run("""
+        import os, torch
+        from polyhead.torch import scaled_dot_product_attention as attend
+        count = lambda: len(os.listdir("/proc/self/task"))
+        torch.set_num_threads(4)
+        alone = count()
+        torch.ones(1 << 22).sin_()
+        started = count()
+        assert started >= alone + 3
+        x = torch.randn(1, 8, 256, 64)
+        attend(x, x, x)
+        assert count() == started
+    """)
 
 
 def test_calls_from_many_threads_of_python():
