@@ -96,8 +96,15 @@ class _Differentiated(torch.autograd.Function):
 
 def _loop(call: Callable[..., Any], info: Any, in_dims: tuple[Any, ...],
           arguments: tuple[Any, ...]) -> tuple[Any, Any]:
-    results = [call(*(x if dim is None or not isinstance(x, torch.Tensor) else x.select(dim, i)
-                      for x, dim in zip(arguments, in_dims))) for i in range(info.batch_size)]
-    stacked = [torch.stack(parts) for parts in zip(*results)]
+    # Of no items one of zeros says the shapes.
+    results = [call(*(_item(x, dim, i) for x, dim in zip(arguments, in_dims)))
+               for i in range(max(1, info.batch_size))]
+    stacked = [torch.stack(parts)[:info.batch_size] for parts in zip(*results)]
     kind = type(results[0])
     return kind(stacked), kind([0] * len(stacked))
+
+
+def _item(x: Any, dim: int | None, i: int) -> Any:
+    if dim is None or not isinstance(x, torch.Tensor):
+        return x
+    return x.select(dim, i) if x.shape[dim] > 0 else x.new_zeros(x.shape[:dim] + x.shape[dim + 1:])

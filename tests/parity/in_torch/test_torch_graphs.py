@@ -114,6 +114,8 @@ def test_func():
         real = torch.autograd.grad(loss(parameters, *(x[i] for x in inputs)), list(parameters.values()))
         for (name, one), other in zip(want.items(), real):
             assert torch.allclose(one, other) and torch.allclose(got[name][i], one), name
+    none = vmap(grad(loss), in_dims=(None, 0, 0, 0))(parameters, *(x[:0] for x in each))
+    assert all(none[name].shape == (0, *one.shape) for name, one in want.items())
     jacobian = jacrev(lambda x: module(x, x, x)[0])(each[0])
     assert jacobian.shape == (2, 4, 8, 2, 4, 8) and not jacobian[0, :, :, 1].any()
 
