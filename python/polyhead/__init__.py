@@ -7,8 +7,8 @@
 
 Arrays are numpy's, or any object with `__dlpack__` in the CPU's memory (a torch tensor, say). They
 are read where they are, whatever their strides; results are new numpy arrays. Other Python threads
-run while the library computes. Results have the same bits for any number of threads, batch size and
-padding.
+run while the library computes; a KeyboardInterrupt waits for the end of the call. Results have the
+same bits for any number of threads, batch size and padding.
 
 Errors: ValueError for a wrong shape, dtype or option; TypeError for what is no such array; OSError
 for a file that cannot be read or written; MemoryError. A message names the argument, what it was

@@ -46,8 +46,9 @@ def scaled_dot_product_attention(
     query       [..., H, L, D], float32 or float64; without heads [L, D]
     key         [..., H, S, D], of the query's dtype
     value       [..., H, S, Dv], likewise. Sizes of 1 before the last two broadcast
-    attn_mask   broadcasts onto [..., H, L, S]. bool: True = attend. float32 or float64: added to the
-                scaled scores. Together with is_causal both hold
+    attn_mask   broadcasts onto [..., H, L, S]; 2 dimensions at least, at most the operands'. bool:
+                True = attend; float32 or float64: added to the scaled scores. Together with
+                is_causal both hold
     dropout_p   probability of dropping a weight; the others count 1 / (1 - dropout_p) times
     is_causal   query i sees keys j <= i; causal_align="bottom_right": j <= i + S - L (a KV cache)
     scale       default 1 / sqrt(D)

@@ -49,8 +49,8 @@ def scaled_dot_product_attention(
 
     query       [..., H, L, D]
     key, value  [..., H, S, D] and [..., H, S, Dv]; sizes of 1 before the last two broadcast
-    attn_mask   broadcasts onto [..., H, L, S]. bool: True = attend; float: added to the scaled
-                scores. Together with is_causal both hold
+    attn_mask   broadcasts onto [..., H, L, S]; 2 dimensions at least, at most the operands'. bool:
+                True = attend; float: added to the scaled scores. Together with is_causal both hold
     dropout_p   applies whenever it is given
     enable_gqa  key and value may have fewer heads: query head h reads head h // (H / H of key)
     causal_align  "top_left": query i sees keys j <= i; "bottom_right": j <= i + S - L
@@ -73,7 +73,9 @@ def scaled_dot_product_attention(
     alibi_slopes  [H] or [..., H]: -slope * |i - j| is added; without a gradient
     sinks         [H]: a score beside those of the keys, without a value; it has a gradient
 
-    Returns out [..., H, L, Dv], or (out, weights). Errors are torch's, in type and text.
+    Returns out [..., H, L, Dv], or (out, weights). What torch's function refuses raises torch's
+    error, in type and text; what is no tensor, or no dense one of the CPU, TypeError or RuntimeError
+    in words of our own.
     """
     is_causal = plain_bool(is_causal)
     options = OpOptions(scale, is_causal, causal_align, weights, empty_rows, dropout_p, 1.0,

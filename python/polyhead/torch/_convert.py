@@ -20,7 +20,8 @@ def convert(model: Model) -> Model:
     when given a padding mask in eval: its `use_nested_tensor` becomes False, so that padded
     positions then hold ordinary values, as in train. Convert the whole model, last.
 
-    Subclasses of other people stay as they are: their forward is their own.
+    Subclasses of other people stay as they are: their forward is their own. So does a module that
+    torch.nn.utils.parametrize has made a subclass of torch's: convert first, parametrise then.
     """
     _require_model(model, "convert")
     for module in model.modules():
@@ -37,7 +38,8 @@ def convert(model: Model) -> Model:
 
 def revert(model: Model) -> Model:
     """Undoes convert: every module of this package's MultiheadAttention becomes torch's. Returns the
-    model."""
+    model. Subclasses stay as they are, and what torch.nn.utils.parametrize has made one: remove the
+    parametrisations first."""
     _require_model(model, "revert")
     for module in model.modules():
         if type(module) is MultiheadAttention:

@@ -19,8 +19,8 @@ _PlainLinear = nn.modules.linear.NonDynamicallyQuantizableLinear
 class MultiheadAttention(nn.MultiheadAttention):
     """torch.nn.MultiheadAttention: its constructor, attributes, parameters, state dict and numbers.
 
-    forward takes three more by keyword. What differs from torch is in docs/python.md: rows without
-    a visible key are 0, `is_causal` needs no mask and always holds, a 4-D attn_mask broadcasts.
+    forward takes three more by keyword. What differs from torch is in docs/torch.md: rows without a
+    visible key are 0, `is_causal` needs no mask and always holds, a 4-D attn_mask broadcasts.
     """
 
     def forward(
@@ -39,12 +39,14 @@ class MultiheadAttention(nn.MultiheadAttention):
                           [1|B, 1|H, 1|L, 1|S]. bool: True = hidden; float: added to the scores
         average_attn_weights  weights [B, L, S'] averaged over the heads; if False [B, H, L, S'].
                           S' = S + add_bias_kv + add_zero_attn
-        is_causal         in addition to the masks, with or without them
+        is_causal         in addition to the masks, with or without them; True or False
         weights           "average" or "per_head", in place of need_weights and average_attn_weights
         causal_align      "top_left": query i sees keys j <= i; "bottom_right": j <= i + S - L
         empty_rows        a row whose every key is masked: weights 0 and out the bias ("zero"), "nan"
 
-        Errors are torch's, in type and text.
+        Errors of shapes and dtypes are torch's, in type and text. What is no tensor, or no dense
+        one of the CPU, is refused in words of our own: TypeError for None and numpy's arrays,
+        RuntimeError for a sparse one.
         """
         if weights is None and need_weights:
             weights = "average" if average_attn_weights else "per_head"
