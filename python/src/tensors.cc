@@ -86,6 +86,7 @@ bool are_plain(const nb::tuple& tensors, const nb::tuple& types) {
       return false;
     }
     if (described.device.device_type != nb::device::cpu::value) return false;
+    if (nb::cast<bool>(tensor.attr("is_neg")())) return false;  // its memory has the other sign
   }
   return true;
 }

@@ -15,7 +15,8 @@ namespace polyhead::python {
 // no dense torch tensor in the CPU's memory; `argument` opens the message.
 TensorView tensor_view(nanobind::handle tensor, const char* argument);
 
-// Whether each is None, or of exactly one of the types and dense in the CPU's memory.
+// Whether each is None, or of exactly one of the types and dense in the CPU's memory, which holds
+// its numbers: torch may put off a change of sign.
 bool are_plain(const nanobind::tuple& tensors, const nanobind::tuple& types);
 
 // The memory of some tensors, held, and how each lies in it. A write through .data, or to a

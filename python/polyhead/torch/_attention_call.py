@@ -105,7 +105,8 @@ class _Attention(torch.autograd.Function):
     @once
     def backward(ctx: Any, d_out: Tensor | None, d_weights: Tensor | None) -> tuple[Any, ...]:
         *operands, out, lse = ctx.saved_tensors
-        d_out = torch.zeros_like(out) if d_out is None else d_out
+        d_out = torch.zeros_like(out) if d_out is None else d_out.resolve_neg()
+        d_weights = None if d_weights is None else d_weights.resolve_neg()
         return None, *_gradients(
             ctx.core, tuple(operands), (out, lse, d_out, d_weights),
             ctx.needs_input_grad[1:1 + _DIFFERENTIABLE]), *[None] * (_TENSORS - _DIFFERENTIABLE)

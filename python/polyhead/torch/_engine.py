@@ -214,10 +214,10 @@ def gradients_of(trained: Any, call: Sequence[Tensor | None],
     dtype = out_like.dtype
     if d_out is None:
         d_out = torch.zeros_like(out_like)
-    elif d_out.dtype != dtype:
-        d_out = d_out.to(dtype)
+    else:
+        d_out = d_out.to(dtype).resolve_neg()
     if d_weights is not None:
-        d_weights = d_weights.to(dtype)
+        d_weights = d_weights.to(dtype).resolve_neg()
     found: list[Tensor | None] = [
         empty_like(x) if wants and x is not None else None for x, wants in zip(tensors, wanted)]
     others: list[int] = []
