@@ -129,7 +129,7 @@ def attend(module: MultiheadAttention, call: Call, parameters: list[Tensor | Non
 def is_plain(tensors: tuple[Tensor | None, ...]) -> bool:
     """Whether these are ordinary tensors of the CPU, and no one watches what is done to them."""
     if torch.compiler.is_compiling() or _dispatch_modes() > 0 or _functorch_level() is not None \
-            or _is_tracing():
+            or _is_tracing() or _saving_hooks(True) is not None:
         return False
     return _core.are_plain(tensors, _PLAIN)
 
@@ -138,6 +138,8 @@ _PLAIN = (Tensor, torch.nn.Parameter)
 _dispatch_modes: Any = torch._C._len_torch_dispatch_stack
 _functorch_level: Any = torch._C._functorch.maybe_current_level
 _is_tracing: Any = torch._C._is_tracing
+# Of activation checkpointing, too. They see tensors only, and ours keeps more than these.
+_saving_hooks: Any = torch._C._autograd._top_saved_tensors_default_hooks
 
 
 def draw_seed() -> Tensor:
