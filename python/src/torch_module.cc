@@ -101,30 +101,31 @@ TorchModule::Seen TorchModule::look_at(nb::handle parameter, const ConstTensorVi
   return {view.data(), version_of(parameter), sample_of(view)};
 }
 
-void TorchModule::pack(const nb::tuple& parameters) {
+PackedModule TorchModule::pack(const nb::tuple& parameters) {
   std::vector<ConstTensorView> views;
   for (const nb::handle parameter : parameters)
     views.push_back(tensor_view(parameter, "parameter"));
   seen_.clear();
   copy_and_pack(views);
+  return PackedModule(packed_);
 }
 
-bool TorchModule::follow(const nb::tuple& parameters) {
+std::optional<PackedModule> TorchModule::follow(const nb::tuple& parameters) {
   std::vector<ConstTensorView> views;
   std::vector<Seen> now;
   views.reserve(parameters.size());
   now.reserve(parameters.size());
   for (const nb::handle parameter : parameters) {
-    if (!parameter.type().is(parameter_type_)) return false;
+    if (!parameter.type().is(parameter_type_)) return std::nullopt;
     views.push_back(tensor_view(parameter, "parameter"));
-    if (views.back().dtype() != config_.dtype) return false;
+    if (views.back().dtype() != config_.dtype) return std::nullopt;
     now.push_back(look_at(parameter, views.back()));
   }
-  if (packed_ && now == seen_ && is_packed(views)) return true;
+  if (packed_ && now == seen_ && is_packed(views)) return PackedModule(packed_);
   seen_.clear();
   copy_and_pack(views);
   seen_ = std::move(now);
-  return true;
+  return PackedModule(packed_);
 }
 
 bool TorchModule::is_packed(const std::vector<ConstTensorView>& views) const {
@@ -152,21 +153,19 @@ void TorchModule::copy_and_pack(const std::vector<ConstTensorView>& views) {
   packed_->repack();
 }
 
-void TorchModule::forward(const std::array<nb::handle, 5>& inputs,
-                          const std::array<nb::handle, 2>& outputs, ForwardOptions options) const {
+void PackedModule::forward(const std::array<nb::handle, 5>& inputs,
+                           const std::array<nb::handle, 2>& outputs, ForwardOptions options) const {
   const Call call = call_of(inputs, outputs, &options);
-  const std::shared_ptr<const MultiheadAttention> module = packed_;
   nb::gil_scoped_release others_may_run;
-  module->forward_into(call.query, call.key, call.value, options, call.outputs.out,
-                       call.outputs.weights);
+  module_->forward_into(call.query, call.key, call.value, options, call.outputs.out,
+                        call.outputs.weights);
 }
 
-std::unique_ptr<TrainedCall> TorchModule::forward_training(const std::array<nb::handle, 5>& inputs,
-                                                           const std::array<nb::handle, 2>& outputs,
-                                                           ForwardOptions options,
-                                                           const DropoutDraw& dropout) const {
+std::unique_ptr<TrainedCall> PackedModule::forward_training(
+    const std::array<nb::handle, 5>& inputs, const std::array<nb::handle, 2>& outputs,
+    ForwardOptions options, const DropoutDraw& dropout) const {
   const Call call = call_of(inputs, outputs, &options);
-  auto trained = std::make_unique<TrainedCall>(packed_);
+  auto trained = std::make_unique<TrainedCall>(module_);
   trained->context()->dropout = dropout;
   nb::gil_scoped_release others_may_run;
   trained->module().forward_into(call.query, call.key, call.value, options, call.outputs,
@@ -197,47 +196,48 @@ void bind_torch_module(nb::module_& module) {
   nb::class_<TrainedCall>(module, "TrainedCall")
       .def("backward", &TrainedCall::backward, nb::arg("d_outputs"), nb::arg("d_inputs"),
            nb::arg("d_parameters"));
-  nb::class_<TorchModule> type(module, "TorchModule");
-  type.def(
-      "__init__",
-      [](TorchModule* self, const std::array<int64_t, 4>& widths, const std::array<bool, 4>& flags,
-         const char* dtype, nb::object parameter_type) {
-        const auto [embed_dim, num_heads, kdim, vdim] = widths;
-        const auto [batch_first, bias, add_bias_kv, add_zero_attn] = flags;
-        new (self)
-            TorchModule({.embed_dim = embed_dim,
-                         .num_heads = num_heads,
-                         .layout = batch_first ? Layout::kBatchFirst : Layout::kSequenceFirst,
-                         .bias = bias,
-                         .add_bias_kv = add_bias_kv,
-                         .add_zero_attn = add_zero_attn,
-                         .kdim = kdim,
-                         .vdim = vdim,
-                         .dtype = float_dtype(dtype)},
-                        std::move(parameter_type));
-      },
-      nb::arg("widths"), nb::arg("flags"), nb::arg("dtype"), nb::arg("parameter_type"));
-  type.def("pack", &TorchModule::pack, nb::arg("parameters"));
-  type.def("follow", &TorchModule::follow, nb::arg("parameters"));
-  type.def(
-      "forward",
-      [](const TorchModule& self, const std::array<nb::handle, 5>& inputs,
-         const std::array<nb::handle, 2>& outputs, bool is_causal, const char* align,
-         std::optional<const char*> weights, const char* empty,
-         std::optional<std::pair<double, uint64_t>> training) -> std::unique_ptr<TrainedCall> {
-        const ForwardOptions options{.is_causal = is_causal,
-                                     .causal_align = causal_align(align),
-                                     .need_weights = weights_mode(weights),
-                                     .empty_rows = empty_rows(empty)};
-        if (training) {
-          return self.forward_training(inputs, outputs, options,
-                                       {.seed = training->second, .p = training->first});
-        }
-        self.forward(inputs, outputs, options);
-        return nullptr;
-      },
-      nb::arg("inputs"), nb::arg("outputs"), nb::arg("is_causal"), nb::arg("causal_align"),
-      nb::arg("weights").none(), nb::arg("empty_rows"), nb::arg("training").none());
+  nb::class_<PackedModule>(module, "PackedModule")
+      .def(
+          "forward",
+          [](const PackedModule& self, const std::array<nb::handle, 5>& inputs,
+             const std::array<nb::handle, 2>& outputs, bool is_causal, const char* align,
+             std::optional<const char*> weights, const char* empty,
+             std::optional<std::pair<double, uint64_t>> training) -> std::unique_ptr<TrainedCall> {
+            const ForwardOptions options{.is_causal = is_causal,
+                                         .causal_align = causal_align(align),
+                                         .need_weights = weights_mode(weights),
+                                         .empty_rows = empty_rows(empty)};
+            if (training) {
+              return self.forward_training(inputs, outputs, options,
+                                           {.seed = training->second, .p = training->first});
+            }
+            self.forward(inputs, outputs, options);
+            return nullptr;
+          },
+          nb::arg("inputs"), nb::arg("outputs"), nb::arg("is_causal"), nb::arg("causal_align"),
+          nb::arg("weights").none(), nb::arg("empty_rows"), nb::arg("training").none());
+  nb::class_<TorchModule>(module, "TorchModule")
+      .def(
+          "__init__",
+          [](TorchModule* self, const std::array<int64_t, 4>& widths,
+             const std::array<bool, 4>& flags, const char* dtype, nb::object parameter_type) {
+            const auto [embed_dim, num_heads, kdim, vdim] = widths;
+            const auto [batch_first, bias, add_bias_kv, add_zero_attn] = flags;
+            new (self)
+                TorchModule({.embed_dim = embed_dim,
+                             .num_heads = num_heads,
+                             .layout = batch_first ? Layout::kBatchFirst : Layout::kSequenceFirst,
+                             .bias = bias,
+                             .add_bias_kv = add_bias_kv,
+                             .add_zero_attn = add_zero_attn,
+                             .kdim = kdim,
+                             .vdim = vdim,
+                             .dtype = float_dtype(dtype)},
+                            std::move(parameter_type));
+          },
+          nb::arg("widths"), nb::arg("flags"), nb::arg("dtype"), nb::arg("parameter_type"))
+      .def("pack", &TorchModule::pack, nb::arg("parameters"))
+      .def("follow", &TorchModule::follow, nb::arg("parameters"));
 }
 
 }  // namespace polyhead::python

@@ -8,6 +8,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -36,17 +37,11 @@ class TrainedCall {
   TrainingContext context_;
 };
 
-class TorchModule {
+// The numbers of the parameters at one time: whatever other threads pack, these stay.
+class PackedModule {
  public:
-  TorchModule(const MultiheadAttention::Config& config, nb::object parameter_type)
-      : config_(config), parameter_type_(std::move(parameter_type)) {}
-
-  // Packs `parameters`, in the state dict's order.
-  void pack(const nb::tuple& parameters);
-  // The same, unless they are those of the last time. A write is noticed by torch's count of them;
-  // one that torch does not count (through .data, or from numpy) by some of the numbers. False, and
-  // nothing done, if one is not exactly of torch's type for them or of another dtype.
-  bool follow(const nb::tuple& parameters);
+  explicit PackedModule(std::shared_ptr<const MultiheadAttention> module)
+      : module_(std::move(module)) {}
 
   // inputs: query, key, value, key_padding_mask, attn_mask; outputs: (out, weights).
   void forward(const std::array<nb::handle, 5>& inputs, const std::array<nb::handle, 2>& outputs,
@@ -56,6 +51,22 @@ class TorchModule {
                                                 const std::array<nb::handle, 2>& outputs,
                                                 ForwardOptions options,
                                                 const DropoutDraw& dropout) const;
+
+ private:
+  std::shared_ptr<const MultiheadAttention> module_;
+};
+
+class TorchModule {
+ public:
+  TorchModule(const MultiheadAttention::Config& config, nb::object parameter_type)
+      : config_(config), parameter_type_(std::move(parameter_type)) {}
+
+  // Packs `parameters`, in the state dict's order.
+  PackedModule pack(const nb::tuple& parameters);
+  // The same, unless they are those of the last time. A write is noticed by torch's count of them;
+  // one that torch does not count (through .data, or from numpy) by some of the numbers. None, and
+  // nothing done, if one is not exactly of torch's type for them or of another dtype.
+  std::optional<PackedModule> follow(const nb::tuple& parameters);
 
  private:
   // What a parameter was when it was packed.
@@ -72,7 +83,7 @@ class TorchModule {
 
   MultiheadAttention::Config config_;
   nb::object parameter_type_;
-  std::shared_ptr<MultiheadAttention> packed_;  // replaced, not changed, while a call holds it
+  std::shared_ptr<MultiheadAttention> packed_;  // replaced, not changed, while another holds it
   ParameterViews own_;                          // of packed_
   std::vector<Seen> seen_;
 };

@@ -60,15 +60,17 @@ class Engine:
         self._core = _core.TorchModule(
             config[:4], flags, str(dtype).removeprefix("torch."), torch.nn.Parameter)
 
-    def follow(self, parameters: tuple[Tensor, ...]) -> None:
-        """Packs the parameters, those that are, if they have changed. Only a Parameter can be known
-        not to have: its memory is not another tensor's the next time."""
-        if not self._core.follow(parameters):
-            self._core.pack(tuple([p.detach().to(self.dtype) for p in parameters]))
+    def _packed(self, parameters: tuple[Tensor, ...]) -> Any:
+        """These parameters, packed anew if they have changed. Only a Parameter can be known not to
+        have: its memory is not another tensor's the next time."""
+        return self._core.follow(parameters) or self._core.pack(
+            tuple([p.detach().to(self.dtype) for p in parameters]))
 
-    def forward(self, call: Sequence[Tensor | None], options: Options, seed: int | None,
-                keeps: bool) -> tuple[Tensor, Tensor | None, Any]:
-        """(out, weights, what a backward needs) in self.dtype; dropout needs a seed."""
+    def forward(self, parameters: tuple[Tensor, ...], call: Sequence[Tensor | None],
+                options: Options, seed: int | None, keeps: bool
+                ) -> tuple[Tensor, Tensor | None, Any]:
+        """(out, weights, what a backward needs) in self.dtype; parameters: those that are; dropout
+        needs a seed."""
         _threads.follow()
         query, key = call[0], call[1]
         assert query is not None and key is not None
@@ -80,7 +82,7 @@ class Engine:
         training = None
         if keeps or seed is not None:
             training = (0.0, 0) if seed is None else (options.dropout_p, seed)
-        trained = self._core.forward(call, (out, weights), *options[:4], training)
+        trained = self._packed(parameters).forward(call, (out, weights), *options[:4], training)
         return out, weights, trained
 
 
@@ -162,9 +164,9 @@ class _Attention(torch.autograd.Function):
             call = (tensors[0], tensors[0], tensors[0], tensors[3], tensors[4])
         if result_dtype != dtype:
             call = converted(call, dtype)
-        engine.follow(tensors[5:])
         seed = int(draw_seed()) if options.dropout_p else None
-        out, weights, trained = engine.forward(call, options, seed, keeps=ctx is not None)
+        out, weights, trained = engine.forward(
+            tensors[5:], call, options, seed, keeps=ctx is not None)
         if result_dtype != dtype:
             out, weights = out.to(result_dtype), None if weights is None else weights.to(result_dtype)
         if ctx is None:

@@ -55,11 +55,11 @@ _engines: OrderedDict[Any, Engine] = OrderedDict()
 _MOST_ENGINES = 32
 
 
-def _engine_of(config: Config, parameters: Sequence[Tensor | None]) -> Engine:
+def _engine_of(config: Config, parameters: tuple[Tensor, ...]) -> Engine:
     """The engine that last had these parameters, most likely."""
-    first = next(p for p in parameters if p is not None)
-    key = config, first.dtype, first.data_ptr()
-    engine = _engines.pop(key, None) or Engine(config, first.dtype)
+    dtype = parameters[0].dtype
+    key = config, dtype, *[p.data_ptr() for p in parameters]
+    engine = _engines.pop(key, None) or Engine(config, dtype)
     _engines[key] = engine
     if len(_engines) > _MOST_ENGINES:
         _engines.popitem(last=False)
@@ -67,10 +67,10 @@ def _engine_of(config: Config, parameters: Sequence[Tensor | None]) -> Engine:
 
 
 def _run(given: _Arguments, keeps: bool) -> tuple[Tensor, Tensor | None, Any]:
-    engine = _engine_of(given.config, given.parameters)
-    engine.follow(tuple([p for p in given.parameters if p is not None]))
+    parameters = tuple([p for p in given.parameters if p is not None])
     seed = None if given.seed is None else int(given.seed)
-    return engine.forward(given.call, given.options, seed, keeps)
+    return _engine_of(given.config, parameters).forward(
+        parameters, given.call, given.options, seed, keeps)
 
 
 @torch.library.custom_op("polyhead::multihead_attention", mutates_args=(), device_types="cpu",

@@ -90,6 +90,33 @@ def test_training_from_many_threads_of_python():
     """)
 
 
+def test_modules_that_share_parameters_on_many_threads():
+    """On the operator's way, which has one packed copy for all calls of like parameters."""
+    run("""
+        import sys, threading, torch
+        from polyhead.torch import MultiheadAttention
+        from torch.autograd.graph import saved_tensors_hooks
+        torch.set_num_threads(1)
+        modules = [MultiheadAttention(64, 4, batch_first=True) for _ in range(2)]
+        modules[1].in_proj_weight = modules[0].in_proj_weight
+        x = torch.randn(2, 5, 64)
+        def answer(i):
+            with torch.no_grad(), saved_tensors_hooks(lambda x: x, lambda x: x):
+                return modules[i](x, x, x)[0]
+        want = [answer(0), answer(1)]
+        assert not torch.equal(*want)
+        right = []
+        def work(i):
+            for _ in range(150):
+                right.append(torch.equal(answer(i), want[i]))
+        sys.setswitchinterval(1e-6)
+        threads = [threading.Thread(target=work, args=(i % 2,)) for i in range(4)]
+        for thread in threads: thread.start()
+        for thread in threads: thread.join()
+        assert right == [True] * 600, right.count(False)
+    """)
+
+
 def test_a_forked_child_computes():
     """Where torch's threads are not."""
     run("""
