@@ -205,14 +205,6 @@ KvCache::State::State(const Config& given)
       lengths(cached.size()),
       counts(cached.size()) {}
 
-void KvCache::State::follow_pool() noexcept {
-  for (size_t n = 0; n < cached.size(); ++n) {
-    const SequencePages& of = pool.sequence(static_cast<int64_t>(n));
-    cached[n] = {of.pages.data(), of.first_page, of.length};
-    lengths[n] = of.length;
-  }
-}
-
 KvCache::KvCache(const Config& config) : state_(std::make_unique<State>(config)) {}
 KvCache::~KvCache() = default;
 KvCache::KvCache(KvCache&& other) noexcept = default;

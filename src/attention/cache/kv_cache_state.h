@@ -14,8 +14,14 @@ namespace polyhead {
 struct KvCache::State {
   explicit State(const Config& given);
 
-  // Brings `cached` and `lengths` up to date.
-  void follow_pool() noexcept;
+  // Brings `cached` and `lengths` up to date. Inline, and so not exported: the class is the API's.
+  void follow_pool() noexcept {
+    for (size_t n = 0; n < cached.size(); ++n) {
+      const SequencePages& of = pool.sequence(static_cast<int64_t>(n));
+      cached[n] = {of.pages.data(), of.first_page, of.length};
+      lengths[n] = of.length;
+    }
+  }
 
   Config config;
   AlignedBytes key_memory, value_memory;
