@@ -95,6 +95,8 @@ def scaled_dot_product_attention(
                 operands[0].dtype, leading[:-1] or [1], sinks=sinks, alibi_slopes=alibi_slopes,
                 key_lengths=key_lengths, segments=segments)
         out, all_weights = attend((*operands, *structure), options)
+    except NotImplementedError:  # of ours, not for torch to say
+        raise
     except (ValueError, TypeError, RuntimeError, AttributeError) as error:
         _checks.refuse_operands(*given)
         # What torch says to it, if it has something to say.

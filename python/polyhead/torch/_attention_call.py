@@ -13,7 +13,8 @@ from polyhead import _core
 from polyhead._typing import Window
 from polyhead.torch import _checks, _threads
 from polyhead.torch._engine import draw_seed, is_plain
-from polyhead.torch._functorch import Operator, call, differentiable_once, once
+from polyhead.torch._functorch import (
+    Operator, call, differentiable_once, once, refuse_tangents)
 
 
 class OpOptions(NamedTuple):
@@ -41,6 +42,7 @@ _TENSORS, _DIFFERENTIABLE = len(_NAMES), 5  # the first of them have gradients
 
 def attend(operands: tuple[Any, ...], options: OpOptions) -> tuple[Tensor, Tensor | None]:
     """(out [B, H, L, Dv], weights as asked for) of Operands and a Structure."""
+    refuse_tangents(operands)
     if not is_plain(operands):
         _checks.refuse_other_kinds(operands, _NAMES)
         _checks.require_one_device(operands, _NAMES)

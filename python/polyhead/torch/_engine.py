@@ -11,7 +11,7 @@ from torch import Tensor, empty_like
 
 from polyhead import _core
 from polyhead.torch import _checks, _threads
-from polyhead.torch._functorch import once
+from polyhead.torch._functorch import once, refuse_tangents
 
 if TYPE_CHECKING:
     from polyhead.torch._multihead_attention import MultiheadAttention
@@ -103,6 +103,7 @@ def attend(module: MultiheadAttention, call: Call, parameters: list[Tensor | Non
         parameters[4] is not None, parameters[5] is not None, module.add_zero_attn)
     tensors = (*call, *present)
     dtypes = (dtype, result_dtype)
+    refuse_tangents(tensors)
     if not is_plain(tensors):
         _checks.refuse_call(call)
         if any(x is not None and x.device != query.device for x in tensors):

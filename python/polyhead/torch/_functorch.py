@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 
 
 def call(function: Any, *arguments: Any) -> Any:
@@ -35,6 +36,18 @@ class Operator:
         else:
             results = self.op(*arguments)
         return results
+
+
+def refuse_tangents(tensors: Sequence[torch.Tensor | None]) -> None:
+    """Of forward-mode derivatives, which would be left out without a word."""
+    if forward_ad._current_level >= 0 and any(
+            x is not None and forward_ad.unpack_dual(x).tangent is not None for x in tensors):
+        _refuse_forward_mode()
+
+
+def _refuse_forward_mode() -> Any:
+    raise NotImplementedError("polyhead.torch: forward-mode derivatives are not implemented; use "
+                              "polyhead.torch.revert(model)")
 
 
 def _refuse(*arguments: Any) -> Any:
@@ -87,6 +100,10 @@ class _Differentiated(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *d_results: Any) -> Any:
         return None, *ctx.operator.differentiate(ctx, ctx.needs_input_grad[1:], *d_results)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        _refuse_forward_mode()
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], operator: Operator, *arguments: Any) -> Any:
