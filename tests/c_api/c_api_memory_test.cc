@@ -314,8 +314,8 @@ TEST_F(CApiMemory, AttentionBackward) {
   options.masks = &mask;
   options.num_masks = 1;
   const polyhead_attention_backward_inputs inputs = {sizeof inputs, &q, &lse, &q, nullptr, nullptr};
-  const polyhead_attention_gradients gradients = {sizeof gradients, nullptr, &d_key, nullptr,
-                                                  d_masks, nullptr};
+  const polyhead_attention_gradients gradients = {sizeof gradients, nullptr, &d_key,
+                                                  nullptr,          d_masks, nullptr};
   buffers.mark();
   EXPECT_GT(
       fail_each(
