@@ -40,8 +40,10 @@ class Operator:
 
 def refuse_tangents(tensors: Sequence[torch.Tensor | None]) -> None:
     """Of forward-mode derivatives, which would be left out without a word."""
-    if forward_ad._current_level >= 0 and any(
-            x is not None and forward_ad.unpack_dual(x).tangent is not None for x in tensors):
+    if forward_ad._current_level < 0:
+        return
+    unpack: Callable[[torch.Tensor], Any] = forward_ad.unpack_dual
+    if any(x is not None and unpack(x).tangent is not None for x in tensors):
         _refuse_forward_mode()
 
 
