@@ -73,13 +73,11 @@ def scaled_dot_product_attention(
     alibi_slopes  [H] or [B, H], float32 or float64: -slope * |i - j| is added
     sinks         [H], of the query's dtype: a score beside those of the keys, without a value
 
-    Returns out [..., H, L, Dv], or (out, weights): new numpy arrays of the query's dtype.
-
-    Nothing of a masked key or value reaches a result, be it NaN. Raises ValueError for shapes,
-    dtypes and options that do not fit, TypeError for what is no array.
+    Returns out [..., H, L, Dv], or (out, weights): new numpy arrays of the query's dtype. Nothing of
+    a masked key or value reaches them, be it NaN. Raises ValueError for shapes, dtypes and options
+    that do not fit, TypeError for what is no array.
     """
-    if seed is None:
-        seed = _new_seed(dropout_p)
+    seed = _new_seed(dropout_p) if seed is None else seed
     is_causal = plain_bool(is_causal)
     refuse_masked("scaled_dot_product_attention", _OPERANDS, (query, key, value, attn_mask))
     try:

@@ -82,19 +82,8 @@ def scaled_dot_product_attention(
                         window, query_offset, softcap)
     given = (query, key, value, attn_mask)
     try:
-        _checks.check_operands(*given)
-        if enable_gqa is not True and enable_gqa is not False:
-            raise TypeError(f"enable_gqa: got {type(enable_gqa).__name__}; need True or False")
-        result_dtype = query.dtype
-        if torch.is_autocast_enabled("cpu") and result_dtype != torch.float64:
-            result_dtype = torch.get_autocast_dtype("cpu")
-        operands, leading = four_dimensional(given, enable_gqa)
-        structure = NO_STRUCTURE
-        if any(x is not None for x in (sinks, alibi_slopes, key_lengths, segments)):
-            structure = structure_of(
-                operands[0].dtype, leading[:-1] or [1], sinks=sinks, alibi_slopes=alibi_slopes,
-                key_lengths=key_lengths, segments=segments)
-        out, all_weights = attend((*operands, *structure), options)
+        return _attended(given, enable_gqa, options, dict(
+            sinks=sinks, alibi_slopes=alibi_slopes, key_lengths=key_lengths, segments=segments))
     except NotImplementedError:  # of ours, not for torch to say
         raise
     except (ValueError, TypeError, RuntimeError, AttributeError) as error:
@@ -105,10 +94,26 @@ def scaled_dot_product_attention(
         if isinstance(error, TypeError):
             raise explained(error, scaled_dot_product_attention, locals()) from None
         raise
+
+
+def _attended(given: Operands, enable_gqa: bool, options: OpOptions,
+              structure: dict[str, Any]) -> Any:
+    """What the operator gives for tensors of any rank and floating dtype."""
+    _checks.check_operands(*given)
+    if enable_gqa is not True and enable_gqa is not False:
+        raise TypeError(f"enable_gqa: got {type(enable_gqa).__name__}; need True or False")
+    result_dtype = given[0].dtype
+    if torch.is_autocast_enabled("cpu") and result_dtype != torch.float64:
+        result_dtype = torch.get_autocast_dtype("cpu")
+    operands, leading = four_dimensional(given, enable_gqa)
+    has_structure = any(x is not None for x in structure.values())
+    others = structure_of(operands[0].dtype, leading[:-1] or [1], **structure) if has_structure \
+        else NO_STRUCTURE
+    out, all_weights = attend((*operands, *others), options)
     out = out.reshape(*leading, *out.shape[-2:]).to(result_dtype)
     if all_weights is None:
         return out
-    kept = leading[:-1] if weights == "average" else leading
+    kept = leading[:-1] if options.weights == "average" else leading
     return out, all_weights.reshape(*kept, *all_weights.shape[-2:]).to(result_dtype)
 
 
