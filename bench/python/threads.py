@@ -1,18 +1,19 @@
 #!/usr/bin/env python3
 """Two libraries on the same cores: torch's products in turn with our attention.
 
-    ./dev bench python threads [THREADS = 2]
+    ./dev bench python threads [--threads 2] [--own-pool]
 
 For each pair of sizes both are timed alone, and then in turn; the last column is what company costs.
-Exit code 1: more than a tenth.
+--own-pool: the library on threads of its own, not on torch's. Exit code 1: more than a tenth.
 """
 
+import argparse
 import statistics
 import sys
 import time
 
-import polyhead.torch
 import torch
+from polyhead import _core
 
 from aims import Aims
 
@@ -41,9 +42,15 @@ def cost_of_company(calls):
 
 
 def main():
-    threads = int(sys.argv[1]) if len(sys.argv) > 1 else 2
-    torch.set_num_threads(threads)
-    print(f"{threads} threads\n| torch matmul | our attention | alone | alone | in turn | of the sum |")
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--own-pool", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.own_pool:
+        _core.lend_openmp_of = lambda path: False
+    import polyhead.torch  # lends torch's threads
+    torch.set_num_threads(arguments.threads)
+    print(f"{arguments.threads} threads\n| torch matmul | our attention | alone | alone | in turn | of the sum |")
     print("|---|---|---|---|---|---|")
     aims = Aims()
     for size, length in ((64, 32), (128, 64), (256, 128), (512, 256), (1024, 512)):
