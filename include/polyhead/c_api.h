@@ -206,6 +206,62 @@ polyhead_status polyhead_attention_backward(const polyhead_attention_options* op
 polyhead_status polyhead_attention_dropout_mask(const polyhead_attention_options* options,
                                                 const polyhead_tensor* keep);
 
+/* ---- The keys and values of a decoder's past ----
+ * Sequences of a batch in pages of one pool: polyhead/kv_cache.h says more. A handle is the
+ * caller's from create to destroy. What takes it as const runs from many threads at once, the
+ * others only while no other call uses it. */
+
+typedef struct polyhead_kv_cache polyhead_kv_cache;
+
+typedef struct polyhead_kv_cache_config {
+  size_t struct_size;
+  int64_t batch; /* sequences; 0: 1 */
+  int64_t num_kv_heads, head_dim;
+  int64_t v_head_dim; /* 0: head_dim */
+  int64_t page_len;   /* positions, a multiple of 32; 0: 256 */
+  int64_t num_pages;  /* of all sequences together */
+  int64_t window;     /* a position sees so many, and older ones are forgotten; 0: all */
+  int32_t dtype;      /* float32 or float64 */
+  int32_t reserved;
+} polyhead_kv_cache_config;
+
+/* Takes the memory of all pages. */
+polyhead_status polyhead_kv_cache_create(const polyhead_kv_cache_config* config,
+                                         polyhead_kv_cache** out);
+void polyhead_kv_cache_destroy(polyhead_kv_cache* cache_or_null);
+/* Fills in what fits in config->struct_size, defaults too. */
+polyhead_status polyhead_kv_cache_get_config(const polyhead_kv_cache* cache,
+                                             polyhead_kv_cache_config* config);
+/* Positions appended to a sequence; the one before which all is forgotten; pages that are free. */
+polyhead_status polyhead_kv_cache_length(const polyhead_kv_cache* cache, int64_t sequence,
+                                         int64_t* out);
+polyhead_status polyhead_kv_cache_first_kept(const polyhead_kv_cache* cache, int64_t sequence,
+                                             int64_t* out);
+polyhead_status polyhead_kv_cache_free_pages(const polyhead_kv_cache* cache, int64_t* out);
+/* The next positions: key [B, Hkv, n, D], value [B, Hkv, n, Dv], any strides. lengths, int32 or
+ * int64 [B]: sequence b takes the first lengths[b] of the n; null: all. A failure, as for want of
+ * pages, leaves the cache as it was. */
+polyhead_status polyhead_kv_cache_append(polyhead_kv_cache* cache, const polyhead_tensor* key,
+                                         const polyhead_tensor* value,
+                                         const polyhead_tensor* lengths_or_null);
+/* Those of one sequence: [Hkv, n, D], [Hkv, n, Dv]. */
+polyhead_status polyhead_kv_cache_append_sequence(polyhead_kv_cache* cache, int64_t sequence,
+                                                  const polyhead_tensor* key,
+                                                  const polyhead_tensor* value);
+/* Takes the positions from length on back. */
+polyhead_status polyhead_kv_cache_truncate(polyhead_kv_cache* cache, int64_t sequence,
+                                           int64_t length);
+polyhead_status polyhead_kv_cache_reset(polyhead_kv_cache* cache); /* all sequences, to length 0 */
+polyhead_status polyhead_kv_cache_reset_sequence(polyhead_kv_cache* cache, int64_t sequence);
+/* polyhead_attention_forward over the sequences: query [B, H, L, D] are their last L positions, so
+ * append first, and out is [B, H, L, Dv]; S is the longest sequence's length. Options as there:
+ * masks by position compare positions, and cu_seqlens_q, with query [1, H, total, D], gives
+ * sequences different numbers of queries. Without cu_seqlens_k, key lengths and dropout. */
+polyhead_status polyhead_kv_cache_attend(const polyhead_kv_cache* cache,
+                                         const polyhead_attention_options* options_or_null,
+                                         const polyhead_tensor* query,
+                                         const polyhead_attention_outputs* outputs);
+
 /* ---- torch.nn.MultiheadAttention ----
  * A handle is the caller's from load or create to destroy. Its forward, save and getters run from
  * many threads at once; set_parameter and destroy only while no other call uses the handle. */

@@ -1,135 +1,7 @@
 #include <polyhead/attention.h>
 
-#include "base/message.h"
-#include "c_api/convert.h"
+#include "c_api/attention_arguments.h"
 #include "c_api/guard.h"
-#include "c_api/score_mod.h"
-
-namespace polyhead::c_api {
-namespace {
-
-constexpr size_t kMaxMasks = 64;
-
-// What all of these functions are called with, on behalf of the function that is named.
-class Arguments {
- public:
-  explicit Arguments(const char* function) : function_(function) {}
-
-  // Valid while these arguments are.
-  AttentionOptions options(const polyhead_attention_options* given) {
-    const auto options = read_options(given, place("options"));
-    AttentionOptions result;
-    if (options.scale != nullptr) result.scale = *options.scale;
-    result.masks = masks(options.masks, options.num_masks);
-    result.empty_rows = enum_of(options.empty_rows, EmptyRow::kNan, place("options.empty_rows"));
-    result.weights = enum_of(options.weights, WeightsMode::kPerHead, place("options.weights"));
-    result.plan = options.plan;
-    require_zero(options.reserved, place("options.reserved"));
-    result.dropout_p = options.dropout_p;
-    result.seed = options.seed;
-    result.dropout_call = options.dropout_call;
-    result.softcap = options.softcap;
-    result.sinks = optional(options.sinks, "options.sinks");
-    result.cu_seqlens_q = optional(options.cu_seqlens_q, "options.cu_seqlens_q");
-    result.cu_seqlens_k = optional(options.cu_seqlens_k, "options.cu_seqlens_k");
-    if (options.score_mod != nullptr) {
-      score_mod_ = required_struct(options.score_mod, "options.score_mod");
-      require_not_null(score_mod_.forward, place("options.score_mod.forward"));
-      result.score_mod = score_mod_of(&score_mod_);
-    }
-    return result;
-  }
-
-  // One for each mask, or none.
-  std::vector<TensorView> mask_gradients(const polyhead_tensor* const* tensors,
-                                         size_t num_masks) const {
-    std::vector<TensorView> result;
-    if (tensors == nullptr) return result;
-    result.reserve(num_masks);
-    for (size_t i = 0; i < num_masks; ++i) {
-      result.push_back(optional_view(tensors[i], place("gradients.d_masks[]")));
-    }
-    return result;
-  }
-
-  TensorView required(const polyhead_tensor* tensor, const char* argument) const {
-    return required_view(tensor, place(argument));
-  }
-  TensorView optional(const polyhead_tensor* tensor, const char* argument) const {
-    return optional_view(tensor, place(argument));
-  }
-  template <class Options>
-  Options required_struct(const Options* given, const char* argument) const {
-    require_not_null(given, place(argument));
-    return read_options(given, place(argument));
-  }
-
- private:
-  Place place(const char* argument) const { return {function_, argument}; }
-
-  QueryOffset offset(const polyhead_mask& mask) const {
-    const auto align =
-        enum_of(mask.causal_align, CausalAlign::kBottomRight, place("masks[].causal_align"));
-    if (align == CausalAlign::kTopLeft) return mask.query_offset;
-    if (mask.query_offset != 0) {
-      fail(place("masks[].query_offset"), message("is ", mask.query_offset),
-           "0 under POLYHEAD_BOTTOM_RIGHT");
-    }
-    return align;
-  }
-
-  Mask mask(const polyhead_mask* given) const {
-    const auto mask = read_options(given, place("masks"));
-    require_zero(mask.reserved, place("masks[].reserved"));
-    const auto tensor = [&] { return required_view(mask.tensor, place("masks[].tensor")); };
-    switch (enum_of(mask.kind, Mask::Kind::kSegments, place("masks[].kind"))) {
-      case Mask::Kind::kCausal:
-        return Mask::causal(offset(mask));
-      case Mask::Kind::kWindow:
-        return Mask::window(mask.left, mask.right, offset(mask));
-      case Mask::Kind::kKeyLengths:
-        return Mask::key_lengths(tensor());
-      case Mask::Kind::kAlibi:
-        return Mask::alibi(tensor(), offset(mask));
-      case Mask::Kind::kSegments:
-        return Mask::segments(tensor(), required_view(mask.key_ids, place("masks[].key_ids")));
-      case Mask::Kind::kAdditive:
-        return Mask::additive(tensor(), mask.factor == 0 ? 1 : mask.factor);
-      case Mask::Kind::kBoolean:
-        break;
-    }
-    const auto sense = enum_of(mask.sense, MaskSense::kIncluded, place("masks[].sense"));
-    return Mask::boolean(tensor(), sense);
-  }
-
-  // The caller's array, in the caller's steps: its masks may be smaller or larger than ours.
-  std::vector<Mask> masks(const polyhead_mask* masks, size_t count) const {
-    std::vector<Mask> result;
-    if (count > kMaxMasks) {
-      fail(place("num_masks"), message("is ", count), message("at most ", kMaxMasks));
-    }
-    if (count == 0) return result;
-    require_not_null(masks, place("masks"));
-    result.reserve(count);
-    const size_t step = masks->struct_size;
-    const auto* at = reinterpret_cast<const std::byte*>(masks);
-    for (size_t i = 0; i < count; ++i, at += step) {
-      const auto* one = reinterpret_cast<const polyhead_mask*>(at);
-      if (one->struct_size != step) {
-        fail(place("masks"), message("struct_size is ", one->struct_size, " in masks[", i, "]"),
-             message("that of masks[0], ", step));
-      }
-      result.push_back(mask(one));
-    }
-    return result;
-  }
-
-  const char* function_;
-  polyhead_score_mod score_mod_{};
-};
-
-}  // namespace
-}  // namespace polyhead::c_api
 
 extern "C" polyhead_status polyhead_attention_forward(const polyhead_attention_options* options,
                                                       const polyhead_tensor* query,
@@ -139,17 +11,13 @@ extern "C" polyhead_status polyhead_attention_forward(const polyhead_attention_o
   using namespace polyhead::c_api;
   static constexpr const char* kFunction = "polyhead_attention_forward";
   return guarded(kFunction, [&] {
-    Arguments arguments(kFunction);
+    AttentionArguments arguments(kFunction);
     const auto query_view = arguments.required(query, "query");
     const auto key_view = arguments.required(key, "key");
     const auto value_view = arguments.required(value, "value");
-    const auto wanted = arguments.required_struct(outputs, "outputs");
-    polyhead::attention_forward(
-        query_view, key_view, value_view, arguments.options(options),
-        {.out = arguments.required(wanted.out, "outputs.out"),
-         .lse = arguments.optional(wanted.lse, "outputs.lse"),
-         .weights = arguments.optional(wanted.weights, "outputs.weights"),
-         .lse_rest = arguments.optional(wanted.lse_rest, "outputs.lse_rest")});
+    const auto wanted = arguments.outputs(outputs);
+    polyhead::attention_forward(query_view, key_view, value_view, arguments.options(options),
+                                wanted);
   });
 }
 
@@ -161,7 +29,7 @@ extern "C" polyhead_status polyhead_attention_backward(
   using namespace polyhead::c_api;
   static constexpr const char* kFunction = "polyhead_attention_backward";
   return guarded(kFunction, [&] {
-    Arguments arguments(kFunction);
+    AttentionArguments arguments(kFunction);
     const auto query_view = arguments.required(query, "query");
     const auto key_view = arguments.required(key, "key");
     const auto value_view = arguments.required(value, "value");
@@ -188,7 +56,7 @@ extern "C" polyhead_status polyhead_attention_dropout_mask(
   using namespace polyhead::c_api;
   static constexpr const char* kFunction = "polyhead_attention_dropout_mask";
   return guarded(kFunction, [&] {
-    Arguments arguments(kFunction);
+    AttentionArguments arguments(kFunction);
     polyhead::attention_dropout_mask(arguments.options(options), arguments.required(keep, "keep"));
   });
 }

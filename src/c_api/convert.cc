@@ -86,6 +86,7 @@ static_assert(sizeof(polyhead_attention_options) == 96 + 4 * sizeof(int32_t));
 static_assert(sizeof(polyhead_mask) == 56 + 4 * sizeof(int32_t));
 static_assert(sizeof(polyhead_score_block) == 72 + 2 * sizeof(int32_t));
 static_assert(sizeof(polyhead_score_mod) == 40);
+static_assert(sizeof(polyhead_kv_cache_config) == 64 + 2 * sizeof(int32_t));
 
 }  // namespace
 

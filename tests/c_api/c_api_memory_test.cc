@@ -393,6 +393,62 @@ TEST_F(CApiMemory, SetParameter) {
   EXPECT_EQ(now[0], 0.25f);
 }
 
+// A cache made and filled, whose growth takes memory for its tables.
+TEST_F(CApiMemory, KvCache) {
+  constexpr int64_t kKvHeads = 2, kDim = 8, kNew = 40;
+  const int64_t kv_shape[] = {1, kKvHeads, kNew, kDim};
+  const int64_t one_shape[] = {kKvHeads, kNew, kDim};
+  const int64_t query_shape[] = {1, 2 * kKvHeads, kNew, kDim};
+  Buffers buffers;
+  const polyhead_tensor kv = {buffers.input.data(), POLYHEAD_FLOAT32, 4, kv_shape, nullptr};
+  const polyhead_tensor one = {buffers.input.data(), POLYHEAD_FLOAT32, 3, one_shape, nullptr};
+  const polyhead_tensor query = {buffers.input.data(), POLYHEAD_FLOAT32, 4, query_shape, nullptr};
+  const polyhead_tensor out = {buffers.out.data(), POLYHEAD_FLOAT32, 4, query_shape, nullptr};
+  polyhead_kv_cache_config config{};
+  config.struct_size = sizeof config;
+  config.num_kv_heads = kKvHeads;
+  config.head_dim = kDim;
+  config.page_len = 32;
+  config.num_pages = 64;
+  polyhead_kv_cache* cache = nullptr;
+  const auto undo = [&] { polyhead_kv_cache_destroy(std::exchange(cache, nullptr)); };
+  const auto length = [&] {
+    int64_t n = -1;
+    EXPECT_EQ(polyhead_kv_cache_length(cache, 0, &n), POLYHEAD_OK);
+    return n;
+  };
+  const auto create = [&] { return polyhead_kv_cache_create(&config, &cache); };
+  const long before = g_blocks;
+  EXPECT_GT(fail_each("polyhead_kv_cache_create", {create, undo, [&] { return cache == nullptr; }}),
+            5);
+  EXPECT_EQ(g_blocks, before);
+  ASSERT_EQ(create(), POLYHEAD_OK);
+  int64_t wanted = 0;
+  const auto grown = [&] { wanted += kNew; };
+  const auto unchanged = [&] { return length() == wanted; };
+  EXPECT_GT(fail_each("polyhead_kv_cache_append",
+                      {[&] { return polyhead_kv_cache_append(cache, &kv, &kv, nullptr); }, grown,
+                       unchanged}),
+            0);
+  int refused = 0;
+  for (int repeat = 0; repeat < 4; ++repeat) {  // a table grows only now and then
+    refused += fail_each("polyhead_kv_cache_append_sequence",
+                         {[&] { return polyhead_kv_cache_append_sequence(cache, 0, &one, &one); },
+                          grown, unchanged});
+  }
+  EXPECT_GT(refused, 0);
+  const polyhead_attention_outputs outputs = {sizeof outputs, &out, nullptr, nullptr, nullptr};
+  buffers.mark();
+  EXPECT_GT(fail_each("polyhead_kv_cache_attend",
+                      {[&] { return polyhead_kv_cache_attend(cache, nullptr, &query, &outputs); },
+                       [&] { buffers.mark(); }, [&] { return buffers.marked(); }}),
+            1);
+  fail_each("polyhead_kv_cache_truncate",
+            {[&] { return polyhead_kv_cache_truncate(cache, 0, 1); }});
+  fail_each("polyhead_kv_cache_reset", {[&] { return polyhead_kv_cache_reset(cache); }});
+  undo();
+}
+
 TEST_F(CApiMemory, TheRest) {
   polyhead_tensor tensor;
   std::vector<float> bias(kEmbed);
