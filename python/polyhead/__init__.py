@@ -17,6 +17,7 @@ and what is needed.
 
 from polyhead._attention import packed_attention, scaled_dot_product_attention
 from polyhead._core import version as _version
+from polyhead._kv_cache import KvCache
 from polyhead._modules import FromScratchMultiHeadAttention, MultiheadAttention
 from polyhead._report import Report
 from polyhead._runtime import get_num_threads, isa, set_num_threads
@@ -25,6 +26,7 @@ __version__ = _version()
 
 __all__ = [
     "FromScratchMultiHeadAttention",
+    "KvCache",
     "MultiheadAttention",
     "Report",
     "get_num_threads",

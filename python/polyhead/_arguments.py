@@ -76,13 +76,13 @@ def refuse_masked(function: str, names: Iterable[str], arrays: Iterable[Any]) ->
                             "mask: its .filled(..)")
 
 
-def pair_of(segments: Any) -> tuple[Any, Any]:
+def pair_of(segments: Any, function: str) -> tuple[Any, Any]:
     """Those of the queries and of the keys; None for both."""
     if segments is None:
         return None, None
     if not isinstance(segments, (tuple, list)) or len(segments) != 2:
-        raise TypeError(f"scaled_dot_product_attention: segments: got {type_name(segments)}; need two "
-                        "arrays: of the queries, of the keys")
+        raise TypeError(f"{function}: segments: got {type_name(segments)}; need two arrays: of the "
+                        "queries, of the keys")
     return segments[0], segments[1]
 
 

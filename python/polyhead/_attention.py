@@ -83,7 +83,7 @@ def scaled_dot_product_attention(
     try:
         structure = None
         if any(x is not None for x in (sinks, alibi_slopes, key_lengths, segments)):
-            pair = pair_of(segments)
+            pair = pair_of(segments, "scaled_dot_product_attention")
             structure = (sinks, alibi_slopes, key_lengths, *pair, None, None)
             refuse_masked("scaled_dot_product_attention", _STRUCTURE, structure)
         options = _core.AttentionOptions(

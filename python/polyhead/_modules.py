@@ -10,38 +10,21 @@ import numpy.typing as npt
 
 from polyhead import _core
 from polyhead._arguments import explained, plain_bool, refuse_masked
+from polyhead._configured import Configured, dtype_name
 from polyhead._typing import Array, CausalAlign, EmptyRows, FloatArray, HeadWidth, Path, Rope
 
 Names = Union[Mapping[str, str], Literal["bert", "vit", "llama"], None]
 
 
-class _Module:
+class _Module(Configured):
     """What both modules have: configuration, state dict, files, pickling."""
 
     _module: Any
-    _config: dict[str, Any]
     _OWN = ("_module", "_config")
 
     def _hold(self, module: Any) -> None:
         self._module = module
         self._config = module.config
-
-    def __getattr__(self, name: str) -> Any:
-        config = self.__dict__.get("_config", {})
-        if name in config:
-            value = config[name]
-            return dict(value) if isinstance(value, dict) else value
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name in self.__dict__.get("_config", {}):
-            raise AttributeError(f"{type(self).__name__}: {name}: is fixed by the constructor; need "
-                                 "another module for another value")
-        super().__setattr__(name, value)
-
-    def __repr__(self) -> str:
-        options = ", ".join(f"{name}={value!r}" for name, value in self._config.items())
-        return f"{type(self).__name__}({options})"
 
     def state_dict(self) -> dict[str, FloatArray]:
         """The parameters by torch's names, in torch's order: read-only views of the module's memory,
@@ -151,7 +134,7 @@ class MultiheadAttention(_Module):
         try:
             self._hold(_core.MultiheadAttention(
                 embed_dim, num_heads, dropout, bias, add_bias_kv, add_zero_attn, kdim, vdim,
-                batch_first, _dtype_name(dtype), seed, num_kv_heads, head_dim, qk_norm, qk_norm_eps,
+                batch_first, dtype_name(dtype), seed, num_kv_heads, head_dim, qk_norm, qk_norm_eps,
                 rope))
         except TypeError as error:
             raise explained(error, MultiheadAttention.__init__, locals()) from None
@@ -237,7 +220,7 @@ class FromScratchMultiHeadAttention(_Module):
             *, dtype: npt.DTypeLike | None = None, seed: int = 0) -> None:
         try:
             self._hold(_core.FromScratchMultiHeadAttention(
-                embed_size, num_heads, head_width, _dtype_name(dtype), seed))
+                embed_size, num_heads, head_width, dtype_name(dtype), seed))
         except TypeError as error:
             raise explained(error, FromScratchMultiHeadAttention.__init__, locals()) from None
 
@@ -272,13 +255,6 @@ class FromScratchMultiHeadAttention(_Module):
 
 
 _INPUTS = ("query", "key", "value", "key_padding_mask", "attn_mask")
-
-
-def _dtype_name(dtype: npt.DTypeLike | None) -> str:
-    try:
-        return "float32" if dtype is None else np.dtype(dtype).name
-    except TypeError:
-        raise TypeError(f"dtype: got {dtype!r}; need 'float32' or 'float64'") from None
 
 
 def _numbers(name: str, value: Array, like: FloatArray) -> FloatArray:

@@ -41,4 +41,11 @@ NewArray new_array(Shape shape, DType dtype);
 // A numpy array on the memory of `view`, which lives as long as `owner`; float32 or float64.
 nb::object array_of(const TensorView& view, nb::handle owner, bool writable);
 
+// [tokens, heads, columns] as the batch of one that it is for the library:
+// [1, heads, tokens, columns].
+template <class View>
+View batch_of_one(const View& view) {
+  return view.transposed(0, 1).unsqueezed(0);
+}
+
 }  // namespace polyhead::python

@@ -163,14 +163,14 @@ nb::object attend(nb::handle query, nb::handle key, nb::handle value, const Opti
   return nb::make_tuple(out.array, weights.array);
 }
 
-// [T, H, D] as the batch of one that it is for the library: [1, H, T, D].
+// [T, H, D] -> [1, H, T, D]
 template <class View>
 View packed(const View& view, const char* name) {
   if (view.rank() != 3) {
     throw InvalidArgument(std::string("packed_attention: ") + name + ": shape is " +
                           view.shape_string() + "; need [tokens, heads, head_dim]");
   }
-  return view.transposed(0, 1).unsqueezed(0);
+  return batch_of_one(view);
 }
 
 nb::object attend_packed(nb::handle query, nb::handle key, nb::handle value,

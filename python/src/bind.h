@@ -6,6 +6,7 @@
 namespace polyhead::python {
 
 void bind_attention(nanobind::module_& module);
+void bind_kv_cache(nanobind::module_& module);
 void bind_modules(nanobind::module_& module);
 void bind_report(nanobind::module_& module);
 void bind_tensors(nanobind::module_& module);

@@ -34,6 +34,7 @@ NB_MODULE(_core, module) {
   module.def("set_num_threads", polyhead::set_num_threads, nanobind::arg("n"));
   module.def("get_num_threads", polyhead::num_threads);
   polyhead::python::bind_attention(module);
+  polyhead::python::bind_kv_cache(module);
   polyhead::python::bind_modules(module);
   polyhead::python::bind_report(module);
   polyhead::python::bind_tensors(module);

@@ -28,12 +28,6 @@ Layout layout_of(bool batch_first) {
   return batch_first ? Layout::kBatchFirst : Layout::kSequenceFirst;
 }
 
-// 0 stands for "not given" in the library; here None does, and 0 is a mistake.
-int64_t given(std::optional<int64_t> size, const char* argument) {
-  if (size == 0) throw InvalidArgument(std::string(argument) + ": got 0; need at least 1, or None");
-  return size.value_or(0);
-}
-
 // A dict {name in the file: name of ours}, the word for a ready-made one, or None.
 NameMap name_map(nb::handle names) {
   if (names.is_none()) return {};

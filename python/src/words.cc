@@ -50,6 +50,11 @@ DType float_dtype(const char* word) {
                         {{"float32", DType::kFloat32}, {"float64", DType::kFloat64}});
 }
 
+int64_t given(std::optional<int64_t> size, const char* argument) {
+  if (size == 0) throw InvalidArgument(std::string(argument) + ": got 0; need at least 1, or None");
+  return size.value_or(0);
+}
+
 const char* head_width_word(HeadWidth width) {
   return width == HeadWidth::kSplit ? "split" : "full";
 }

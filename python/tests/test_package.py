@@ -88,6 +88,11 @@ def test_signature_is_the_documented_one():
         "query", "key", "value", "cu_seqlens_q", "cu_seqlens_k", "dropout_p", "is_causal", "scale",
         "causal_align", "empty_rows", "seed", "window", "query_offset", "key_lengths", "softcap",
         "alibi_slopes", "sinks"]
+    assert list(inspect.signature(polyhead.KvCache).parameters) == [
+        "batch", "num_kv_heads", "head_dim", "v_head_dim", "dtype", "page_len", "num_pages", "window"]
+    assert list(inspect.signature(polyhead.KvCache.attend).parameters) == [
+        "self", "query", "attn_mask", "is_causal", "scale", "cu_seqlens_q", "window", "segments",
+        "softcap", "alibi_slopes", "sinks", "weights", "empty_rows"]
     assert list(inspect.signature(polyhead.MultiheadAttention).parameters) == [
         "embed_dim", "num_heads", "dropout", "bias", "add_bias_kv", "add_zero_attn", "kdim", "vdim",
         "batch_first", "device", "dtype", "seed", "num_kv_heads", "head_dim", "qk_norm",
@@ -117,7 +122,8 @@ def python_blocks(path):
     return re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/python.md", "docs/rope.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/kv_cache.md", "docs/python.md",
+                                  "docs/rope.md"])
 def test_documents(root, page, tmp_path, monkeypatch):
     """The blocks of a page are one program, in the order in which they stand, from the one that
     imports the module on: the README shows PyTorch's classes before."""

@@ -45,6 +45,15 @@ OF_FORWARD = {
     **dict.fromkeys(("query", "key", "value"), [None, [1.0], 3, "x"]),
     **dict.fromkeys(("key_padding_mask", "attn_mask"), [[True], 3, "x"]),
     "is_causal": FLAGS[:-1], "causal_align": WORDS, "empty_rows": WORDS}
+OF_CACHE = {
+    "batch": INTS, "num_kv_heads": INTS, "head_dim": INTS, "v_head_dim": without_none(INTS),
+    "dtype": ["x", 1], "page_len": INTS, "num_pages": INTS, "window": without_none(INTS)}
+OF_APPEND = {**dict.fromkeys(("key", "value"), [None, [1.0], 3, "x"]), "lengths": [[1], 3, "x"],
+             "sequence": without_none(INTS)}
+OF_ATTEND = {"query": OF_FORWARD["query"]} | {
+    name: OF_ATTENTION[name] for name in (
+        "attn_mask", "is_causal", "scale", "window", "segments", "softcap", "alibi_slopes", "sinks",
+        "weights", "empty_rows")} | {"cu_seqlens_q": [[0, 2], 3]}
 OF_FILE = {
     "path": PATHS, "prefix": [None, 3], "num_heads": ["x", 1.5], "batch_first": FLAGS,
     "add_zero_attn": FLAGS, "dropout": NUMBERS, "names": [3, [], {1: 2}, {"a": 1}]}
@@ -62,6 +71,22 @@ def attend_packed(**changed):
     x, bounds = X[0], np.array([0, 1, 2])  # two tokens of three heads
     return polyhead.packed_attention(
         **{"query": x, "key": x, "value": x, "cu_seqlens_q": bounds} | changed)
+
+
+def new_cache(**changed):
+    return polyhead.KvCache(**{"num_kv_heads": 2, "head_dim": 8, "num_pages": 1} | changed)
+
+
+def append(**changed):
+    return new_cache().append(**{"key": X, "value": X} | changed)
+
+
+def attend_cache(**changed):
+    return new_cache().attend(**{"query": X} | changed)
+
+
+def cut(**changed):
+    return new_cache().truncate(**{"sequence": 0, "length": 0} | changed)
 
 
 def module(**changed):
@@ -99,6 +124,9 @@ def save(**changed):
 CALLS = [
     (attend, dict.fromkeys(("query", "key", "value"), OF_FORWARD["query"]) | OF_ATTENTION),
     (attend_packed, dict.fromkeys(("query", "key", "value"), OF_FORWARD["query"]) | OF_PACKED),
+    (new_cache, OF_CACHE), (append, OF_APPEND), (attend_cache, OF_ATTEND),
+    (cut, {"sequence": INTS, "length": INTS}),
+    (lambda **changed: new_cache().reset(**changed), {"sequence": without_none(INTS)}),
     (module, OF_MODULE), (scratch, OF_SCRATCH), (forward, OF_FORWARD), (load, OF_FILE),
     (scratch_forward, dict.fromkeys("qkv", OF_FORWARD["query"]) | {"mask": [[True], 3]}),
     (load_scratch, {name: OF_FILE[name] for name in ("path", "prefix", "num_heads", "names")}),
@@ -146,6 +174,7 @@ def test_what_only_the_extension_refuses_is_one_line():
 @pytest.mark.parametrize("call, arguments", [
     (attend, ("query", "key", "value", "attn_mask", "key_lengths", "alibi_slopes", "sinks")),
     (attend_packed, ("query", "key", "value", "cu_seqlens_q", "cu_seqlens_k", "sinks")),
+    (append, ("key", "value", "lengths")), (attend_cache, ("query", "attn_mask", "cu_seqlens_q")),
     (forward, ("query", "key", "value", "key_padding_mask", "attn_mask")),
     (scratch_forward, ("q", "k", "v", "mask")), (report, ("layers",)),
     (lambda **state: module().load_state_dict(state, strict=False), ("in_proj_bias",))])

@@ -17,9 +17,15 @@ pair: tuple[np.ndarray, np.ndarray] = both
 local: np.ndarray = polyhead.scaled_dot_product_attention(
     x, x, x, window=(3, None), key_lengths=np.array([5, 3]), softcap=30.0)
 packed: np.ndarray = polyhead.packed_attention(x, x, x, np.array([0, 2]), is_causal=True)
+cache = polyhead.KvCache(num_kv_heads=2, head_dim=8, num_pages=1, dtype=np.float32)
+cache.append(x, x, lengths=np.array([1]))
+lengths: list[int] = cache.lengths.tolist()
+attended: np.ndarray = cache.attend(x, is_causal=True)
+seen: tuple[np.ndarray, np.ndarray] = cache.attend(x, weights="average")
 scratch: np.ndarray = polyhead.FromScratchMultiHeadAttention(64, 8, "full")(x, x, x)
 threads: int = polyhead.get_num_threads()
 instructions: str = polyhead.isa()
 polyhead.scaled_dot_product_attention(x, x, x, weights="all")  # type: ignore[call-overload]
 polyhead.packed_attention(x, x, x, np.array([0, 2]), window=3)  # type: ignore[arg-type]
+polyhead.KvCache(num_kv_heads=2, head_dim=8, num_pages="1")  # type: ignore[arg-type]
 polyhead.MultiheadAttention("64", 8)  # type: ignore[arg-type]

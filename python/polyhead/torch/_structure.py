@@ -18,7 +18,7 @@ def structure_of(dtype: torch.dtype, batch: Sequence[int], *, sinks: Tensor | No
                  alibi_slopes: Tensor | None, key_lengths: Tensor | None,
                  segments: tuple[Tensor, Tensor] | None) -> Structure:
     """For operands of this dtype, whose `batch` has been made one dimension."""
-    queries, keys = pair_of(segments)
+    queries, keys = pair_of(segments, "scaled_dot_product_attention")
     _checks.refuse_other_kinds(
         (sinks, alibi_slopes, key_lengths, queries, keys),
         ("sinks", "alibi_slopes", "key_lengths", "segments", "segments"))

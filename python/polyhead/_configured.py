@@ -1,0 +1,38 @@
+"""What objects have that are made once, by their constructor's arguments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+class Configured:
+    """The arguments can be read as attributes, not written."""
+
+    _config: dict[str, Any]
+
+    def __getattr__(self, name: str) -> Any:
+        config = self.__dict__.get("_config", {})
+        if name in config:
+            value = config[name]
+            return dict(value) if isinstance(value, dict) else value
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.__dict__.get("_config", {}):
+            raise AttributeError(f"{type(self).__name__}: {name}: is fixed by the constructor; need "
+                                 "another object for another value")
+        super().__setattr__(name, value)
+
+    def __repr__(self) -> str:
+        options = ", ".join(f"{name}={value!r}" for name, value in self._config.items())
+        return f"{type(self).__name__}({options})"
+
+
+def dtype_name(dtype: npt.DTypeLike | None) -> str:
+    try:
+        return "float32" if dtype is None else np.dtype(dtype).name
+    except TypeError:
+        raise TypeError(f"dtype: got {dtype!r}; need 'float32' or 'float64'") from None
