@@ -95,7 +95,7 @@ void Job::load_chosen_module() {
   options.num_heads = arguments_.num_heads.value_or(0);
   options.layout = arguments_.sequence_first ? Layout::kSequenceFirst : Layout::kBatchFirst;
   options.prefix = arguments_.prefix;
-  options.add_zero_attn = arguments_.add_zero_attn;
+  if (arguments_.add_zero_attn) options.add_zero_attn = true;
   options.names = choice.names;
   map_is_idle_ = choice.map_is_idle;
   if (choice.scratch) {

@@ -34,11 +34,14 @@ NameMap llama();  // {q,k,v,o}_proj, without biases
 struct LoadOptions {
   // 0: taken from the file's __metadata__ "num_heads"; another than the file's is refused.
   int64_t num_heads = 0;
+  // How the module is called. Given, they hold; not given, the file's __metadata__ says them. The
+  // layout must be said by one of the two; dropout is 0 where neither does.
   Layout layout = Layout::kUnset;
   std::string prefix =
       {};  // "encoder.layers.0.self_attn."; empty: found if the file holds one module
-  bool add_zero_attn = false;
-  double dropout = 0;
+  // Not given: the file's __metadata__, or false; another than the file's is refused.
+  std::optional<bool> add_zero_attn = {};
+  std::optional<double> dropout = {};  // as layout
   NameMap names = {};
   // What tensors do not tell; not given: the file's __metadata__, or none. Another than the file's
   // is refused.
@@ -93,8 +96,9 @@ class MultiheadAttention {
   // torch's initialisation (same distributions, our own generator).
   explicit MultiheadAttention(const Config& config, uint64_t seed = 0);
   static MultiheadAttention load(const std::string& path, const LoadOptions& options = {});
-  // torch's state-dict names, shapes and order, then q_norm.weight, k_norm.weight; `num_heads` goes
-  // into __metadata__, and what torch's class has not, where it is used.
+  // torch's state-dict names, shapes and order, then q_norm.weight, k_norm.weight; into
+  // __metadata__ what these do not tell: num_heads, batch_first, add_zero_attn, dropout, and what
+  // torch's class has not, where it is used.
   void save(const std::string& path, const std::string& prefix = "") const;
 
   // query [B, L, E] key [B, S, kdim] value [B, S, vdim], or sequence first, or 2-D unbatched.

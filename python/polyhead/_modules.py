@@ -53,8 +53,9 @@ class _Module(Configured):
         self._module.repack()
 
     def save_safetensors(self, path: Path, prefix: str = "") -> None:
-        """Writes the state dict under torch's names, each with `prefix` in front, and num_heads into
-        the file's metadata. The file appears whole or not at all. Raises OSError."""
+        """Writes the state dict under torch's names, each with `prefix` in front, and what of the
+        configuration it does not tell into the file's metadata: num_heads, batch_first,
+        add_zero_attn, dropout and so on. The file appears whole or not at all. Raises OSError."""
         try:
             self._module.save(path, prefix)
         except TypeError as error:
@@ -142,15 +143,21 @@ class MultiheadAttention(_Module):
     @classmethod
     def from_safetensors(
             cls, path: Path, prefix: str = "", *, num_heads: int | None = None,
-            batch_first: bool = False, add_zero_attn: bool = False, dropout: float = 0.0,
-            names: Names = None, rope: Rope | None = None,
+            batch_first: bool | None = None, add_zero_attn: bool | None = None,
+            dropout: float | None = None, names: Names = None, rope: Rope | None = None,
             qk_norm_eps: float | None = None) -> MultiheadAttention:
         """A module with the parameters that `path` holds under `prefix`; without one, of the only
-        module in the file. num_heads may be left out if the file's metadata says it. `names` maps
-        names of the file to torch's: a dict, or "bert", "vit", "llama". float16 and bfloat16 are
-        widened. rope and qk_norm_eps, which no tensor tells, may be left out if the metadata has
-        them. Raises OSError for a file that is damaged or not there, ValueError for one that
-        holds no such module.
+        module in the file. float16 and bfloat16 are widened. What no tensor tells is in the metadata
+        of a file that save_safetensors wrote, and may be left out here:
+
+        batch_first, dropout  how the module is called: what is given here holds. batch_first must be
+                              said here or by the file; dropout is 0 where neither does
+        num_heads, add_zero_attn, rope, qk_norm_eps  what the parameters mean: given, they must not
+                              contradict the file. num_heads must be said by one of the two
+        names                 {name in the file: torch's name}, or "bert", "vit", "llama"
+
+        Raises OSError for a file that is damaged or not there, ValueError for one that holds no such
+        module, and for what is not said or contradicts it.
         """
         module = cls.__new__(cls)
         try:

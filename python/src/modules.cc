@@ -14,6 +14,7 @@
 #include "arrays.h"
 #include "bind.h"
 #include "module_calls.h"
+#include "renames.h"
 #include "rope.h"
 #include "words.h"
 
@@ -28,20 +29,31 @@ Layout layout_of(bool batch_first) {
   return batch_first ? Layout::kBatchFirst : Layout::kSequenceFirst;
 }
 
+Renames names_of_load() {
+  return {
+      {"MultiheadAttention::load", "from_safetensors"},
+      {"FromScratchMultiHeadAttention::load", "from_safetensors"},
+      {"MultiheadAttention: layout: not said; must be Layout::kBatchFirst or "
+       "Layout::kSequenceFirst",
+       "from_safetensors: batch_first: not given, and not in the file's __metadata__; must be True "
+       "or False"}};
+}
+
 // A dict {name in the file: name of ours}, the word for a ready-made one, or None.
 NameMap name_map(nb::handle names) {
   if (names.is_none()) return {};
   if (NameMap map; nb::try_cast<NameMap>(names, map)) return map;
   if (!nb::isinstance<nb::str>(names)) {
     throw nb::type_error(
-        "names: need a dict {name in the file: torch's name}, 'bert', 'vit' or "
+        "from_safetensors: names: need a dict {name in the file: torch's name}, 'bert', 'vit' or "
         "'llama'");
   }
   const auto word = nb::cast<std::string>(names);
   if (word == "bert") return name_maps::bert();
   if (word == "vit") return name_maps::vit();
   if (word == "llama") return name_maps::llama();
-  throw InvalidArgument("names: got '" + word + "'; need a dict, 'bert', 'vit' or 'llama'");
+  throw InvalidArgument("from_safetensors: names: got '" + word +
+                        "'; need a dict, 'bert', 'vit' or 'llama'");
 }
 
 nb::dict config_of(const Mha& module) {
@@ -145,10 +157,11 @@ void bind_mha(nb::module_& module) {
   type.def_static(
       "load",
       [](const fs::path& path, const std::string& prefix, std::optional<int64_t> num_heads,
-         bool batch_first, bool add_zero_attn, double dropout, nb::handle names, nb::handle rope,
+         std::optional<bool> batch_first, std::optional<bool> add_zero_attn,
+         std::optional<double> dropout, nb::handle names, nb::handle rope,
          std::optional<double> qk_norm_eps) {
-        const LoadOptions options{given(num_heads, "num_heads"),
-                                  layout_of(batch_first),
+        const LoadOptions options{given(num_heads, "from_safetensors: num_heads"),
+                                  batch_first ? layout_of(*batch_first) : Layout::kUnset,
                                   prefix,
                                   add_zero_attn,
                                   dropout,
@@ -156,11 +169,11 @@ void bind_mha(nb::module_& module) {
                                   rope_of(rope),
                                   qk_norm_eps};
         nb::gil_scoped_release others_may_run;
-        return Mha::load(path.string(), options);
+        return in_names(names_of_load, [&] { return Mha::load(path.string(), options); });
       },
-      nb::arg("path"), nb::arg("prefix"), nb::arg("num_heads").none(), nb::arg("batch_first"),
-      nb::arg("add_zero_attn"), nb::arg("dropout"), nb::arg("names").none(),
-      nb::arg("rope") = nb::none(), nb::arg("qk_norm_eps") = nb::none());
+      nb::arg("path"), nb::arg("prefix"), nb::arg("num_heads").none(),
+      nb::arg("batch_first").none(), nb::arg("add_zero_attn").none(), nb::arg("dropout").none(),
+      nb::arg("names").none(), nb::arg("rope") = nb::none(), nb::arg("qk_norm_eps") = nb::none());
   bind_mha_forward(type);
 }
 
@@ -179,10 +192,11 @@ void bind_scratch(nb::module_& module) {
       "load",
       [](const fs::path& path, const std::string& prefix, std::optional<int64_t> num_heads,
          nb::handle names) {
-        const LoadOptions options{
-            .num_heads = given(num_heads, "num_heads"), .prefix = prefix, .names = name_map(names)};
+        const LoadOptions options{.num_heads = given(num_heads, "from_safetensors: num_heads"),
+                                  .prefix = prefix,
+                                  .names = name_map(names)};
         nb::gil_scoped_release others_may_run;
-        return Scratch::load(path.string(), options);
+        return in_names(names_of_load, [&] { return Scratch::load(path.string(), options); });
       },
       nb::arg("path"), nb::arg("prefix"), nb::arg("num_heads").none(), nb::arg("names").none());
   type.def(

@@ -93,13 +93,39 @@ def test_other_threads_run_while_files_are_read_and_written(tmp_path):
 def test_files(options, tmp_path):
     module = Mha(16, 4, seed=3, **options)
     module.save_safetensors(tmp_path / "mha.safetensors", prefix="layer.")
-    loaded = Mha.from_safetensors(
-        tmp_path / "mha.safetensors", "layer.", batch_first=module.batch_first,
-        add_zero_attn=module.add_zero_attn, dropout=module.dropout)
+    loaded = Mha.from_safetensors(tmp_path / "mha.safetensors", "layer.")
     assert repr(loaded) == repr(module)
     expect_same_bits(loaded(*inputs_of(module))[0], module(*inputs_of(module))[0])
     assert repr(Mha.from_safetensors(str(tmp_path / "mha.safetensors"), num_heads=4)).startswith(
         "MultiheadAttention(embed_dim=16, num_heads=4")
+
+
+def test_files_say_how_a_module_is_called(tmp_path):
+    path = tmp_path / "mha.safetensors"
+    module = Mha(16, 4, seed=3, batch_first=True, add_zero_attn=True, dropout=0.25)
+    module.save_safetensors(path)
+    other = Mha.from_safetensors(path, batch_first=False, dropout=0.0, add_zero_attn=True)
+    assert (other.batch_first, other.dropout, other.add_zero_attn) == (False, 0.0, True)
+    with pytest.raises(ValueError, match="^from_safetensors: .*: add_zero_attn: got false; must be true, "
+                                         "by the file's __metadata__$"):
+        Mha.from_safetensors(path, add_zero_attn=False)
+    with pytest.raises(ValueError, match="^from_safetensors: .*: num_heads: got 2; must be 4"):
+        Mha.from_safetensors(path, num_heads=2)
+
+
+def test_what_a_file_does_not_say_must_be_said(tmp_path):
+    numpy = pytest.importorskip("safetensors.numpy")
+    path = tmp_path / "layout.safetensors"
+    state = {name: np.array(x) for name, x in Mha(8, 2).state_dict().items()}
+    numpy.save_file(state, path, {"num_heads": "2"})  # as files of 0.2.0 are
+    with pytest.raises(ValueError, match="^from_safetensors: batch_first: not given, and not in the "
+                                         "file's __metadata__; must be True or False$"):
+        Mha.from_safetensors(path)
+    loaded = Mha.from_safetensors(path, batch_first=True)
+    assert repr(loaded) == repr(Mha(8, 2, batch_first=True))
+    numpy.save_file(state, path)
+    with pytest.raises(ValueError, match="^from_safetensors: .*: num_heads: not given"):
+        Mha.from_safetensors(path, batch_first=True)
 
 
 def test_names_of_other_models(tmp_path):

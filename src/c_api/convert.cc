@@ -155,8 +155,8 @@ LoadOptions load_options(const polyhead_load_options* options, const char* funct
   result.num_heads = given.num_heads;
   result.layout = enum_of(given.layout, Layout::kSequenceFirst, {function, "options.layout"});
   if (given.prefix != nullptr) result.prefix = given.prefix;
-  result.add_zero_attn = flag(given.add_zero_attn, {function, "options.add_zero_attn"});
-  result.dropout = given.dropout;
+  if (flag(given.add_zero_attn, {function, "options.add_zero_attn"})) result.add_zero_attn = true;
+  if (given.dropout != 0) result.dropout = given.dropout;
   require_zero(given.reserved, {function, "options.reserved"});
   result.rope =
       rope_of(given, {function, "options.rope_pairs"}, {function, "options.rope_scaling"});

@@ -71,9 +71,31 @@ class Reader {
     return given;
   }
 
+  Layout layout() const {  // kUnset: said nowhere, for the module to refuse
+    if (options_.layout != Layout::kUnset) return options_.layout;
+    const std::optional<bool> batch_first = stated_flag(file_.metadata(), "batch_first", context());
+    if (!batch_first) return Layout::kUnset;
+    return *batch_first ? Layout::kBatchFirst : Layout::kSequenceFirst;
+  }
+
+  bool add_zero_attn() const {
+    const std::optional<bool> given = options_.add_zero_attn,
+                              stated = stated_flag(file_.metadata(), "add_zero_attn", context());
+    if (given && stated && *given != *stated) {
+      fail(message("add_zero_attn: got ", *given ? "true" : "false", "; must be ",
+                   *stated ? "true" : "false", ", by the file's __metadata__"));
+    }
+    return given.value_or(stated.value_or(false));
+  }
+
+  double dropout() const {
+    if (options_.dropout) return *options_.dropout;
+    return stated_number(file_.metadata(), "dropout", context()).value_or(0);
+  }
+
   double qk_norm_eps(const RecognisedModule& module) const {
     const std::optional<double> given = options_.qk_norm_eps,
-                                stated = stated_qk_norm_eps(file_.metadata(), context());
+                                stated = stated_number(file_.metadata(), "qk_norm_eps", context());
     if (given && module.norm_dim == 0) {
       fail("qk_norm_eps: given, but there is no q_norm.weight; must be left out");
     }
@@ -147,13 +169,13 @@ MhaFile read_mha(const std::string& path, const LoadOptions& options) {
   MhaFile result;
   result.config = {.embed_dim = plan.module.embed_dim,
                    .num_heads = num_heads,
-                   .layout = options.layout,
+                   .layout = reader.layout(),
                    .bias = plan.module.has_bias,
                    .add_bias_kv = plan.module.has_bias_kv,
-                   .add_zero_attn = options.add_zero_attn,
+                   .add_zero_attn = reader.add_zero_attn(),
                    .kdim = plan.module.kdim,
                    .vdim = plan.module.vdim,
-                   .dropout = options.dropout,
+                   .dropout = reader.dropout(),
                    .num_kv_heads = reader.num_kv_heads(plan, num_heads),
                    .head_dim = head_dim_of(plan.module, num_heads),
                    .qk_norm = plan.module.norm_dim != 0,
@@ -166,7 +188,7 @@ MhaFile read_mha(const std::string& path, const LoadOptions& options) {
 
 ScratchFile read_scratch(const std::string& path, const LoadOptions& options) {
   check_scratch_names(options.names);
-  if (options.add_zero_attn || options.dropout != 0) {
+  if (options.add_zero_attn.value_or(false) || options.dropout.value_or(0) != 0) {
     Require(kScratchName).fail("options", "add_zero_attn or dropout is set", "left out here");
   }
   if (!(options.rope == Rope{}) || options.qk_norm_eps) {

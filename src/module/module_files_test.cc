@@ -2,6 +2,7 @@
 // files.
 #include <unistd.h>
 
+#include <array>
 #include <ctime>
 #include <filesystem>
 #include <functional>
@@ -164,6 +165,60 @@ TEST_F(ModuleFiles, SavesTorchsNamesShapesAndOrder) {
                           "a.in_proj_bias 36", "a.bias_k 1 1 12", "a.bias_v 1 1 12",
                           "a.out_proj.weight 12 12", "a.out_proj.bias 12"));
   EXPECT_EQ(file.metadata().at("num_heads"), "3");
+}
+
+// What no tensor tells, and what may then be asked for.
+TEST_F(ModuleFiles, SavesHowTheModuleIsCalled) {
+  using Config = MultiheadAttention::Config;
+  for (const Config& config :
+       {Config{.embed_dim = 6, .num_heads = 3, .layout = Layout::kBatchFirst},
+        Config{.embed_dim = 6,
+               .num_heads = 3,
+               .layout = Layout::kSequenceFirst,
+               .add_zero_attn = true,
+               .dropout = 0.1}}) {
+    oracle::random_mha(config).save(path());
+    const MultiheadAttention loaded = MultiheadAttention::load(path());
+    EXPECT_EQ(loaded.config().layout, config.layout);
+    EXPECT_EQ(loaded.config().add_zero_attn, config.add_zero_attn);
+    EXPECT_EQ(loaded.config().dropout, config.dropout);
+    const Config changed =
+        MultiheadAttention::load(path(), {.layout = Layout::kBatchFirst, .dropout = 0.5}).config();
+    EXPECT_EQ(changed.layout, Layout::kBatchFirst);
+    EXPECT_EQ(changed.dropout, 0.5);
+    EXPECT_EQ(changed.add_zero_attn, config.add_zero_attn);
+    EXPECT_THAT(message_of([&] {
+                  MultiheadAttention::load(path(), {.add_zero_attn = !config.add_zero_attn});
+                }),
+                HasSubstr(config.add_zero_attn
+                              ? "add_zero_attn: got false; must be true, by the file's __metadata__"
+                              : "add_zero_attn: got true; must be false, by the file's"));
+  }
+}
+
+TEST_F(ModuleFiles, TheLayoutMustBeSaid) {
+  add_torch("");
+  write();  // as a file of torch's, or an older one of ours
+  EXPECT_THAT(message_of([&] { MultiheadAttention::load(path()); }),
+              HasSubstr("layout: not said; must be Layout::kBatchFirst or"));
+  EXPECT_FALSE(load().config().add_zero_attn);
+  EXPECT_EQ(load().config().dropout, 0);
+  EXPECT_TRUE(load({.add_zero_attn = true}).config().add_zero_attn);
+}
+
+TEST_F(ModuleFiles, StatementsThatCannotBe) {
+  add_torch("");
+  for (const auto& [key, text, need] : {std::array{"batch_first", "True", "one of false, true"},
+                                        std::array{"add_zero_attn", "", "one of false, true"},
+                                        std::array{"dropout", "0.1 ", "a number"}}) {
+    std::map<std::string, std::string> metadata = {{"num_heads", "2"}, {"batch_first", "true"}};
+    metadata[key] = text;
+    write(metadata);
+    EXPECT_THAT(message_of([&] { MultiheadAttention::load(path()); }),
+                HasSubstr(message(key, ": __metadata__ has \"", text, "\"; must be ", need)));
+  }
+  write({{"num_heads", "2"}, {"batch_first", "true"}, {"dropout", "nan"}});
+  EXPECT_THAT(message_of([&] { MultiheadAttention::load(path()); }), HasSubstr("dropout: got nan"));
 }
 
 TEST_F(ModuleFiles, FromScratchRoundTrips) {

@@ -9,6 +9,7 @@
 namespace polyhead {
 namespace {
 
+constexpr const char* kFlags[] = {"false", "true"};
 constexpr const char* kPairs[] = {"", "halves", "interleaved"};
 constexpr const char* kScalings[] = {"none", "linear", "ntk", "llama3"};
 
@@ -75,7 +76,10 @@ void add_rope(const Rope& rope, Metadata& metadata) {
 }  // namespace
 
 Metadata metadata_of(const MultiheadAttention::Config& config) {
-  Metadata metadata = {{"num_heads", std::to_string(config.num_heads)}};
+  Metadata metadata = {{"num_heads", std::to_string(config.num_heads)},
+                       {"batch_first", kFlags[config.layout == Layout::kBatchFirst]},
+                       {"add_zero_attn", kFlags[config.add_zero_attn]},
+                       {"dropout", number_text(config.dropout)}};
   if (config.num_kv_heads != config.num_heads) {
     metadata["num_kv_heads"] = std::to_string(config.num_kv_heads);
   }
@@ -99,12 +103,22 @@ Rope stated_rope(const Metadata& metadata, const std::string& context) {
   return rope;
 }
 
-std::optional<double> stated_qk_norm_eps(const Metadata& metadata, const std::string& context) {
+std::optional<double> stated_number(const Metadata& metadata, const char* key,
+                                    const std::string& context) {
   const Statements stated(metadata, context);
-  if (!stated.has("qk_norm_eps")) return {};
-  double epsilon = 0;
-  stated.number("qk_norm_eps", &epsilon);
-  return epsilon;
+  if (!stated.has(key)) return {};
+  double number = 0;
+  stated.number(key, &number);
+  return number;
+}
+
+std::optional<bool> stated_flag(const Metadata& metadata, const char* key,
+                                const std::string& context) {
+  const Statements stated(metadata, context);
+  if (!stated.has(key)) return {};
+  bool flag = false;
+  stated.word(key, kFlags, &flag);
+  return flag;
 }
 
 }  // namespace polyhead

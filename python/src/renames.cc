@@ -1,0 +1,13 @@
+#include "renames.h"
+
+namespace polyhead::python {
+
+std::string renamed(std::string text, const Renames& names) {
+  for (const auto& [theirs, ours] : names) {
+    const size_t at = text.find(theirs);
+    if (at != std::string::npos) text.replace(at, theirs.size(), ours);
+  }
+  return text;
+}
+
+}  // namespace polyhead::python
