@@ -52,11 +52,19 @@ def explained(error: TypeError, function: Callable[..., Any], given: Mapping[str
 
 def _can_be(need: str, value: Any) -> bool:
     """Whether the system's calls, or UTF-8, have this string."""
+    if need == "a string":
+        return has_utf8(value)
     try:
-        if need == "a path":
-            return b"\0" not in os.fsencode(value)
-        value.encode()
+        return b"\0" not in os.fsencode(value)
     except (UnicodeEncodeError, TypeError):
+        return False
+
+
+def has_utf8(text: str) -> bool:
+    """Not of a string with surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
         return False
     return True
 

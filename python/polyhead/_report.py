@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from polyhead import _core
-from polyhead._arguments import explained, refuse_masked, type_name
+from polyhead._arguments import explained, has_utf8, refuse_masked, type_name
 from polyhead._typing import Path
 
 
@@ -26,8 +26,8 @@ class Report:
     key_tokens  the same of its keys; as `tokens` if None
     title, subtitle, guide  above the pictures; guide is paragraphs that say what to look for
 
-    ValueError for shapes that do not fit together, or more than 32 million weights; TypeError for
-    what is no array of weights, or no text.
+    ValueError for shapes that do not fit together, weights below 0 or not finite, more than 32
+    million of them, or text with surrogates; TypeError for what is no array of weights, or no text.
     """
 
     def __init__(self, layers: Any, tokens: Sequence[Sequence[str]] | None = None,
@@ -43,8 +43,7 @@ class Report:
                              f"{len(queries)}")
         self._items = [(" ".join(row) or f"item {i + 1}", row, column)
                        for i, (row, column) in enumerate(zip(queries, keys))]
-        _texts("title, subtitle", (title, subtitle))
-        self._words = (title, subtitle), _texts("guide", guide)
+        self._words = (_text("title", title), _text("subtitle", subtitle)), _texts("guide", guide)
 
     def _batch(self) -> int:
         """Of the first layer; save refuses what is no array."""
@@ -76,11 +75,15 @@ def _texts(argument: str, texts: Any) -> list[str]:
     """The strings that were given."""
     if not isinstance(texts, Iterable) or isinstance(texts, str):
         raise TypeError(f"Report: {argument}: got {type_name(texts)}; need a list of strings")
-    found = list(texts)
-    for text in found:
-        if not isinstance(text, str):
-            raise TypeError(f"Report: {argument}: got {type_name(text)} in it; need strings")
-    return found
+    return [_text(argument, text) for text in texts]
+
+
+def _text(argument: str, text: Any) -> str:
+    if not isinstance(text, str):
+        raise TypeError(f"Report: {argument}: got {type_name(text)}; need strings")
+    if not has_utf8(text):
+        raise ValueError(f"Report: {argument}: got {text!r}; need text without surrogates")
+    return text
 
 
 def _rows(argument: str, rows: Any) -> list[list[str]]:

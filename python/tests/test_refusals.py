@@ -55,8 +55,9 @@ OF_ATTEND = {"query": OF_FORWARD["query"]} | {
         "attn_mask", "is_causal", "scale", "window", "segments", "softcap", "alibi_slopes", "sinks",
         "weights", "empty_rows")} | {"cu_seqlens_q": [[0, 2], 3]}
 OF_FILE = {
-    "path": PATHS, "prefix": [None, 3], "num_heads": ["x", 1.5], "batch_first": FLAGS,
-    "add_zero_attn": FLAGS, "dropout": NUMBERS, "names": [3, [], {1: 2}, {"a": 1}]}
+    "path": PATHS, "prefix": [None, 3], "num_heads": ["x", 1.5],
+    "batch_first": without_none(FLAGS), "add_zero_attn": without_none(FLAGS),
+    "dropout": without_none(NUMBERS), "names": [3, [], {1: 2}, {"a": 1}]}
 OF_REPORT = {
     "layers": [None, 3, "x", [WEIGHTS], {1: WEIGHTS}, {"a": None}],
     "tokens": [3, "abc", ["abc"], [[1, 2, 3]], [None]], "key_tokens": [3, [[1]]],
@@ -167,8 +168,8 @@ def test_strings_that_do_not_fit(call):
 
 
 def test_what_only_the_extension_refuses_is_one_line():
-    with pytest.raises(TypeError, match="^save: arguments: got .*docstring says$"):
-        report(title="\ud800")
+    with pytest.raises(TypeError, match="^scaled_dot_product_attention: arguments: got .*docstring says$"):
+        attend(causal_align="\ud800")
 
 
 @pytest.mark.parametrize("call, arguments", [

@@ -39,6 +39,31 @@ def test_refusals(layers, tokens, words):
         polyhead.Report(layers, tokens).html()
 
 
+@pytest.mark.parametrize("arguments, named", [
+    ({"tokens": [["a", "b\udc80"]]}, r"tokens\[0\]"), ({"key_tokens": [["\ud800"]]}, r"key_tokens\[0\]"),
+    ({"title": "\ud800"}, "title"), ({"subtitle": "\ud800"}, "subtitle"), ({"guide": ["\ud800"]}, "guide"),
+    ({"layers": {"\ud800": weights(1, 2, 3, 3)}}, "names of layers")], ids=str)
+def test_texts_that_utf8_has_not(arguments, named):
+    with pytest.raises(ValueError, match=f"^Report: {named}: got '.*'; need text without surrogates$") as it:
+        polyhead.Report(**{"layers": weights(1, 2, 3, 3)} | arguments)
+    str(it.value).encode()  # can be printed
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("number, shown", [
+    (np.nan, "nan"), (-0.25, "-0.25"), (np.inf, "inf"), (-np.inf, "-inf")])
+def test_numbers_that_are_no_weights(dtype, number, shown):
+    bad = weights(1, 2, 3, 8).astype(dtype)
+    bad[0, 1, 2, 5] = number
+    for array in (bad, np.asfortranarray(bad), np.flip(bad, 3)):
+        with pytest.raises(ValueError, match=rf"^Report: weights: got {shown}, in the layer 'a \"b\"'; need "
+                                             "numbers of 0 or more$"):
+            polyhead.Report({"fine": weights(1, 2, 3, 8), 'a "b"': array}).html()
+    fine = weights(1, 2, 3, 8).astype(dtype)
+    fine[0, 0, 0, 0], fine[0, 0, 0, 1] = 1.5, -0.0  # after dropout a weight may be above 1
+    assert polyhead.Report(fine).html()
+
+
 @pytest.mark.parametrize("layers, tokens", [(weights(2, 4, 3, 3), WORDS), (weights(2, 4, 3, 3), None)])
 def test_no_item_is_left_out(layers, tokens):
     with pytest.raises(ValueError, match="^Report: key_tokens: lists of 1 batch items; need 2$"):
