@@ -24,28 +24,38 @@ struct ExchangeApi {
   int (*describe)(void* tensor, nb::dlpack::dltensor* out);
 };
 
-// Looked up once; torch stays loaded.
+// Found once, never freed: torch stays loaded.
 struct Torch {
   PyTypeObject* tensor_type;
   const ExchangeApi* api;
-};
+} torch;
 
-Torch find_torch() {
-  const nb::object type = nb::module_::import_("torch").attr("Tensor");
+// Throws nb::import_error for a torch that this file does not know.
+void find_torch(const nb::module_& module) {
+  const nb::object type = module.attr("Tensor");
   const nb::object capsule = nb::getattr(type, "__dlpack_c_exchange_api__", nb::none());
-  if (capsule.is_none()) throw nb::import_error("polyhead.torch needs torch 2.10 or newer");
+  if (capsule.is_none()) {
+    const nb::object version = nb::getattr(module, "__version__", nb::str("unknown"));
+    throw nb::import_error((std::string("polyhead.torch: torch: version is ") +
+                            nb::str(version).c_str() + "; need 2.10 or newer")
+                               .c_str());
+  }
   auto* api =
       static_cast<const ExchangeApi*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
   if (api == nullptr) throw nb::python_error();
   if (api->major_version != 1 || api->describe == nullptr) {
-    throw nb::import_error("polyhead.torch does not know this torch's DLPack");
+    throw nb::import_error(("polyhead.torch: torch: its DLPack has version " +
+                            std::to_string(api->major_version) + "; need version 1")
+                               .c_str());
   }
-  return {reinterpret_cast<PyTypeObject*>(nb::object(type).release().ptr()), api};
+  torch = {reinterpret_cast<PyTypeObject*>(nb::object(type).release().ptr()), api};
 }
 
-const Torch& torch() {
-  static const Torch found = find_torch();
-  return found;
+// The first line of the error that Python has: torch's go on with a stack of C++.
+std::string first_line_of_error() {
+  const nb::python_error error;
+  const std::string text = nb::str(error.value()).c_str();
+  return text.substr(0, text.find('\n'));
 }
 
 [[noreturn]] void refuse(const char* argument, const std::string& got) {
@@ -57,13 +67,12 @@ const Torch& torch() {
 
 TensorView tensor_view(nb::handle tensor, const char* argument) {
   if (tensor.is_none()) return {};
-  if (!PyObject_TypeCheck(tensor.ptr(), torch().tensor_type)) {
+  if (!PyObject_TypeCheck(tensor.ptr(), torch.tensor_type)) {
     refuse(argument, nb::inst_name(tensor).c_str());
   }
   nb::dlpack::dltensor described;
-  if (torch().api->describe(tensor.ptr(), &described) != 0) {
-    const nb::python_error error;
-    refuse(argument, std::string("a tensor that ") + nb::str(error.value()).c_str());
+  if (torch.api->describe(tensor.ptr(), &described) != 0) {
+    refuse(argument, "one without such memory (" + first_line_of_error() + ")");
   }
   if (described.device.device_type != nb::device::cpu::value) {
     refuse(argument, "a tensor on another device");
@@ -81,7 +90,7 @@ bool are_plain(const nb::tuple& tensors, const nb::tuple& types) {
     const auto is_its = [&](nb::handle type) { return tensor.type().is(type); };
     if (std::none_of(types.begin(), types.end(), is_its)) return false;
     nb::dlpack::dltensor described;
-    if (torch().api->describe(tensor.ptr(), &described) != 0) {
+    if (torch.api->describe(tensor.ptr(), &described) != 0) {
       PyErr_Clear();
       return false;
     }
@@ -99,7 +108,7 @@ bool Places::Place::operator==(const Place& other) const {
 Places::Place Places::place_of(nb::handle tensor) {
   nb::dlpack::dltensor described;
   if (tensor.is_none()) return {};
-  if (torch().api->describe(tensor.ptr(), &described) != 0) {  // one without memory
+  if (torch.api->describe(tensor.ptr(), &described) != 0) {  // one without memory
     PyErr_Clear();
     return {};
   }
@@ -126,6 +135,7 @@ int Places::first_moved(const nb::tuple& tensors) const {
 }
 
 void bind_tensors(nb::module_& module) {
+  module.def("find_torch", find_torch, nb::arg("module"));
   module.def("are_plain", are_plain, nb::arg("tensors"), nb::arg("types"));
   nb::class_<Places>(module, "Places")
       .def(nb::init<const nb::tuple&>(), nb::arg("tensors"))

@@ -1,5 +1,6 @@
 // torch's tensors as views, in place, by the table of functions that torch publishes for this
-// (DLPack's exchange API): no Python runs, a tensor costs some tens of nanoseconds.
+// (DLPack's exchange API): no Python runs, a tensor costs some tens of nanoseconds. polyhead.torch
+// says where torch is, at import, before anything else of this file.
 #pragma once
 
 #include <nanobind/nanobind.h>

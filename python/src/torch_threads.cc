@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <cstddef>
+#include <memory>
 #include <mutex>
 
 #include "bind.h"
@@ -38,16 +39,22 @@ void run_on_openmp(void* context, size_t count, ParallelTask task, void* argumen
   reinterpret_cast<GompParallel>(context)(take_tasks, &work, threads, 0);
 }
 
+struct CloseLibrary {
+  void operator()(void* library) const { dlclose(library); }
+};
+
 // The OpenMP that the library at `path`, which is loaded, works with; false if it has none.
 bool lend_openmp_of(const char* path) {
-  void* const library = dlopen(path, RTLD_LAZY | RTLD_NOLOAD);
-  void* const gomp_parallel = library == nullptr ? nullptr : dlsym(library, "GOMP_parallel");
+  std::unique_ptr<void, CloseLibrary> library(dlopen(path, RTLD_LAZY | RTLD_NOLOAD));
+  void* const gomp_parallel = library ? dlsym(library.get(), "GOMP_parallel") : nullptr;
   if (gomp_parallel == nullptr) return false;
   lend_executor(run_on_openmp, gomp_parallel);
-  // OpenMP's threads are not there in a forked child, and it would wait for them.
-  static std::once_flag is_watched;
-  std::call_once(is_watched,
-                 [] { pthread_atfork(nullptr, nullptr, [] { lend_executor(nullptr, nullptr); }); });
+  static std::once_flag is_lent;
+  std::call_once(is_lent, [&] {
+    static_cast<void>(library.release());  // open for good: its function may be called at any time
+    // OpenMP's threads are not there in a forked child, and it would wait for them.
+    pthread_atfork(nullptr, nullptr, [] { lend_executor(nullptr, nullptr); });
+  });
   return true;
 }
 

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import timeit
+import types
 from pathlib import Path
 
 import numpy as np
@@ -132,3 +133,11 @@ def test_documents(root, page, tmp_path, monkeypatch):
     assert blocks
     monkeypatch.chdir(tmp_path)
     exec(compile("\n".join(blocks), page, "exec"), {})  # noqa: S102
+
+
+def test_another_torch_is_refused_at_import():
+    """polyhead.torch hands its torch to this."""
+    torch = types.ModuleType("torch")
+    torch.Tensor, torch.__version__ = type("Tensor", (), {}), "2.9.1"
+    with pytest.raises(ImportError, match="^polyhead.torch: torch: version is 2.9.1; need 2.10 or newer$"):
+        _core.find_torch(torch)

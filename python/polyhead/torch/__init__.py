@@ -8,7 +8,7 @@ Results have the same bits with and without gradients, weights and other items i
 and in eval. A row whose every key is masked is 0, never NaN. CPU only; needs torch 2.10 or newer.
 """
 
-from polyhead.torch import _threads
+from polyhead.torch import _op, _threads  # _op: torch.export.load asks for operators by their names
 from polyhead.torch._attention import scaled_dot_product_attention
 from polyhead.torch._convert import convert, revert
 from polyhead.torch._from_scratch import FromScratchMultiHeadAttention

@@ -202,9 +202,11 @@ _apply: Any = super(torch.autograd.Function, _Attention).apply
 
 def converted(call: Sequence[Tensor | None], dtype: torch.dtype) -> list[Tensor | None]:
     """Each tensor once: self-attention is known by its identity."""
-    seen: dict[int, Tensor] = {}
-    return [x if x is None or x.dtype == torch.bool else
-            seen.setdefault(id(x), x.to(dtype)) for x in call]
+    done: dict[int, Tensor | None] = {}
+    for x in call:
+        if id(x) not in done:
+            done[id(x)] = x if x is None or x.dtype == torch.bool else x.to(dtype)
+    return [done[id(x)] for x in call]
 
 
 def gradients_of(trained: Any, call: Sequence[Tensor | None],

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polyhead.torch._engine import Call, Config, Engine, Options, draw_seed, gradients_of
+from polyhead.torch._engine import Config, Engine, Options, converted, draw_seed, gradients_of
 from polyhead.torch._functorch import Operator, differentiable_once
 
 _ARGUMENTS = (
@@ -24,13 +24,11 @@ _ARGUMENTS = (
 _TENSORS = 14  # the call's five and the nine parameters
 
 
-def attend(config: Config, call: Call, parameters: list[Tensor | None], options: Options,
+def attend(config: Config, call: Sequence[Tensor | None], parameters: list[Tensor | None], options: Options,
            dtypes: tuple[torch.dtype, torch.dtype]) -> tuple[Tensor, Tensor | None]:
     dtype, result_dtype = dtypes
     if result_dtype != dtype:
-        query, key, value, *masks = call
-        padding, mask = (x if x is None or x.dtype == torch.bool else x.to(dtype) for x in masks)
-        call = query.to(dtype), key.to(dtype), value.to(dtype), padding, mask
+        call = converted(call, dtype)
         parameters = [None if p is None else p.to(dtype) for p in parameters]
     seed = draw_seed() if options.dropout_p else None
     out, weights = _operator(

@@ -9,6 +9,9 @@ import torch
 from polyhead import _core
 
 
+_core.find_torch(torch)  # an ImportError at import, not at the first call
+
+
 def lend() -> bool:
     """Makes the library work on torch's own OpenMP threads, where torch has such."""
     return _core.lend_openmp_of(str(Path(torch.__file__).parent / "lib/libtorch_cpu.so"))

@@ -7,9 +7,10 @@ import warnings
 import polyhead.torch
 import pytest
 import torch
-from polyhead.torch import MultiheadAttention
+from polyhead.torch import MultiheadAttention, _engine
 from torch import nn
 from torch._subclasses import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 E, H = 8, 2
 
@@ -235,3 +236,21 @@ def test_autocast():
         assert a.dtype == b.dtype == torch.bfloat16 and torch.allclose(a.float(), b.float(), atol=0.03)
     got[0].float().sum().backward()
     assert ours.in_proj_weight.grad.dtype == torch.float32
+
+
+class CountCopies(TorchDispatchMode):
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function is torch.ops.aten._to_copy.default
+        return function(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("same, copies", [(True, 2), (False, 4)])
+def test_what_is_given_twice_is_converted_once(same, copies):
+    x = torch.zeros(2, 3, 4)
+    call = (x, x, x) if same else (x, x.clone(), x.clone())
+    with CountCopies() as counted:
+        found = _engine.converted((*call, torch.zeros(2, 3), torch.zeros(3, 3) > 0), torch.float64)
+    assert counted.count == copies and (found[0] is found[1] is found[2]) == same
+    assert [each.dtype for each in found] == [torch.float64] * 4 + [torch.bool]

@@ -1,6 +1,9 @@
 """polyhead.torch where torch looks at the program: compile, export, torch.func, opcheck; and
 gradcheck."""
 
+import subprocess
+import sys
+
 import polyhead.torch
 import pytest
 import torch
@@ -146,6 +149,17 @@ def test_opcheck_of_attention():
     torch.library.opcheck(torch.ops.polyhead.attention, (
         query, key, value, bias, sinks, slopes, lengths, None, None, None, None, torch.tensor(7),
         None, True, "top_left", "per_head", "zero", 0.2, 1.0, [3, 0], None, 2.0))
+
+
+def test_a_saved_program_is_loaded_by_a_process_that_called_nothing_yet(tmp_path):
+    module, inputs, _ = module_and_inputs()
+    path = tmp_path / "module.pt2"
+    torch.export.save(torch.export.export(module, tuple(inputs)), path)
+    code = (f"import torch, polyhead.torch; module = torch.export.load({str(path)!r}).module(); "
+            "x = torch.ones(2, 4, 8, dtype=torch.float64); y = torch.ones(2, 5, 8, dtype=torch.float64); "
+            "assert module(x, y, y)[0].shape == x.shape")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_tensor_that_outlives_its_transform():
