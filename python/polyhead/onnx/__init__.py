@@ -3,6 +3,7 @@
     import polyhead.onnx
     rep = polyhead.onnx.Backend.prepare(onnx.load("attention.onnx"))     # an onnx.backend.base.Backend
     y, = rep.run([query, key, value])
+    polyhead.onnx.export(module, "attention.onnx")       # a MultiheadAttention, for other runtimes
 
 Needs the package onnx: `pip install "polyhead[onnx]"`.
 """
@@ -14,5 +15,6 @@ except ImportError as _error:
                       f"({_error}); need it: pip install \"polyhead[onnx]\"") from _error
 
 from polyhead.onnx._backend import Backend, PreparedModel
+from polyhead.onnx._export import export
 
-__all__ = ["Backend", "PreparedModel"]
+__all__ = ["Backend", "PreparedModel", "export"]
