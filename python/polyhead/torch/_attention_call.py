@@ -89,7 +89,11 @@ def _gradients(core: Any, operands: tuple[Any, ...], saved: tuple[Any, ...],
     query = operands[0]
     gradients = [torch.empty_like(x, dtype=query.dtype) if wants and x is not None else None
                  for x, wants in zip(operands, wanted)]
-    core.backward(operands, saved, gradients)
+    try:
+        core.backward(operands, saved, gradients)
+    except TypeError:
+        _checks.refuse_gradients(saved[2:])
+        raise
     return [None if d is None or x is None else d.to(x.dtype) for d, x in zip(gradients, operands)]
 
 

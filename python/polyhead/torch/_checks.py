@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from numbers import Real
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -117,6 +117,21 @@ def refuse_other_kinds(tensors: Sequence[Tensor | None], names: Sequence[str]) -
             raise RuntimeError(
                 f"{name}: is on {x.device}; polyhead computes on the CPU: give {name}.cpu(), or "
                 "keep torch's own here: polyhead.torch.revert(model)")
+
+
+_functorch: Any = torch._C._functorch
+
+
+def refuse_gradients(d_outputs: Sequence[Tensor | None]) -> None:
+    """What torch may hand to a backward, and the library cannot read."""
+    for d in d_outputs:
+        if d is not None and (_functorch.is_batchedtensor(d) or _functorch.is_legacy_batchedtensor(d)):
+            raise RuntimeError(
+                "polyhead.torch: backward: got many gradients of a result at once (is_grads_batched, "
+                "vectorize or vmap around autograd); need one at a time, or torch.func.jacrev, vjp")
+        if d is not None and d.layout != torch.strided:
+            raise RuntimeError(f"polyhead.torch: backward: the gradient of a result has layout {d.layout}; "
+                               "need a dense one: .to_dense()")
 
 
 def refuse_operands(*operands: Tensor | None) -> None:

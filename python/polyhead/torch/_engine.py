@@ -240,7 +240,11 @@ def gradients_of(trained: Any, call: Sequence[Tensor | None],
         found[2], inputs[2] = None, found[0]
     elif value is key:
         found[2], inputs[2] = None, inputs[1]
-    trained.backward((d_out, d_weights), inputs, tuple(found[5:]))
+    try:
+        trained.backward((d_out, d_weights), inputs, tuple(found[5:]))
+    except TypeError:
+        _checks.refuse_gradients((d_out, d_weights))
+        raise
     for i in others:
         found[i] = found[i].to(tensors[i].dtype)  # type: ignore[union-attr]
     return found

@@ -180,3 +180,28 @@ def test_numpys_module_says_what_it_needs_of_a_tensor(value):
     with pytest.raises(TypeError, match=words):
         module.load_state_dict(state)
     module.load_state_dict({**state, "in_proj_bias": value.detach().float()})
+
+
+SELF_ATTENTION = {
+    "module": lambda x: polyhead.torch.MultiheadAttention(8, 2)(x, x, x)[0],
+    "weights": lambda x: polyhead.torch.MultiheadAttention(8, 2)(x, x, x)[1],
+    "op": lambda x: polyhead.torch.scaled_dot_product_attention(x, x, x)}
+
+
+@pytest.mark.parametrize("name", SELF_ATTENTION)
+def test_many_gradients_at_once(name):
+    x = torch.ones(3, 2, 8, requires_grad=True)
+    out = SELF_ATTENTION[name](x)
+    with pytest.raises(RuntimeError, match="^polyhead.torch: backward: got many gradients of a result at "
+                                           "once .*; need one at a time, or torch.func.jacrev, vjp$"):
+        torch.autograd.grad(out, x, torch.zeros(2, *out.shape), is_grads_batched=True, retain_graph=True)
+    torch.autograd.grad(out, x, torch.zeros_like(out))  # the graph is still there
+
+
+@pytest.mark.parametrize("name", ["module", "weights"])
+def test_sparse_gradients(name):
+    x = torch.ones(3, 2, 8, requires_grad=True)
+    out = SELF_ATTENTION[name](x)
+    with pytest.raises(RuntimeError, match="^polyhead.torch: backward: the gradient of a result has layout "
+                                           "torch.sparse_coo; need a dense one: .to_dense\\(\\)$"):
+        torch.autograd.grad(out, x, torch.zeros_like(out).to_sparse())
