@@ -12,6 +12,7 @@
 
 #include "arrays.h"
 #include "bind.h"
+#include "rope.h"
 #include "tensors.h"
 #include "words.h"
 
@@ -192,7 +193,9 @@ void TrainedCall::backward(const std::array<nb::handle, 2>& d_outputs,
   module_->backward(context_, from, to, parameters);
 }
 
-void bind_torch_module(nb::module_& module) {
+namespace {
+
+void bind_calls(nb::module_& module) {
   nb::class_<TrainedCall>(module, "TrainedCall")
       .def("backward", &TrainedCall::backward, nb::arg("d_outputs"), nb::arg("d_inputs"),
            nb::arg("d_parameters"));
@@ -202,11 +205,14 @@ void bind_torch_module(nb::module_& module) {
           [](const PackedModule& self, const std::array<nb::handle, 5>& inputs,
              const std::array<nb::handle, 2>& outputs, bool is_causal, const char* align,
              std::optional<const char*> weights, const char* empty,
-             std::optional<std::pair<double, uint64_t>> training) -> std::unique_ptr<TrainedCall> {
+             std::optional<std::pair<double, uint64_t>> training, int64_t query_position,
+             int64_t key_position) -> std::unique_ptr<TrainedCall> {
             const ForwardOptions options{.is_causal = is_causal,
                                          .causal_align = causal_align(align),
                                          .need_weights = weights_mode(weights),
-                                         .empty_rows = empty_rows(empty)};
+                                         .empty_rows = empty_rows(empty),
+                                         .query_position = query_position,
+                                         .key_position = key_position};
             if (training) {
               return self.forward_training(inputs, outputs, options,
                                            {.seed = training->second, .p = training->first});
@@ -215,12 +221,21 @@ void bind_torch_module(nb::module_& module) {
             return nullptr;
           },
           nb::arg("inputs"), nb::arg("outputs"), nb::arg("is_causal"), nb::arg("causal_align"),
-          nb::arg("weights").none(), nb::arg("empty_rows"), nb::arg("training").none());
+          nb::arg("weights").none(), nb::arg("empty_rows"), nb::arg("training").none(),
+          nb::arg("query_position"), nb::arg("key_position"));
+}
+
+}  // namespace
+
+void bind_torch_module(nb::module_& module) {
+  bind_calls(module);
   nb::class_<TorchModule>(module, "TorchModule")
       .def(
           "__init__",
           [](TorchModule* self, const std::array<int64_t, 4>& widths,
-             const std::array<bool, 4>& flags, const char* dtype, nb::object parameter_type) {
+             const std::array<bool, 4>& flags, const char* dtype, nb::object parameter_type,
+             int64_t num_kv_heads, int64_t head_dim, bool qk_norm, double qk_norm_eps,
+             nb::handle rope) {
             const auto [embed_dim, num_heads, kdim, vdim] = widths;
             const auto [batch_first, bias, add_bias_kv, add_zero_attn] = flags;
             new (self)
@@ -232,10 +247,18 @@ void bind_torch_module(nb::module_& module) {
                              .add_zero_attn = add_zero_attn,
                              .kdim = kdim,
                              .vdim = vdim,
-                             .dtype = float_dtype(dtype)},
+                             .dtype = float_dtype(dtype),
+                             .num_kv_heads = num_kv_heads,
+                             .head_dim = head_dim,
+                             .qk_norm = qk_norm,
+                             .qk_norm_eps = qk_norm_eps,
+                             .rope = rope_of(rope)},
                             std::move(parameter_type));
           },
-          nb::arg("widths"), nb::arg("flags"), nb::arg("dtype"), nb::arg("parameter_type"))
+          nb::arg("widths"), nb::arg("flags"), nb::arg("dtype"), nb::arg("parameter_type"),
+          nb::arg("num_kv_heads") = 0, nb::arg("head_dim") = 0, nb::arg("qk_norm") = false,
+          nb::arg("qk_norm_eps") = MultiheadAttention::Config().qk_norm_eps,
+          nb::arg("rope").none() = nb::none())
       .def("pack", &TorchModule::pack, nb::arg("parameters"))
       .def("follow", &TorchModule::follow, nb::arg("parameters"));
 }

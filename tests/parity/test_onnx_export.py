@@ -161,6 +161,17 @@ def test_modules_of_torch(tmp_path, kind, options):
         torch.testing.assert_close(torch.from_numpy(got), want)
 
 
+def test_what_torchs_class_has_not(tmp_path):
+    torch.manual_seed(0)
+    module = polyhead.torch.MultiheadAttention(
+        16, 4, batch_first=True, num_kv_heads=2, qk_norm=True, rope={"pairs": "halves"})
+    polyhead.onnx.export(module, tmp_path / "grouped.onnx")
+    x = torch.randn(2, 5, 16)
+    inputs = dict.fromkeys(("query", "key", "value"), x.numpy())
+    found = session(tmp_path / "grouped.onnx").run(None, inputs)[0]
+    torch.testing.assert_close(torch.from_numpy(found), module(x, x, x)[0].detach())
+
+
 class Grown(torch.nn.MultiheadAttention):
     """With a forward of its own, for all one knows."""
 

@@ -74,9 +74,14 @@ def _own(module: Any) -> MultiheadAttention:
                          "module.float()")
     own = MultiheadAttention(
         module.embed_dim, module.num_heads, 0.0, "in_proj_bias" in state, "bias_k" in state,
-        module.add_zero_attn, module.kdim, module.vdim, module.batch_first)
+        module.add_zero_attn, module.kdim, module.vdim, module.batch_first,
+        **{name: getattr(module, name) for name in _OF_OURS if hasattr(module, name)})
     own.load_state_dict({name: tensor.cpu().numpy() for name, tensor in state.items()})
     return own
+
+
+# What torch's class has not.
+_OF_OURS = ("num_kv_heads", "head_dim", "qk_norm", "qk_norm_eps", "rope")
 
 
 def _check(own: MultiheadAttention, words: dict[str, tuple[Any, Any]], is_causal: Any) -> None:

@@ -71,8 +71,10 @@ def require_one_device(tensors: Sequence[Tensor | None], names: Sequence[str] = 
 
 def raise_torchs_error(module: MultiheadAttention, call: Sequence[Tensor | None]) -> None:
     """For a call that does not fit: what torch's Python path raises for it. Returns if torch would
-    take the call."""
+    take the call, or has no such module."""
     refuse_call(call)
+    if module._extras:
+        return
     query, key, value, key_padding_mask, attn_mask = call
     assert query is not None and key is not None and value is not None
     if attn_mask is not None and attn_mask.dim() == 4:

@@ -38,11 +38,12 @@ def convert(model: Model) -> Model:
 
 def revert(model: Model) -> Model:
     """Undoes convert: every module of this package's MultiheadAttention becomes torch's. Returns the
-    model. Subclasses stay as they are, and what torch.nn.utils.parametrize has made one: remove the
+    model. One that torch's class cannot be stays ours: with num_kv_heads, head_dim, qk_norm or rope.
+    Subclasses stay as they are, and what torch.nn.utils.parametrize has made one: remove the
     parametrisations first."""
     _require_model(model, "revert")
     for module in model.modules():
-        if type(module) is MultiheadAttention:
+        if type(module) is MultiheadAttention and not module._extras:
             module.__dict__.pop("_engine", None)
             module.__class__ = nn.MultiheadAttention  # type: ignore[assignment]
             _take_back(module)

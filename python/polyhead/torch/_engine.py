@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, empty_like
 
 from polyhead import _core
-from polyhead.torch import _checks, _threads
+from polyhead.torch import _checks, _extras, _threads
 from polyhead.torch._functorch import once, refuse_tangents
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ class Config(NamedTuple):
     bias: bool
     add_bias_kv: bool
     add_zero_attn: bool
+    extras: str = ""  # as _extras.checked gives them
 
     def weights_shape(self, query: Tensor, key: Tensor, weights: str) -> list[Any]:
         """[B, L, S'] or [B, H, L, S']; of an unbatched call without B."""
@@ -48,6 +49,8 @@ class Options(NamedTuple):
     weights: str | None
     empty_rows: str
     dropout_p: float
+    query_position: int = 0
+    key_position: int = 0
 
 
 class Engine:
@@ -56,9 +59,10 @@ class Engine:
     def __init__(self, config: Config, dtype: torch.dtype) -> None:
         self.config = config
         self.dtype = dtype
-        flags = tuple(map(bool, config[4:]))  # torch takes what counts as one
+        flags = tuple(map(bool, config[4:8]))  # torch takes what counts as one
         self._core = _core.TorchModule(
-            config[:4], flags, str(dtype).removeprefix("torch."), torch.nn.Parameter)
+            config[:4], flags, str(dtype).removeprefix("torch."), torch.nn.Parameter,
+            **_extras.read(config.extras))
 
     def _packed(self, parameters: tuple[Tensor, ...]) -> Any:
         """These parameters, packed anew if they have changed. Only a Parameter can be known not to
@@ -82,7 +86,8 @@ class Engine:
         training = None
         if keeps or seed is not None:
             training = (0.0, 0) if seed is None else (options.dropout_p, seed)
-        trained = self._packed(parameters).forward(call, (out, weights), *options[:4], training)
+        trained = self._packed(parameters).forward(
+            call, (out, weights), *options[:4], training, *options[5:])
         return out, weights, trained
 
 
@@ -100,7 +105,8 @@ def attend(module: MultiheadAttention, call: Call, parameters: list[Tensor | Non
     dtype = torch.float64 if own_dtype == torch.float64 else torch.float32
     config = (
         module.embed_dim, module.num_heads, module.kdim, module.vdim, module.batch_first,
-        parameters[4] is not None, parameters[5] is not None, module.add_zero_attn)
+        parameters[4] is not None, parameters[5] is not None, module.add_zero_attn,
+        module._extras)
     tensors = (*call, *present)
     dtypes = (dtype, result_dtype)
     refuse_tangents(tensors)

@@ -3,33 +3,110 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from polyhead._arguments import explained, plain_bool, type_name
-from polyhead._typing import CausalAlign, EmptyRows, Weights
-from polyhead.torch import _checks, _engine
+from polyhead._typing import CausalAlign, EmptyRows, Rope, Weights
+from polyhead.torch import _checks, _engine, _extras
 from polyhead.torch._engine import Options
-
-_PlainLinear = nn.modules.linear.NonDynamicallyQuantizableLinear
 
 
 class MultiheadAttention(nn.MultiheadAttention):
     """torch.nn.MultiheadAttention: its constructor, attributes, parameters, state dict and numbers.
 
-    forward takes three more by keyword. What differs from torch is in docs/torch.md: rows without a
-    visible key are 0, `is_causal` needs no mask and always holds, a 4-D attn_mask broadcasts.
+    The constructor and forward take more by keyword. What differs from torch is in docs/torch.md: rows
+    without a visible key are 0, `is_causal` needs no mask and always holds, a 4-D attn_mask
+    broadcasts. What torch's class has not:
+
+    num_kv_heads          heads of key and value, each for num_heads / num_kv_heads of the query's;
+                          then q_proj_weight, k_proj_weight and v_proj_weight in place of
+                          in_proj_weight
+    head_dim              width of a head; default embed_dim / num_heads
+    qk_norm, qk_norm_eps  an RMS norm of each head of query and key: q_norm.weight, k_norm.weight
+    rope                  rotary positions: {"pairs": "halves", "base": 10000.0, ...}, as in
+                          polyhead.MultiheadAttention
+
+    Names and shapes in the state dict are those of polyhead.MultiheadAttention.
     """
+
+    # What torch's class has not, as text for operators, and read; what converted modules have.
+    _extras = ""
+    _options: Mapping[str, Any] = MappingProxyType({})
+
+    # over-budget: 16 parameters; torch's names and the library's fix them.
+    def __init__(
+            self, embed_dim: int, num_heads: int, dropout: float = 0.0, bias: bool = True,
+            add_bias_kv: bool = False, add_zero_attn: bool = False, kdim: int | None = None,
+            vdim: int | None = None, batch_first: bool = False, device: Any = None,
+            dtype: torch.dtype | None = None, *, num_kv_heads: int | None = None,
+            head_dim: int | None = None, qk_norm: bool = False, qk_norm_eps: float = 1e-6,
+            rope: Rope | None = None) -> None:
+        options = (dropout, bias, add_bias_kv, add_zero_attn)
+        if num_kv_heads is None and head_dim is None and qk_norm is False and rope is None:
+            super().__init__(embed_dim, num_heads, *options, kdim, vdim, batch_first, device, dtype)
+            return
+        # torch checks the rest, and draws nothing on this device.
+        super().__init__(num_heads if embed_dim > 0 else embed_dim, num_heads, *options,
+                         batch_first=batch_first, device="meta", dtype=dtype)
+        try:
+            extras = _extras.checked(
+                embed_dim, num_heads, (num_kv_heads, head_dim, qk_norm, qk_norm_eps, rope))
+        except TypeError as error:
+            raise explained(error, MultiheadAttention.__init__, locals()) from None
+        widths = (embed_dim, embed_dim if kdim is None else kdim, embed_dim if vdim is None else vdim)
+        _extras.resize(self, widths, extras, {"device": device, "dtype": dtype})
+        self._reset_parameters()
+
+    def _reset_parameters(self) -> None:
+        if not self._extras:
+            super()._reset_parameters()
+            return
+        for name in ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight"):
+            if (weight := getattr(self, name)) is not None:
+                nn.init.xavier_uniform_(weight)
+        if self.in_proj_bias is not None:
+            nn.init.zeros_(self.in_proj_bias)
+            nn.init.zeros_(self.out_proj.bias)
+        if self.bias_k is not None and self.bias_v is not None:
+            nn.init.xavier_normal_(self.bias_k)
+            nn.init.xavier_normal_(self.bias_v)
+
+    @property
+    def num_kv_heads(self) -> int:
+        """Heads of key and value."""
+        return int(self._options.get("num_kv_heads", self.num_heads))
+
+    @property
+    def qk_norm(self) -> bool:
+        """Whether heads of query and key are normed."""
+        return bool(self._options.get("qk_norm", False))
+
+    @property
+    def qk_norm_eps(self) -> float:
+        """What is added to the mean of squares."""
+        return float(self._options.get("qk_norm_eps", 1e-6))
+
+    @property
+    def rope(self) -> Rope | None:
+        """Rotary positions, with what was not given: a copy."""
+        rope = self._options.get("rope")
+        return None if rope is None else cast(Rope, dict(rope))
+
+    def extra_repr(self) -> str:
+        return _extras.described(self._options)
 
     def forward(
             self, query: Tensor, key: Tensor, value: Tensor,
             key_padding_mask: Tensor | None = None, need_weights: bool = True,
             attn_mask: Tensor | None = None, average_attn_weights: bool = True,
             is_causal: bool = False, *, weights: Weights | None = None,
-            causal_align: CausalAlign = "top_left", empty_rows: EmptyRows = "zero"
-    ) -> tuple[Tensor, Tensor | None]:
+            causal_align: CausalAlign = "top_left", empty_rows: EmptyRows = "zero",
+            query_position: int = 0, key_position: int = 0) -> tuple[Tensor, Tensor | None]:
         """(out, weights): weights None unless need_weights.
 
         query             [L, B, E], with batch_first [B, L, E], unbatched [L, E]
@@ -43,8 +120,10 @@ class MultiheadAttention(nn.MultiheadAttention):
         weights           "average" or "per_head", in place of need_weights and average_attn_weights
         causal_align      "top_left": query i sees keys j <= i; "bottom_right": j <= i + S - L
         empty_rows        a row whose every key is masked: weights 0 and out the bias ("zero"), "nan"
+        query_position, key_position  of the first query and key, with rope
 
-        Errors of shapes and dtypes are torch's, in type and text. What is no tensor, or no dense
+        Errors of shapes and dtypes are torch's, in type and text; of what torch's class has not, the
+        library's. What is no tensor, or no dense
         one of the CPU, is refused in words of our own: TypeError for None and numpy's arrays,
         RuntimeError for a sparse one.
         """
@@ -54,7 +133,8 @@ class MultiheadAttention(nn.MultiheadAttention):
         dropout_p = _checks.probability(self.dropout, weights) if self.training else 0.0
         if is_causal is not True and is_causal is not False:
             is_causal = _flag(is_causal)
-        options = Options(is_causal, causal_align, weights, empty_rows, dropout_p)
+        options = Options(is_causal, causal_align, weights, empty_rows, dropout_p, query_position,
+                          key_position)
         parameters, calls_out_proj = self._parameters_in_order()
         try:
             if key_padding_mask is not None and attn_mask is not None:
@@ -80,18 +160,24 @@ class MultiheadAttention(nn.MultiheadAttention):
                           own["bias_v"] if "bias_v" in own else self.bias_v]
         except KeyError:  # one is parametrised
             parameters = [getattr(self, name) for name in _NAMES]
+        norms = _extras.norm_weights(self)
+        width = self.num_heads * self.head_dim
         out_proj = self._modules["out_proj"]
-        if out_proj is not None and _is_plain(out_proj):
+        if out_proj is not None and _extras.is_plain(out_proj, _extras.PlainLinear, _OF_LINEAR):
             last = out_proj._parameters
             weight = last["weight"]
             if (last["bias"] is None) == (parameters[4] is None) and weight is not None \
-                    and weight.shape == (self.embed_dim, self.embed_dim):
-                return [*parameters, weight, last["bias"]], False
+                    and weight.shape == (self.embed_dim, width):
+                return [*parameters, weight, last["bias"], *norms], False
+        if width != self.embed_dim:
+            raise NotImplementedError(
+                f"MultiheadAttention: out_proj: is hooked, parametrised or replaced; where heads are "
+                f"{width} wide together and embed_dim is {self.embed_dim}, need the constructor's")
         like = parameters[0] if parameters[0] is not None else parameters[1]
         assert like is not None
         make = _kept_identity if _engine.is_plain((like,)) else _identity
         identity, zeros = make(self.embed_dim, like.dtype, like.device)
-        return [*parameters, identity, None if parameters[4] is None else zeros], True
+        return [*parameters, identity, None if parameters[4] is None else zeros, *norms], True
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
@@ -122,12 +208,3 @@ def _flag(is_causal: Any) -> bool:
     if not isinstance(found, bool):
         raise TypeError(f"MultiheadAttention: is_causal: got {type_name(is_causal)}; need True or False")
     return found
-
-
-def _is_plain(out_proj: nn.Module) -> bool:
-    """Whether calling it would do no more than its weights say."""
-    state = out_proj.__dict__
-    return (type(out_proj) is _PlainLinear and "forward" not in state
-            and not state["_forward_hooks"] and not state["_forward_pre_hooks"]
-            and not state["_backward_hooks"] and not state["_backward_pre_hooks"]
-            and state["_parameters"].keys() == _OF_LINEAR)

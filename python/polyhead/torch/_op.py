@@ -19,9 +19,10 @@ _ARGUMENTS = (
     "Tensor query, Tensor key, Tensor value, Tensor? key_padding_mask, Tensor? attn_mask, "
     "Tensor? in_proj_weight, Tensor? q_proj_weight, Tensor? k_proj_weight, Tensor? v_proj_weight, "
     "Tensor? in_proj_bias, Tensor? bias_k, Tensor? bias_v, Tensor out_proj_weight, "
-    "Tensor? out_proj_bias, Tensor? seed, int[] config, bool is_causal, str causal_align, "
-    "str weights, str empty_rows, float dropout_p")
-_TENSORS = 14  # the call's five and the nine parameters
+    "Tensor? out_proj_bias, Tensor? q_norm_weight, Tensor? k_norm_weight, Tensor? seed, "
+    "int[] config, bool is_causal, str causal_align, str weights, str empty_rows, "
+    "float dropout_p, int query_position, int key_position, str extras")
+_TENSORS = 16  # the call's five and the eleven parameters
 
 
 def attend(config: Config, call: Sequence[Tensor | None], parameters: list[Tensor | None], options: Options,
@@ -32,8 +33,8 @@ def attend(config: Config, call: Sequence[Tensor | None], parameters: list[Tenso
         parameters = [None if p is None else p.to(dtype) for p in parameters]
     seed = draw_seed() if options.dropout_p else None
     out, weights = _operator(
-        *call, *parameters, seed, [*config[:4], *map(bool, config[4:])], options.is_causal,
-        options.causal_align, options.weights or "", options.empty_rows, options.dropout_p)
+        *call, *parameters, seed, [*config[:4], *map(bool, config[4:8])], options.is_causal,
+        options.causal_align, options.weights or "", *options[3:], config.extras)
     out = out.to(result_dtype)
     return out, weights.to(result_dtype) if options.weights is not None else None
 
@@ -44,9 +45,9 @@ class _Arguments:
     def __init__(self, arguments: Sequence[Any]) -> None:
         self.tensors = arguments[:_TENSORS]
         self.call, self.parameters = arguments[:5], arguments[5:_TENSORS]
-        self.seed, numbers, is_causal, causal_align, weights, empty_rows, p = arguments[_TENSORS:]
-        self.config = Config(*numbers[:4], *map(bool, numbers[4:]))
-        self.options = Options(is_causal, causal_align, weights or None, empty_rows, p)
+        self.seed, numbers, is_causal, causal_align, weights, *others, extras = arguments[_TENSORS:]
+        self.config = Config._make((*numbers[:4], *map(bool, numbers[4:]), extras))
+        self.options = Options(is_causal, causal_align, weights or None, *others)
 
 
 _engines: OrderedDict[Any, Engine] = OrderedDict()

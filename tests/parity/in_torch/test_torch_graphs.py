@@ -11,7 +11,8 @@ from polyhead.torch import scaled_dot_product_attention as attend
 from torch import nn
 from torch.func import functional_call, grad, jacrev, vmap
 
-OPTIONS = [{}, {"bias": False, "add_bias_kv": True}, {"kdim": 3, "vdim": 5, "add_zero_attn": True}]
+OPTIONS = [{}, {"bias": False, "add_bias_kv": True}, {"kdim": 3, "vdim": 5, "add_zero_attn": True},
+           {"num_kv_heads": 1, "head_dim": 6, "qk_norm": True, "rope": {"pairs": "halves"}}]
 
 
 def module_and_inputs(dtype=torch.float64, **options):
@@ -25,7 +26,7 @@ def module_and_inputs(dtype=torch.float64, **options):
     return module, inputs, {"key_padding_mask": padding, "attn_mask": mask}
 
 
-@pytest.mark.parametrize("options, average", list(zip(OPTIONS, [True, False, True])))
+@pytest.mark.parametrize("options, average", list(zip(OPTIONS, [True, False, True, True])))
 def test_gradcheck(options, average):
     module, inputs, masks = module_and_inputs(**options)
 
@@ -59,7 +60,7 @@ def expect_same(compiled, eager, tensors):
         assert torch.allclose(a, b)
 
 
-@pytest.mark.parametrize("options, dynamic", list(zip(OPTIONS, [False, True, False])))
+@pytest.mark.parametrize("options, dynamic", list(zip(OPTIONS, [False, True, False, False])))
 def test_compile(options, dynamic):
     torch.compiler.reset()
     module, inputs, masks = module_and_inputs(**options)
@@ -130,7 +131,7 @@ def test_second_derivatives_are_refused():
         grad(lambda x: grad(loss)(x).sum())(inputs[0].detach())
 
 
-@pytest.mark.parametrize("options, weights", list(zip(OPTIONS, ["", "average", "per_head"])))
+@pytest.mark.parametrize("options, weights", list(zip(OPTIONS, ["", "average", "per_head", ""])))
 def test_opcheck(options, weights):
     module, inputs, masks = module_and_inputs(**options)
     parameters, _ = module._parameters_in_order()
@@ -138,7 +139,7 @@ def test_opcheck(options, weights):
               module.bias_k is not None, module.add_zero_attn]
     torch.library.opcheck(torch.ops.polyhead.multihead_attention, (
         *inputs, masks["key_padding_mask"], masks["attn_mask"], *parameters, None,
-        [int(x) for x in config], False, "top_left", weights, "zero", 0.0))
+        [int(x) for x in config], False, "top_left", weights, "zero", 0.0, 0, 0, module._extras))
 
 
 def test_opcheck_of_attention():

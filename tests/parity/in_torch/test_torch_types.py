@@ -34,10 +34,12 @@ def test_docstrings(name):
 
 
 EXTRAS = {"weights", "causal_align", "empty_rows"}
+OF_MODULE = {"num_kv_heads", "head_dim", "qk_norm", "qk_norm_eps", "rope"}
 
 
 @pytest.mark.parametrize("ours, stock, extras", [
-    (OURS.__init__, TORCHS.__init__, set()), (OURS.forward, TORCHS.forward, EXTRAS)])
+    (OURS.__init__, TORCHS.__init__, OF_MODULE),
+    (OURS.forward, TORCHS.forward, EXTRAS | {"query_position", "key_position"})])
 def test_signatures_are_torchs(ours, stock, extras):
     """Name by name, with their kinds and defaults; ours has more, by keyword alone."""
     of = lambda call: [(p.name, p.kind, p.default) for p in inspect.signature(call).parameters.values()]

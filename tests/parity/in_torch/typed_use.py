@@ -11,6 +11,11 @@ out, weights = attention.forward(x, x, x, is_causal=True, causal_align="bottom_r
 rows: int = out.shape[0]
 if weights is not None:
     total: float = float(weights.sum())
+grouped = polyhead.torch.MultiheadAttention(
+    64, 8, num_kv_heads=2, head_dim=16, qk_norm=True, rope={"pairs": "halves", "base": 500.0})
+heads: int = grouped.num_kv_heads
+grouped.forward(x, x, x, query_position=3)
+polyhead.torch.MultiheadAttention(64, 8, num_kv_heads="2")  # type: ignore[arg-type]
 model: nn.TransformerEncoder = polyhead.torch.convert(
     nn.TransformerEncoder(nn.TransformerEncoderLayer(64, 8), 2))
 polyhead.torch.revert(model)
