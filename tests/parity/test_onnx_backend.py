@@ -404,6 +404,13 @@ def bad_models():
     yield model, "is com.microsoft.Attention"
     word = helper.make_node("Constant", [], ["z"], value_string="z")
     yield model_of([word, node], [x], [y]), "is a Constant of value_string"
+    yield model_of([helper.make_node("Constant", [], ["z"]), node], [x], [y]), "is a Constant of nothing"
+    odd = model_of([node], [x], [y], {"x": X})
+    odd.graph.initializer[0].dims[0] = 1
+    yield odd, "x: cannot be read (cannot reshape array of size 192 into shape (1,4,3,8))"
+    unknown = model_of([node], [x], [y], {"x": X})
+    unknown.graph.initializer[0].data_type = 99
+    yield unknown, "x: cannot be read (99)"
     local = model_of([node], [x], [y])
     local.functions.append(helper.make_function(
         "own", "f", ["a"], ["b"], [helper.make_node("Identity", ["a"], ["b"])],
@@ -448,6 +455,10 @@ def test_calls_that_are_refused():
             ([np.ma.masked_array(X)], TypeError, "x: got a numpy.ma.MaskedArray")):
         with pytest.raises(error, match=words):
             rep.run(inputs)
+    odd = two_layers()
+    odd.graph.input[0].type.tensor_type.elem_type = 99
+    with pytest.raises(ValueError, match="x: is no tensor of numbers"):
+        Backend.prepare(odd).run([X])
     with pytest.raises(TypeError, match=r"prepare: got str; need an onnx.ModelProto"):
         Backend.prepare("model.onnx")
     with pytest.raises(TypeError, match=r"run_node: got onnx.* need an onnx.NodeProto"):

@@ -109,6 +109,7 @@ class PreparedModel(base.BackendRep):
 
 
 _DOMAINS = ("", "ai.onnx")
+_KNOWN = set(onnx.helper.get_all_tensor_dtypes()) - {TensorProto.STRING}
 
 
 def _compute_of(node: NodeProto, opset: int) -> _Compute:
@@ -135,21 +136,25 @@ _OF_CONSTANTS = {"value_float": np.float32, "value_floats": np.float32, "value_i
 
 
 def _constant_of(node: NodeProto) -> Array:
-    attribute = node.attribute[0]  # the checker has seen that there is one
-    value = onnx.helper.get_attribute_value(attribute)
-    if attribute.name == "value":
-        return _array_of(value)
-    if attribute.name not in _OF_CONSTANTS:
-        raise ValueError(f"Backend: node {node.name!r}: is a Constant of {attribute.name}; need "
-                         f"value, {', '.join(_OF_CONSTANTS)}")
-    return np.array(value, _OF_CONSTANTS[attribute.name])
+    values = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
+    name = "".join(values)
+    if name == "value":
+        return _array_of(values[name])
+    if name not in _OF_CONSTANTS:
+        raise ValueError(f"Backend: node {node.name!r}: is a Constant of {', '.join(values) or 'nothing'}; "
+                         f"need value, {' or '.join(_OF_CONSTANTS)}")
+    return np.array(values[name], _OF_CONSTANTS[name])
 
 
 def _array_of(tensor: TensorProto) -> Array:
     if uses_external_data(tensor):
         raise ValueError(f"Backend: {tensor.name}: its data is in another file; need a model that "
                          "onnx.load has loaded, with its data")
-    return numpy_helper.to_array(tensor)
+    try:
+        return numpy_helper.to_array(tensor)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"Backend: {tensor.name}: cannot be read ({error}); need a tensor whose data "
+                         "fits its type and shape") from None
 
 
 def _check_call(function: str, proto: Any, kind: type, device: Any, options: Any) -> None:
@@ -168,7 +173,7 @@ def _in_order(function: str, inputs: Any, names: Sequence[str]) -> list[Array]:
         raise TypeError(f"{function}: inputs: got {type_name(inputs)}; need a list of arrays")
     if len(inputs) != len(names):
         raise ValueError(f"{function}: inputs: got {len(inputs)}; need {len(names)}: "
-                         f"{', '.join(names)}")
+                         f"{', '.join(map(str, names))}")
     return [_plain(f"{function}: {name}", array) for name, array in zip(names, inputs)]
 
 
@@ -187,9 +192,9 @@ def _plain(argument: str, value: Any) -> Array:
 
 def _checked(array: Array, info: ValueInfoProto) -> Array:
     """An input, once it is known to be what the graph declares."""
-    if not info.type.HasField("tensor_type"):
-        raise ValueError(f"run: {info.name}: is no tensor in the graph; need tensors")
     declared = info.type.tensor_type
+    if declared.elem_type not in _KNOWN:  # as of what is no tensor
+        raise ValueError(f"run: {info.name}: is no tensor of numbers in the graph; need one")
     dtype = onnx.helper.tensor_dtype_to_np_dtype(declared.elem_type)
     if array.dtype != dtype:
         raise ValueError(f"run: {info.name}: dtype is {array.dtype}; need {dtype}")

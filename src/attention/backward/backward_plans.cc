@@ -11,9 +11,7 @@ namespace {
 constexpr size_t kMostPartialBytes = size_t{32} << 20;
 
 int64_t chunks_of(const AttentionCall& call) {
-  constexpr auto kChunk = static_cast<int64_t>(kBackwardChunk);
-  return std::max<int64_t>((call.longest_kv_len() + kChunk - 1) / kChunk, 1) +
-         (call.num_extra() > 0);
+  return key_chunks_of(call) + (call.num_extra() > 0);
 }
 
 size_t query_bytes(const AttentionCall& call) {
@@ -86,7 +84,7 @@ void add_partials(const BackwardTiles<T>& tiles) {
     }
   };
   const double bytes =
-      static_cast<double>(query_bytes(call)) * static_cast<double>(chunks_of(call));
+      static_cast<double>(query_bytes(call)) * static_cast<double>(tiles.num_chunks());
   parallel_tasks(static_cast<size_t>(tiles.tiling.places() * call.num_heads()), bytes, 0, run);
 }
 

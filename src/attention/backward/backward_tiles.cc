@@ -34,12 +34,18 @@ void sum_batch(const T* sums, size_t stride, size_t item, int64_t batch, const T
 
 }  // namespace
 
+int64_t key_chunks_of(const AttentionCall& call) {
+  constexpr auto kChunk = static_cast<int64_t>(kBackwardChunk);
+  return std::max<int64_t>((call.longest_kv_len() + kChunk - 1) / kChunk, 1);
+}
+
 template <class T>
 BackwardTiles<T>::BackwardTiles(const BackwardCall& of, size_t partial_bytes)
     : backward(of),
       call(of.call),
       kernel(backward_kernel<T>(active_isa())),
-      tiling(of.call, kernel.max_rows) {
+      tiling(of.call, kernel.max_rows),
+      key_chunks_(key_chunks_of(of.call)) {
   shape_.in = tile_of<T>(call);
   const auto rows = static_cast<size_t>(call.batch() * call.num_heads() * call.q_len());
   const auto kv_heads = static_cast<size_t>(call.num_sequences() * call.num_kv_heads());
@@ -53,14 +59,8 @@ BackwardTiles<T>::BackwardTiles(const BackwardCall& of, size_t partial_bytes)
 }
 
 template <class T>
-int64_t BackwardTiles<T>::key_chunks() const {
-  constexpr auto kChunk = static_cast<int64_t>(kBackwardChunk);
-  return std::max<int64_t>((call.longest_kv_len() + kChunk - 1) / kChunk, 1);
-}
-
-template <class T>
 KeyRange BackwardTiles<T>::chunk(int64_t index, const Sequence& of) const {
-  if (index == key_chunks()) return {0, call.num_extra(), true};
+  if (index == key_chunks_) return {0, call.num_extra(), true};
   constexpr auto kChunk = static_cast<int64_t>(kBackwardChunk);
   const int64_t begin = index * kChunk;
   return {begin, std::max(begin, std::min(of.kv_len, begin + kChunk)), false};
@@ -179,7 +179,7 @@ void BackwardTiles<T>::compute_delta() {
     kernel.delta(tile, matrix<T>(backward.inputs.out, of.batch, at.head, of.q_begin + at.row),
                  delta, workspace);
     if (!weights || call.num_extra() == 0) return;
-    point_at(chunk(key_chunks(), of), at, &tile);
+    point_at(chunk(key_chunks_, of), at, &tile);
     kernel.delta(tile, {}, delta, workspace);
   };
   parallel_tasks(static_cast<size_t>(tiling.places() * call.num_heads()), flops,

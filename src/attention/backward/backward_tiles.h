@@ -30,6 +30,10 @@ struct TileGradients {
   T *key = nullptr, *value = nullptr, *bias = nullptr;
 };
 
+// Chunks of keys, of the longest sequence: at least 1, the appended columns not counted. Looks at
+// all sequences of a packed call: not for a task to ask.
+int64_t key_chunks_of(const AttentionCall& call);
+
 template <class T>
 class BackwardTiles {
  public:
@@ -54,7 +58,7 @@ class BackwardTiles {
   size_t workspace_bytes() const { return tile_bytes() + sums_bytes(kBackwardChunk); }
 
   // Chunks of keys whose part of d_query is summed by itself; the appended columns are the last.
-  int64_t num_chunks() const { return key_chunks() + (call.num_extra() > 0 ? 1 : 0); }
+  int64_t num_chunks() const { return key_chunks_ + (call.num_extra() > 0); }
   // The keys of a chunk in a batch item; empty past its last key.
   KeyRange chunk(int64_t index, const Sequence& of) const;
   // Whether any row of a tile sees any of the keys. The first chunk always counts: its sums, be
@@ -81,7 +85,6 @@ class BackwardTiles {
   void sink_gradients() const;
 
  private:
-  int64_t key_chunks() const;
   size_t sums_bytes(size_t keys) const {
     return keys * (key_stride() + value_stride()) * sizeof(T);
   }
@@ -94,6 +97,7 @@ class BackwardTiles {
   void store_keys(const Sequence& of, int64_t kv_head, const KeyRange& keys, const T* key,
                   const T* value) const;
 
+  const int64_t key_chunks_;
   BackwardTile<T> shape_;
   WorkspaceLease lease_;
   T* delta_ = nullptr;       // [B, H, L]

@@ -1,0 +1,150 @@
+// Gradients of packed batches: each sequence gets what it gets by itself, bit for bit.
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+#include "testing/backward_check.h"
+#include "testing/compare.h"
+#include "testing/elements.h"
+#include "testing/machine.h"
+#include "testing/packed_case.h"
+
+namespace polyhead::oracle {
+namespace {
+
+constexpr const char* kPlans[] = {"backward_head_tasks", "backward_chunk_tasks",
+                                  "backward_two_phases"};
+constexpr auto kCausal = Mask::Kind::kCausal;
+constexpr auto kWindow = Mask::Kind::kWindow;
+constexpr auto kAdditive = Mask::Kind::kAdditive;
+
+class BackwardPacked : public ::testing::TestWithParam<DType> {};
+INSTANTIATE_TEST_SUITE_P(DTypes, BackwardPacked,
+                         ::testing::Values(DType::kFloat32, DType::kFloat64));
+
+// A packed call's inputs, forward and random cotangents.
+struct PackedBackward {
+  AttentionCall call;
+  AttentionRun forward;
+  GuardedTensor d_out;
+
+  explicit PackedBackward(const PackedProblem& packed)
+      : call(packed.call()),
+        forward(run_attention_case(call)),
+        d_out(call.query.dtype(), forward.out.view().shape()) {
+    Random random(5);
+    fill_with(d_out.view(), [&](const Index&) { return random.normal(); });
+  }
+  AttentionBackwardInputs inputs(int64_t begin, int64_t rows) const {
+    return {.out = forward.out.view().narrow(2, begin, rows),
+            .lse = forward.lse.view().narrow(2, begin, rows),
+            .d_out = d_out.view().narrow(2, begin, rows),
+            .lse_rest = forward.lse_rest.view().narrow(2, begin, rows)};
+  }
+  BackwardRun run(const char* plan) const {
+    AttentionCall with_plan = call;
+    with_plan.plan = plan;
+    return run_backward(with_plan, inputs(0, call.q_len()), {.masks = false});
+  }
+  void expect_sequences_alone(const BackwardRun& all, const std::string& what) const {
+    for (int64_t n = 0; n < call.num_sequences(); ++n) {
+      std::vector<Mask> masks;
+      const Sequence of = call.sequence(n);
+      const BackwardRun alone = run_backward(sequence_alone(call, n, &masks),
+                                             inputs(of.q_begin, of.q_len), {.masks = false});
+      const std::string which = what + ", sequence " + std::to_string(n);
+      expect_same_bits(all.d_query.view().narrow(2, of.q_begin, of.q_len), alone.d_query.view(),
+                       which);
+      expect_same_bits(all.d_key.view().narrow(2, of.k_begin, of.kv_len), alone.d_key.view(),
+                       which);
+      expect_same_bits(all.d_value.view().narrow(2, of.k_begin, of.kv_len), alone.d_value.view(),
+                       which);
+    }
+  }
+};
+
+TEST_P(BackwardPacked, PackedSequencesAsByThemselves) {
+  const AttentionCase spec = {.heads = 4,
+                              .kv_heads = 2,
+                              .head_dim = 20,
+                              .v_head_dim = 12,
+                              .extra = 1,
+                              .dtype = GetParam(),
+                              .masks = {{.kind = kCausal, .align = CausalAlign::kBottomRight},
+                                        {.kind = kWindow, .left = 30, .right = 600},
+                                        {.dims = "hls"},
+                                        {.kind = kAdditive, .dims = "1s"}},
+                              .dropout_p = 0.2};
+  for (const Lengths& lengths : some_lengths()) {
+    const PackedProblem problem(lengths, spec);
+    const PackedBackward packed(problem);
+    for_each_isa([&](const std::string& isa) {
+      for (const char* plan : kPlans) {
+        const std::string what = isa + ", " + plan;
+        const BackwardRun run = packed.run(plan);
+        packed.expect_sequences_alone(run, what);
+        const Threads seven(7);
+        expect_same_gradients(packed.run(plan), run, what + ", seven threads");
+      }
+    });
+  }
+}
+
+TEST_P(BackwardPacked, PackedReference) {
+  const AttentionCase spec = {.kv_heads = 1, .extra = 1, .dtype = GetParam()};
+  const PackedProblem problem({{3, 0, 9}, {4, 2, 20}}, spec);
+  const PackedBackward packed(problem);
+  const BackwardRun kernel = packed.run(nullptr), reference = packed.run("backward_reference");
+  const AttentionCotangents cotangents = {packed.d_out.view()};
+  const ReferenceGradients truth = attention_backward_reference(packed.call, cotangents);
+  const auto rounded = [&](const Tensor& tensor) {
+    Tensor result(GetParam(), tensor.shape());
+    fill_with(result, [&](const Index& at) { return read(tensor, at); });
+    return result;
+  };
+  expect_same_bits(reference.d_query.view(), rounded(truth.d_query), "d_query");
+  expect_same_bits(reference.d_key.view(), rounded(truth.d_key), "d_key");
+  expect_same_bits(reference.d_value.view(), rounded(truth.d_value), "d_value");
+  expect_same_bits(reference.d_extra_key.view(), rounded(truth.d_extra_key), "d_extra_key");
+  expect_same_bits(reference.d_extra_value.view(), rounded(truth.d_extra_value), "d_extra_value");
+  EXPECT_TRUE(kernel.intact() && reference.intact());
+}
+
+// Sequences of one query and one key, beside a batch of them; the same memory in other strides.
+// Work for each sequence that grew with their number would take minutes.
+TEST_P(BackwardPacked, ManyShortSequences) {
+  constexpr int64_t kCount = 30000;
+  const AttentionCase spec = {.batch = kCount,
+                              .kv_heads = 1,
+                              .q_len = 1,
+                              .kv_len = 1,
+                              .extra = 1,
+                              .dtype = GetParam(),
+                              .sinks = true};
+  const BackwardProblem batch(spec);
+  std::vector<int64_t> bounds(kCount + 1);
+  std::iota(bounds.begin(), bounds.end(), 0);
+  AttentionCall call = batch.problem.call();
+  for (ConstTensorView* view : {&call.query, &call.key, &call.value}) {
+    *view = view->transposed(0, 2);  // [N, H, 1, D] -> [1, H, N, D]
+  }
+  call.cu_seqlens_q = call.cu_seqlens_k = {bounds.data(), {kCount + 1}};
+  AttentionBackwardInputs inputs = batch.inputs();
+  for (ConstTensorView* view : {&inputs.out, &inputs.lse, &inputs.d_out, &inputs.lse_rest}) {
+    *view = view->transposed(0, 2);
+  }
+  const BackwardRun want = run_backward_case(batch);
+  for (const char* plan : kPlans) {
+    call.plan = plan;
+    const BackwardRun got = run_backward(call, inputs);
+    expect_same_bits(got.d_query.view().transposed(0, 2), want.d_query.view(), plan);
+    expect_same_bits(got.d_key.view().transposed(0, 2), want.d_key.view(), plan);
+    expect_same_bits(got.d_value.view().transposed(0, 2), want.d_value.view(), plan);
+    expect_same_bits(got.d_extra_key.view(), want.d_extra_key.view(), plan);
+    expect_same_bits(got.d_sinks.view(), want.d_sinks.view(), plan);
+  }
+}
+
+}  // namespace
+}  // namespace polyhead::oracle
