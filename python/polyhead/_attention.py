@@ -87,8 +87,8 @@ def scaled_dot_product_attention(
             structure = (sinks, alibi_slopes, key_lengths, *pair, None, None)
             refuse_masked("scaled_dot_product_attention", _STRUCTURE, structure)
         options = _core.AttentionOptions(
-            attn_mask, dropout_p, seed, is_causal, scale, causal_align, weights, empty_rows,
-            window, query_offset, softcap, structure)
+            "scaled_dot_product_attention", attn_mask, dropout_p, seed, is_causal, scale,
+            causal_align, weights, empty_rows, window, query_offset, softcap, structure)
         return _core.attend(query, key, value, options, enable_gqa)
     except TypeError as error:
         raise explained(error, scaled_dot_product_attention, locals()) from None
@@ -136,8 +136,8 @@ def packed_attention(
         refuse_masked("packed_attention", _OPERANDS, (query, key, value))
         refuse_masked("packed_attention", _STRUCTURE, structure)
         options = _core.AttentionOptions(
-            None, dropout_p, seed, is_causal, scale, causal_align, None, empty_rows,
-            window, query_offset, softcap, structure)
+            "packed_attention", None, dropout_p, seed, is_causal, scale, causal_align, None,
+            empty_rows, window, query_offset, softcap, structure)
         return cast(FloatArray, _core.attend_packed(query, key, value, options))
     except TypeError as error:
         raise explained(error, packed_attention, locals()) from None

@@ -153,8 +153,8 @@ class KvCache(Configured):
             arrays = (sinks, alibi_slopes, None, *pair_of(segments, "KvCache.attend"), cu_seqlens_q)
             refuse_masked("KvCache.attend", _ARRAYS, (*arrays, query, attn_mask))
             options = _core.AttentionOptions(
-                attn_mask, 0.0, 0, is_causal, scale, "top_left", weights, empty_rows, window, None,
-                softcap, (*arrays, None))
+                "KvCache.attend", attn_mask, 0.0, 0, is_causal, scale, "top_left", weights,
+                empty_rows, window, None, softcap, (*arrays, None))
             return self._cache.attend(query, options)
         except TypeError as error:
             raise explained(error, KvCache.attend, locals()) from None

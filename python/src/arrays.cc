@@ -9,6 +9,8 @@
 #include <string>
 #include <utility>
 
+#include "renames.h"
+
 namespace polyhead::python {
 
 using DTypeCode = nb::dlpack::dtype_code;
@@ -43,8 +45,10 @@ std::string description(nb::handle object) {
   throw nb::type_error((std::string(argument) + ": " + got + "; need " + need).c_str());
 }
 
-constexpr const char* kNeed =
-    "a numpy array, or an object with __dlpack__, of float32, float64, bool, int32 or int64";
+[[noreturn]] void refuse_object(const char* argument, const std::string& got, const char* dtypes) {
+  refuse(argument, "got " + got,
+         std::string("a numpy array, or an object with __dlpack__, of ") + dtypes);
+}
 
 // What is needed of numpy at each call; found once, never freed: numpy stays loaded.
 struct Numpy {
@@ -53,7 +57,7 @@ struct Numpy {
 
 // What another library's own __dlpack__ gives. Not left to nanobind, which where that refuses (a
 // tensor that requires grad) finds other ways.
-nb::object capsule_of(nb::handle object, const char* argument) {
+nb::object capsule_of(nb::handle object, const char* argument, const char* dtypes) {
   // torch's view of a negated tensor shares memory whose signs are yet to be changed.
   if (nb::hasattr(object, "is_neg") && nb::cast<bool>(object.attr("is_neg")())) {
     refuse(argument, "got a negated view", "tensor.resolve_neg()");
@@ -67,18 +71,19 @@ nb::object capsule_of(nb::handle object, const char* argument) {
     }
   } catch (const nb::python_error& error) {
     const std::string reason = nb::str(error.value()).c_str();
-    refuse(argument, "got " + description(object) + " (" + reason + ")", kNeed);
+    refuse_object(argument, description(object) + " (" + reason + ")", dtypes);
   }
 }
 
 template <class Array>
-Array import_array(nb::handle object, const char* argument) {
+Array import_array(nb::handle object, const char* argument, const char* dtypes) {
   const bool is_numpys = nb::isinstance(object, numpy.ndarray);
   nb::object source = nb::borrow(object);
-  if (!is_numpys && nb::hasattr(object, "__dlpack__")) source = capsule_of(object, argument);
+  if (!is_numpys && nb::hasattr(object, "__dlpack__"))
+    source = capsule_of(object, argument, dtypes);
   Array array;
   if (!nb::try_cast<Array>(source, array, false)) {
-    refuse(argument, "got " + description(object), kNeed);
+    refuse_object(argument, description(object), dtypes);
   }
   if (array.device_type() != nb::device::cpu::value) {
     refuse(argument, "got " + description(object) + " on another device", "memory of the CPU");
@@ -92,9 +97,10 @@ struct Geometry {
   std::array<int64_t, kMaxRank> shape{}, strides{};
 };
 
-Geometry geometry_of(const nb::ndarray<nb::ro>& array, nb::handle object, const char* argument) {
+Geometry geometry_of(const nb::ndarray<nb::ro>& array, nb::handle object, const char* argument,
+                     const char* dtypes) {
   const std::optional<DType> dtype = dtype_of_array(array.dtype());
-  if (!dtype) refuse(argument, "got " + description(object), kNeed);
+  if (!dtype) refuse_object(argument, description(object), dtypes);
   if (array.ndim() > kMaxRank) {
     throw nb::value_error((std::string(argument) + ": got " + std::to_string(array.ndim()) +
                            " dimensions; need at most " + std::to_string(kMaxRank))
@@ -122,16 +128,19 @@ void find_numpy() {
            module.attr("dtype")("float32").release(), module.attr("dtype")("float64").release()};
 }
 
-Input optional_input(nb::handle object, const char* argument) {
-  return object.is_none() ? Input() : input(object, argument);
+Input optional_input(nb::handle object, const char* argument, const char* dtypes) {
+  return object.is_none() ? Input() : input(object, argument, dtypes);
 }
 
-Input input(nb::handle object, const char* argument) {
-  Input result{import_array<nb::ndarray<nb::ro>>(object, argument), {}};
-  const Geometry geometry = geometry_of(result.array, object, argument);
-  result.view = ConstTensorView(result.array.data(), geometry.dtype,
-                                Shape(geometry.shape.data(), geometry.rank),
-                                Shape(geometry.strides.data(), geometry.rank));
+Input input(nb::handle object, const char* argument, const char* dtypes) {
+  Input result{import_array<nb::ndarray<nb::ro>>(object, argument, dtypes), {}};
+  const Geometry geometry = geometry_of(result.array, object, argument, dtypes);
+  result.view = in_names([&] { return Renames{{"tensor", argument}}; },
+                         [&] {
+                           return ConstTensorView(result.array.data(), geometry.dtype,
+                                                  Shape(geometry.shape.data(), geometry.rank),
+                                                  Shape(geometry.strides.data(), geometry.rank));
+                         });
   return result;
 }
 
@@ -142,7 +151,7 @@ NewArray new_array(Shape shape, DType dtype) {
   }
   const bool is_float32 = dtype == DType::kFloat32;
   nb::object array = numpy.empty(sizes, is_float32 ? numpy.float32 : numpy.float64);
-  void* const data = import_array<nb::ndarray<>>(array, "numpy.empty").data();
+  void* const data = import_array<nb::ndarray<>>(array, "numpy.empty", kFloats).data();
   return {std::move(array), TensorView(data, dtype, shape)};
 }
 

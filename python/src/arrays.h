@@ -24,12 +24,19 @@ struct Input {
   ConstTensorView view;
 };
 
+// The dtypes that an argument may have, as messages say them.
+inline constexpr const char* kFloats = "float32 or float64";
+inline constexpr const char* kBoolOrFloats = "bool, float32 or float64";
+inline constexpr const char* kIntegers = "int32 or int64";
+inline constexpr const char* kNumbers = "float32, float64, bool, int32 or int64";
+
 // Of a numpy array, or of any object with __dlpack__ or the buffer protocol. Throws nb::type_error
-// for what is no such array, and for one of a dtype without a DType or on another device.
-// `argument` opens the message: "scaled_dot_product_attention: query".
-Input input(nb::handle object, const char* argument);
+// for what is no such array, and for one of a dtype without a DType or on another device; other
+// wrong dtypes are for the caller to refuse. `argument` opens the message
+// ("scaled_dot_product_attention: query"), `dtypes` say in it what is needed.
+Input input(nb::handle object, const char* argument, const char* dtypes);
 // Of None, a view that is not defined.
-Input optional_input(nb::handle object, const char* argument);
+Input optional_input(nb::handle object, const char* argument, const char* dtypes);
 
 // numpy.empty(shape, dtype); dtype float32 or float64.
 struct NewArray {

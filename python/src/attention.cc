@@ -72,11 +72,36 @@ void broadcast(Operands& all, bool enable_gqa) {
   for (ConstTensorView* view : {&all.query, &all.key, &all.value}) *view = repeated(*view, leading);
 }
 
+template <class View>
+View without_first(const View& view) {
+  const auto rank = static_cast<size_t>(view.rank());
+  return {view.data(), view.dtype(), view.shape().last(rank - 1), view.strides().last(rank - 1)};
+}
+
+// Of no items in the first dimension, what makes one call that computes nothing: it has no batch
+// items either, and is checked as any other.
+Operands of_none(const Operands& all) {
+  const int batch = all.query.rank() - 4;
+  const auto none = [batch](const auto& view) {
+    return view.defined() ? without_first(view.narrow(batch, 0, 0)) : view;
+  };
+  ConstTensorView mask = all.mask;
+  const int of_mask = mask.rank() - 4;  // its batch
+  if (of_mask >= 0 && mask.size(of_mask) == all.query.size(batch))
+    mask = mask.narrow(of_mask, 0, 0);
+  if (mask.rank() == all.query.rank()) mask = without_first(mask);
+  return {none(all.query), none(all.key), none(all.value), mask, none(all.out), none(all.weights)};
+}
+
 // attention_forward for each index of the dimensions before [B, H, L, D]; `part` counts them.
 void run(const Operands& all, const Options& options, uint32_t part = 0) {
   if (all.query.rank() == 4) {
-    attention_forward(all.query, all.key, all.value, options.of_part(all.mask, part),
-                      {.out = all.out, .weights = all.weights});
+    const AttentionOptions of_part = options.of_part(all.mask, part);
+    in_names([&] { return names_of(of_part, options.function().c_str()); },
+             [&] {
+               attention_forward(all.query, all.key, all.value, of_part,
+                                 {.out = all.out, .weights = all.weights});
+             });
     return;
   }
   const int64_t count = all.query.size(0);
@@ -85,6 +110,7 @@ void run(const Operands& all, const Options& options, uint32_t part = 0) {
     fail("attn_mask", "shape is " + all.mask.shape_string(),
          "a first size of 1 or " + std::to_string(count));
   }
+  if (count == 0) return run(of_none(all), options, part);
   for (int64_t i = 0; i < count; ++i) {
     Operands one{all.query.select(0, i), all.key.select(0, i), all.value.select(0, i), all.mask,
                  all.out.select(0, i),   all.weights};
@@ -120,7 +146,7 @@ NewArray new_out(const Operands& all, int rank) {
 }
 
 Input operand(nb::handle object, const char* argument, const char* name) {
-  Input operand = input(object, argument);
+  Input operand = input(object, argument, kFloats);
   if (operand.view.rank() < 2) {
     fail(name, "shape is " + operand.view.shape_string(), "[..., heads, length, head_dim]");
   }
@@ -175,9 +201,9 @@ View packed(const View& view, const char* name) {
 
 nb::object attend_packed(nb::handle query, nb::handle key, nb::handle value,
                          const Options& options) {
-  const Input q = input(query, "packed_attention: query");
-  const Input k = input(key, "packed_attention: key");
-  const Input v = input(value, "packed_attention: value");
+  const Input q = input(query, "packed_attention: query", kFloats);
+  const Input k = input(key, "packed_attention: key", kFloats);
+  const Input v = input(value, "packed_attention: value", kFloats);
   const ConstTensorView queries = packed(q.view, "query");  // [1, H, T, D]
   const ConstTensorView keys = packed(k.view, "key"), values = packed(v.view, "value");
   const DType dtype = q.view.dtype();
@@ -189,8 +215,10 @@ nb::object attend_packed(nb::handle query, nb::handle key, nb::handle value,
   const NewArray out = new_array(shape, dtype);  // [T, H, Dv]
   {
     nb::gil_scoped_release others_may_run;
-    attention_forward(queries, keys, values, options.of_part({}, 0),
-                      {.out = packed(out.view, "out")});
+    const AttentionOptions all = options.of_part({}, 0);
+    in_names(
+        [&] { return names_of(all, options.function().c_str()); },
+        [&] { attention_forward(queries, keys, values, all, {.out = packed(out.view, "out")}); });
   }
   return out.array;
 }

@@ -46,9 +46,9 @@ int64_t longest_of(const KvCache& cache) { return std::ranges::max(lengths_of(ca
 
 void append(SharedCache& cache, nb::handle key, nb::handle value, nb::handle lengths,
             std::optional<int64_t> sequence) {
-  const Input keys = input(key, "KvCache.append: key");
-  const Input values = input(value, "KvCache.append: value");
-  const Input counts = optional_input(lengths, "KvCache.append: lengths");
+  const Input keys = input(key, "KvCache.append: key", dtype_name(cache.config().dtype));
+  const Input values = input(value, "KvCache.append: value", dtype_name(cache.config().dtype));
+  const Input counts = optional_input(lengths, "KvCache.append: lengths", kIntegers);
   cache.change([&](KvCache& alone) {
     if (sequence.has_value()) {
       alone.append(*sequence, keys.view, values.view);
@@ -78,7 +78,7 @@ NewArray new_weights(const SharedCache& cache, const ConstTensorView& queries, W
 }
 
 nb::object attend(const SharedCache& cache, nb::handle query, const Options& options) {
-  const Input q = input(query, "KvCache.attend: query");
+  const Input q = input(query, "KvCache.attend: query", dtype_name(cache.config().dtype));
   const AttentionOptions of_call = options.of_part(options.mask(), 0);
   const bool is_packed = of_call.cu_seqlens_q.defined();
   const ConstTensorView queries = queries_of(q.view, is_packed);
@@ -93,9 +93,12 @@ nb::object attend(const SharedCache& cache, nb::handle query, const Options& opt
           "KvCache.attend: weights: the longest sequence was changed by another thread; need one "
           "that stays");
     }
-    attention_forward(
-        queries, unchanged, of_call,
-        {.out = is_packed ? batch_of_one(out.view) : out.view, .weights = weights.view});
+    in_names([&] { return names_of(of_call, options.function().c_str()); },
+             [&] {
+               attention_forward(
+                   queries, unchanged, of_call,
+                   {.out = is_packed ? batch_of_one(out.view) : out.view, .weights = weights.view});
+             });
   });
   if (!weights.view.defined()) return out.array;
   return nb::make_tuple(out.array, weights.array);

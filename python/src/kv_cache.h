@@ -7,6 +7,8 @@
 #include <mutex>
 #include <shared_mutex>
 
+#include "renames.h"
+
 namespace polyhead::python {
 
 // The GIL is let go before a lock is waited for and taken back after the lock is given up: none
@@ -28,7 +30,7 @@ class SharedCache {
   void change(const Change& change) {
     nanobind::gil_scoped_release others_may_run;
     const std::unique_lock alone(mutex_);
-    change(cache_);
+    in_names([] { return Renames{{"KvCache::", "KvCache."}}; }, [&] { change(cache_); });
   }
 
   const KvCache::Config& config() const { return cache_.config(); }

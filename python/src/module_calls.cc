@@ -25,12 +25,12 @@ NewArray new_weights(const MultiheadAttention::Config& config, const ConstTensor
 
 // query, key, value; one import where they are one object, as in self-attention.
 std::vector<Input> operands(const std::array<nb::handle, 3>& objects,
-                            const std::array<const char*, 3>& arguments) {
+                            const std::array<const char*, 3>& arguments, DType dtype) {
   std::vector<Input> inputs;
   inputs.reserve(3);
   for (size_t i = 0; i < objects.size(); ++i) {
     const bool same = i > 0 && objects[i].is(objects[i - 1]);
-    inputs.push_back(same ? inputs.back() : input(objects[i], arguments[i]));
+    inputs.push_back(same ? inputs.back() : input(objects[i], arguments[i], dtype_name(dtype)));
   }
   return inputs;
 }
@@ -42,9 +42,13 @@ nb::object forward_mha(const MultiheadAttention& module, const std::array<nb::ha
   const auto& [query, key, value, key_padding_mask, attn_mask] = given;
   const std::vector<Input> inputs = operands(
       {query, key, value},
-      {"MultiheadAttention: query", "MultiheadAttention: key", "MultiheadAttention: value"});
-  const Input padding = optional_input(key_padding_mask, "MultiheadAttention: key_padding_mask");
-  const Input mask = optional_input(attn_mask, "MultiheadAttention: attn_mask");
+      {"MultiheadAttention: query", "MultiheadAttention: key", "MultiheadAttention: value"},
+      module.config().dtype);
+  const bool is_wide = module.config().dtype == DType::kFloat64;
+  const char* const of_masks = is_wide ? kBoolOrFloats : "bool or float32";
+  const Input padding =
+      optional_input(key_padding_mask, "MultiheadAttention: key_padding_mask", of_masks);
+  const Input mask = optional_input(attn_mask, "MultiheadAttention: attn_mask", of_masks);
   const ConstTensorView &q = inputs[0].view, &k = inputs[1].view, &v = inputs[2].view;
   options.key_padding_mask = padding.view;
   options.attn_mask = mask.view;
@@ -62,9 +66,11 @@ nb::object forward_scratch(const FromScratchMultiHeadAttention& module,
                            const std::array<nb::handle, 4>& given) {
   const auto& [q, k, v, mask] = given;
   const std::vector<Input> inputs =
-      operands({q, k, v}, {"FromScratchMultiHeadAttention: q", "FromScratchMultiHeadAttention: k",
-                           "FromScratchMultiHeadAttention: v"});
-  const Input hidden = optional_input(mask, "FromScratchMultiHeadAttention: mask");
+      operands({q, k, v},
+               {"FromScratchMultiHeadAttention: q", "FromScratchMultiHeadAttention: k",
+                "FromScratchMultiHeadAttention: v"},
+               module.dtype());
+  const Input hidden = optional_input(mask, "FromScratchMultiHeadAttention: mask", kNumbers);
   const NewArray out = new_array(inputs[0].view.shape(), module.dtype());
   {
     nb::gil_scoped_release others_may_run;

@@ -12,25 +12,26 @@ namespace polyhead::python {
 namespace {
 
 constexpr const char* kNames[kStructureTensors] = {
-    "attention: sinks",       "attention: alibi_slopes", "attention: key_lengths",
-    "attention: segments",    "attention: segments",     "attention: cu_seqlens_q",
-    "attention: cu_seqlens_k"};
+    "sinks", "alibi_slopes", "key_lengths", "segments", "segments", "cu_seqlens_q", "cu_seqlens_k"};
+constexpr size_t kFirstOfIntegers = 2;  // among them
 
 }  // namespace
 
-Options::Options(nb::handle attn_mask, const AttentionOptions& base, const Structure& structure,
-                 const std::optional<StructureArrays>& arrays)
-    : mask_(optional_input(attn_mask, "scaled_dot_product_attention: attn_mask")),
+Options::Options(const char* function, nb::handle attn_mask, const AttentionOptions& base,
+                 const Structure& structure, const std::optional<StructureArrays>& arrays)
+    : function_(function),
+      mask_(optional_input(attn_mask, titled("attn_mask").c_str(), kBoolOrFloats)),
       base_(base),
       structure_(structure) {
   // Integers would be taken as numbers, where 0 and 1 mean hidden and visible to most people.
   const DType dtype = mask_.view.dtype();
   if (dtype != DType::kBool && dtype != DType::kFloat32 && dtype != DType::kFloat64) {
-    throw InvalidArgument(std::string("scaled_dot_product_attention: attn_mask: dtype is ") +
-                          dtype_name(dtype) + "; need bool (True = attend), float32 or float64");
+    throw InvalidArgument(titled("attn_mask") + ": dtype is " + dtype_name(dtype) +
+                          "; need bool (True = attend), float32 or float64");
   }
   for (size_t i = 0; arrays.has_value() && i < kStructureTensors; ++i) {
-    arrays_[i] = optional_input((*arrays)[i], kNames[i]);
+    arrays_[i] = optional_input((*arrays)[i], titled(kNames[i]).c_str(),
+                                i < kFirstOfIntegers ? kFloats : kIntegers);
   }
   ConstTensorView& lengths = arrays_[2].view;  // without a batch it may be one number
   if (lengths.defined() && lengths.rank() == 0) lengths = lengths.unsqueezed(0);
@@ -60,8 +61,8 @@ void bind_op_options(nb::module_& module) {
   nb::class_<Options>(module, "AttentionOptions")
       .def(
           "__init__",
-          [](Options* self, nb::handle attn_mask, double dropout_p, uint64_t seed, bool is_causal,
-             std::optional<double> scale, const char* causal_align,
+          [](Options* self, const char* function, nb::handle attn_mask, double dropout_p,
+             uint64_t seed, bool is_causal, std::optional<double> scale, const char* causal_align,
              std::optional<const char*> weights, const char* empty_rows_word, nb::handle window,
              std::optional<int64_t> query_offset, double softcap,
              const std::optional<StructureArrays>& structure) {
@@ -71,13 +72,13 @@ void bind_op_options(nb::module_& module) {
                                            .weights = weights_mode(weights),
                                            .dropout_p = dropout_p,
                                            .seed = seed};
-            new (self) Options(attn_mask, options,
+            new (self) Options(function, attn_mask, options,
                                Structure(is_causal, causal_align, window_of(window), query_offset),
                                structure);
           },
-          nb::arg("attn_mask").none(), nb::arg("dropout_p"), nb::arg("seed"), nb::arg("is_causal"),
-          nb::arg("scale").none(), nb::arg("causal_align"), nb::arg("weights").none(),
-          nb::arg("empty_rows"), nb::arg("window").none() = nb::none(),
+          nb::arg("function"), nb::arg("attn_mask").none(), nb::arg("dropout_p"), nb::arg("seed"),
+          nb::arg("is_causal"), nb::arg("scale").none(), nb::arg("causal_align"),
+          nb::arg("weights").none(), nb::arg("empty_rows"), nb::arg("window").none() = nb::none(),
           nb::arg("query_offset").none() = nb::none(), nb::arg("softcap") = 0.0,
           nb::arg("structure").none() = nb::none());
 }

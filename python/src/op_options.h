@@ -6,6 +6,7 @@
 
 #include <array>
 #include <optional>
+#include <string>
 
 #include "arrays.h"
 #include "structure.h"
@@ -18,10 +19,12 @@ using StructureArrays = std::array<nb::object, kStructureTensors>;
 // Keeps the memory of what it was given.
 class Options {
  public:
-  // attn_mask and arrays may be None. Throws InvalidArgument, nb::type_error.
-  Options(nb::handle attn_mask, const AttentionOptions& base, const Structure& structure,
-          const std::optional<StructureArrays>& arrays);
+  // `function`, Python's name of it, opens messages. attn_mask and arrays may be None. Throws
+  // InvalidArgument, nb::type_error.
+  Options(const char* function, nb::handle attn_mask, const AttentionOptions& base,
+          const Structure& structure, const std::optional<StructureArrays>& arrays);
 
+  const std::string& function() const { return function_; }
   const ConstTensorView& mask() const { return mask_.view; }
   WeightsMode weights() const { return base_.weights; }
   // Whether something is given that may say another thing for each batch item.
@@ -31,6 +34,9 @@ class Options {
   AttentionOptions of_part(const ConstTensorView& mask, uint32_t part) const;
 
  private:
+  std::string titled(const char* argument) const { return function_ + ": " + argument; }
+
+  std::string function_;
   Input mask_;
   AttentionOptions base_;
   Structure structure_;

@@ -64,7 +64,7 @@ void write(const std::filesystem::path& path, const std::pair<std::string, std::
   std::vector<Input> kept;
   for (const nb::handle layer : layers) {
     const auto [name, weights] = nb::cast<std::pair<std::string, nb::object>>(layer);
-    kept.push_back(input(weights, "Report: weights"));
+    kept.push_back(input(weights, "Report: weights", kFloats));
     data.layers.push_back({.name = name, .weights = kept.back().view, .head_notes = {}});
   }
   for (const nb::handle item : items) {

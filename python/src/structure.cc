@@ -33,7 +33,41 @@ void check_given_together(const ConstTensorView& a, const ConstTensorView& b, co
   throw InvalidArgument(std::string(names) + ": got one of them; need both");
 }
 
+const char* argument_of(Mask::Kind kind) {
+  switch (kind) {
+    case Mask::Kind::kCausal:
+      return "is_causal";
+    case Mask::Kind::kWindow:
+      return "window";
+    case Mask::Kind::kKeyLengths:
+      return "key_lengths";
+    case Mask::Kind::kAlibi:
+      return "alibi_slopes";
+    case Mask::Kind::kSegments:
+      return "segments";
+    case Mask::Kind::kBoolean:
+    case Mask::Kind::kAdditive:
+      break;
+  }
+  return "attn_mask";
+}
+
 }  // namespace
+
+Renames names_of(const AttentionOptions& options, const char* function) {
+  Renames names = {{"attention_forward", function}, {"attention_backward", function}};
+  for (size_t i = 0; i < options.masks.size(); ++i) {
+    const std::string mask = "masks[" + std::to_string(i) + "]";
+    names.insert(names.end(), {{mask + ".offset", "query_offset"},
+                               {mask + ".left", "window"},
+                               {mask + ".right", "window"},
+                               {mask + ".query_ids", "segments[0]"},
+                               {mask + ".key_ids", "segments[1]"},
+                               {"query_ids's", "segments[0]'s"},
+                               {mask, argument_of(options.masks[i].kind())}});
+  }
+  return names;
+}
 
 std::optional<Window> window_of(nanobind::handle given) {
   if (given.is_none()) return {};

@@ -7,6 +7,8 @@
 #include <array>
 #include <optional>
 
+#include "renames.h"
+
 namespace polyhead::python {
 
 // Undefined: not given.
@@ -19,6 +21,9 @@ inline constexpr size_t kStructureTensors = 7;
 // How many keys on the left and on the right; none: all of them.
 using Window = std::array<std::optional<int64_t>, 2>;
 std::optional<Window> window_of(nanobind::handle given);  // throws nb::type_error
+
+// What Python calls the op, and the masks that its refusals number.
+Renames names_of(const AttentionOptions& options, const char* function);
 
 class Structure {
  public:

@@ -12,6 +12,7 @@
 
 #include "arrays.h"
 #include "bind.h"
+#include "renames.h"
 
 namespace polyhead::python {
 namespace {
@@ -81,7 +82,11 @@ TensorView tensor_view(nb::handle tensor, const char* argument) {
   if (!dtype) refuse(argument, "a tensor of another dtype than the library's");
   const auto rank = static_cast<size_t>(described.ndim);
   auto* const data = static_cast<std::byte*>(described.data) + described.byte_offset;
-  return {data, *dtype, Shape(described.shape, rank), Shape(described.strides, rank)};
+  return in_names([&] { return Renames{{"tensor", argument}}; },
+                  [&] {
+                    return TensorView(data, *dtype, Shape(described.shape, rank),
+                                      Shape(described.strides, rank));
+                  });
 }
 
 bool are_plain(const nb::tuple& tensors, const nb::tuple& types) {

@@ -49,6 +49,11 @@ class OpOptions {
   double mask_factor_;
 };
 
+Renames names_in(const AttentionOptions& options) {
+  return names_of(options, options.cu_seqlens_q.defined() ? "packed_attention"
+                                                          : "scaled_dot_product_attention");
+}
+
 // lse and what rounding took from it, of one tensor [2, B, H, L].
 TensorView part_of_lse(nb::handle both, int64_t part) {
   const TensorView view = tensor_view(both, "lse");
@@ -67,7 +72,7 @@ void forward(const OpOptions& options, const Inputs& inputs,
                             .weights = tensor_view(outputs[2], "weights"),
                             .lse_rest = part_of_lse(outputs[1], 1)};
   nb::gil_scoped_release others_may_run;
-  attention_forward(query, key, value, all, to);
+  in_names([&] { return names_in(all); }, [&] { attention_forward(query, key, value, all, to); });
 }
 
 // saved: out, lse, d_out, d_weights; gradients: of the first inputs, up to the sinks
@@ -93,7 +98,8 @@ void backward(const OpOptions& options, const Inputs& inputs,
     to.d_masks.back() = d_mask;  // the causal mask, if any, comes first
   }
   nb::gil_scoped_release others_may_run;
-  attention_backward(query, key, value, all, from, to);
+  in_names([&] { return names_in(all); },
+           [&] { attention_backward(query, key, value, all, from, to); });
 }
 
 }  // namespace

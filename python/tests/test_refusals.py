@@ -82,6 +82,11 @@ def append(**changed):
     return new_cache().append(**{"key": X, "value": X} | changed)
 
 
+def forward_wide(**changed):
+    wide = X[0].astype("float64")
+    return module(dtype="float64").forward(**{"query": wide, "key": wide, "value": wide} | changed)
+
+
 def attend_cache(**changed):
     return new_cache().attend(**{"query": X} | changed)
 
@@ -258,3 +263,76 @@ def test_what_is_no_pickled_state(state):
     for kind in (MHA, Scratch):
         with pytest.raises(ValueError, match="__setstate__: need what __getstate__ gave"):
             kind.__new__(kind).__setstate__(state)
+
+
+SEGMENTS, LENGTHS = np.zeros(3, "int64"), np.array([9])
+FULL = np.zeros((1, 2, 3, 3), bool)
+
+
+def attend_cache(**changed):
+    cache = polyhead.KvCache(num_kv_heads=2, head_dim=8, num_pages=2)
+    cache.append(X, X)
+    return cache.attend(**{"query": X} | changed)
+
+
+@pytest.mark.parametrize("call, arguments, said", [
+    (attend, {"attn_mask": FULL[..., :2]}, "scaled_dot_product_attention: attn_mask: size 3 is 2"),
+    (attend, {"attn_mask": FULL[..., :2], "is_causal": True, "window": (1, 1), "key_lengths": LENGTHS // 9},
+     "scaled_dot_product_attention: attn_mask: size 3 is 2"),
+    (attend, {"key_lengths": LENGTHS, "is_causal": True},
+     "scaled_dot_product_attention: key_lengths[0]: got 9; must be between 0 and"),
+    (attend, {"query_offset": 2**50, "is_causal": True}, "scaled_dot_product_attention: query_offset: got"),
+    (attend, {"window": (2**50, 1)}, "scaled_dot_product_attention: window: got"),
+    (attend, {"segments": (SEGMENTS[:2], SEGMENTS)}, "scaled_dot_product_attention: segments[0]: shape is [2]"),
+    (attend, {"segments": (SEGMENTS, SEGMENTS.astype("int32"))},
+     "scaled_dot_product_attention: segments[1]: dtype is int32; must be segments[0]'s int64"),
+    (attend, {"alibi_slopes": np.zeros(5)}, "scaled_dot_product_attention: alibi_slopes: shape is [5]"),
+    (attend_packed, {"key_lengths": SEGMENTS}, "packed_attention: key_lengths: shape is [3]"),
+    (attend_packed, {"cu_seqlens_q": np.array([0, 5])}, "packed_attention: cu_seqlens_q: the last is 5"),
+    (attend_cache, {"attn_mask": FULL[..., :2]}, "KvCache.attend: attn_mask: size 3 is 2"),
+    (lambda **other: polyhead.KvCache(num_kv_heads=2, head_dim=8, num_pages=2).append(X, X[:, :1]), {},
+     "KvCache.append: value: ")])
+def test_pythons_names(call, arguments, said):
+    with pytest.raises(ValueError) as it:
+        call(**arguments)
+    assert str(it.value).startswith(said) and "masks[" not in str(it.value), it.value
+
+
+@pytest.mark.parametrize("call, good", [
+    (attend, {"query": X, "key": X, "value": X, "attn_mask": FULL, "alibi_slopes": np.zeros(2), "sinks": X[0, :, 0, 0],
+              "key_lengths": LENGTHS // 9}),
+    (attend_packed, {"query": X[0], "cu_seqlens_q": np.array([0, 1, 2]), "cu_seqlens_k": np.array([0, 1, 2])}),
+    (attend_cache, {"query": X, "attn_mask": FULL}),
+    (forward, {"query": X[0], "key": X[0], "value": X[0], "attn_mask": FULL[0, 0, :2, :2],
+               "key_padding_mask": FULL[0, :2, :, 0].T}),
+    (forward_wide, {"query": X[0].astype("float64"), "attn_mask": FULL[0, 0, :2, :2]}),
+    (scratch_forward, {"q": X[0], "mask": FULL[0, 0]}), (report, {"layers": WEIGHTS})],
+    ids=["op", "packed", "cache", "module", "wide module", "from scratch", "report"])
+def test_a_dtype_that_is_offered_is_taken(call, good):
+    for name, array in good.items():
+        call(**{name: array})
+        with pytest.raises(TypeError, match="__dlpack__, of ") as it:
+            call(**{name: array.astype(complex)})
+        offered = str(it.value).rpartition(" of ")[2].replace(" or ", ", ").split(", ")
+        assert offered
+        for dtype in offered:
+            try:
+                call(**{name: array.astype(dtype)})
+            except ValueError as error:  # of one dtype together with the others
+                assert "; must be query's" in str(error), error
+
+
+@pytest.mark.parametrize("leading", [(0,), (0, 2), (2, 0), (0, 0)])
+def test_no_items_are_checked_too(leading):
+    def of(*shape):
+        return np.zeros((*leading, *shape), "float32")
+    x = of(2, 2, 3, 8)
+    mask = np.zeros((2, 1, 3, 3), "float32")
+    out, weights = attend(query=x, key=x, value=x, attn_mask=mask, weights="average")
+    assert out.shape == x.shape and weights.shape == (*leading, 2, 3, 3)
+    for changed, words in (
+            ({"key": of(2, 2, 3, 9)}, "key: head_dim is 9"), ({"value": of(2, 2, 4, 8)}, "value: kv_len is 4"),
+            ({"attn_mask": of(2, 2, 3, 4)}, "attn_mask: size 3 is 4"),
+            ({"attn_mask": mask[..., :2]}, "attn_mask: size 3 is 2"), ({"softcap": -1.0}, "softcap: got -1")):
+        with pytest.raises(ValueError, match=f"^scaled_dot_product_attention: {words}"):
+            attend(**{"query": x, "key": x, "value": x} | changed)

@@ -22,6 +22,9 @@ def structure_of(dtype: torch.dtype, batch: Sequence[int], *, sinks: Tensor | No
     _checks.refuse_other_kinds(
         (sinks, alibi_slopes, key_lengths, queries, keys),
         ("sinks", "alibi_slopes", "key_lengths", "segments", "segments"))
+    for name, x in (("key_lengths", key_lengths), ("segments", queries), ("segments", keys)):
+        if x is not None and x.dtype not in (torch.int32, torch.int64):
+            raise ValueError(f"{name}: dtype is {x.dtype}; need int32 or int64")
     if alibi_slopes is not None and alibi_slopes.requires_grad:
         raise RuntimeError("alibi_slopes: requires grad, and has none here; give .detach(), or an "
                            "attn_mask with the slopes in it")

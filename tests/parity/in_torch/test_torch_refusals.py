@@ -205,3 +205,20 @@ def test_sparse_gradients(name):
     with pytest.raises(RuntimeError, match="^polyhead.torch: backward: the gradient of a result has layout "
                                            "torch.sparse_coo; need a dense one: .to_dense\\(\\)$"):
         torch.autograd.grad(out, x, torch.zeros_like(out).to_sparse())
+
+
+X, LONG = torch.zeros(1, 2, 3, 8), torch.zeros(3, dtype=torch.int64)
+
+
+@pytest.mark.parametrize("structure, said", [
+    ({"key_lengths": torch.tensor([9]), "is_causal": True},
+     "scaled_dot_product_attention: key_lengths[0]: got 9"),
+    ({"key_lengths": torch.tensor([1], dtype=torch.int16)}, "key_lengths: dtype is torch.int16; need int32 or int64"),
+    ({"segments": (LONG, LONG.short())}, "segments: dtype is torch.int16; need int32 or int64"),
+    ({"segments": (LONG, LONG[:2])}, "scaled_dot_product_attention: segments[1]: shape is [2]"),
+    ({"alibi_slopes": torch.zeros(5)}, "scaled_dot_product_attention: alibi_slopes: shape is [5]"),
+    ({"sinks": torch.zeros((1,) * 9)}, "sinks: got 9 sizes")])
+def test_refusals_have_pythons_names(structure, said):
+    with pytest.raises(ValueError) as refusal:
+        attend(X, X, X, **structure)
+    assert str(refusal.value).startswith(said), refusal.value
