@@ -13,6 +13,7 @@
 #include <vector>
 
 #include <polyhead/attention.h>
+#include <polyhead/kv_cache.h>
 #include <polyhead/rope.h>
 #include <polyhead/tensor_view.h>
 #include <polyhead/training.h>
@@ -61,6 +62,14 @@ struct ForwardOptions {
   EmptyRow empty_rows = EmptyRow::kZero;
   // Where the first query and the first key stand, with Config::rope; the others follow.
   int64_t query_position = 0, key_position = 0;
+};
+
+// Of forward_cached.
+struct CachedForwardOptions {
+  // int32 or int64 [B]: sequence b gets the first lengths[b] of the n tokens, none being fine. The
+  // rest is not looked at, and 0 in out. Undefined: all.
+  ConstTensorView lengths = {};
+  int64_t sequence = 0;  // the one whose tokens an unbatched query is
 };
 
 // The caller's memory for a forward's results; weights undefined unless asked for.
@@ -126,6 +135,28 @@ class MultiheadAttention {
   void backward(const TrainingContext& context, const OutputGradients& outputs,
                 const InputGradients& inputs, const ParameterViews& parameters = {},
                 GradientMode mode = GradientMode::kOverwrite) const;
+
+  // The next tokens of a decoder, its prompt or one token after the other:
+  //
+  //   KvCache cache(mha.cache_config(batch, num_pages));
+  //   Tensor out = mha.forward_cached(prompt, &cache);       // [B, n, E]
+  //   out = mha.forward_cached(token, &cache);               // [B, 1, E], and so on
+  //
+  // query [B, n, E], or sequence first, or 2-D unbatched, B the cache's: behind the positions that
+  // each sequence has. Projected, normalised and turned at these positions, their keys and values
+  // are appended, and each sees those up to its own that the cache's window leaves: out [B, n, E]
+  // has the bits of a forward over the whole sequences with is_causal, in whatever pieces they
+  // come. If it throws, the cache is as it was: InvalidArgument, out of pages too, or
+  // std::bad_alloc. Safe from many threads, each with a cache of its own.
+  //
+  // Not for modules with add_bias_kv or add_zero_attn, nor whose kdim or vdim is not embed_dim.
+  Tensor forward_cached(const ConstTensorView& query, KvCache* cache,
+                        const CachedForwardOptions& options = {}) const;
+  // Into the caller's memory, any strides.
+  void forward_cached_into(const ConstTensorView& query, KvCache* cache,
+                           const CachedForwardOptions& options, const TensorView& out) const;
+  // That of a cache for this module; page_len and window may be changed.
+  KvCache::Config cache_config(int64_t batch, int64_t num_pages) const;
 
   const Config& config() const;
   // State dict in torch's order. Views stay valid as long as the module.

@@ -58,6 +58,8 @@ struct AttentionCall {
   Dropout dropout = {};
   AttentionOutputs outputs = {};  // weights [B, L, S + X] or [B, H, L, S + X]
   const char* plan = nullptr;
+  // Takes the memory of the run without it, so that this cannot fail; computes nothing.
+  bool only_reserves = false;
 
   int64_t batch() const { return query.size(0); }
   int64_t num_heads() const { return query.size(1); }

@@ -5,7 +5,6 @@
 
 #include "attention/tile_of_call.h"
 #include "base/checked_math.h"
-#include "base/parallel_tasks.h"
 #include "kernels/attention_forward.h"
 
 namespace polyhead {
@@ -87,8 +86,7 @@ class GroupPlan {
  private:
   template <class Body>
   void run_tasks(size_t count, const Body& body) const {
-    parallel_tasks(count, attention_flops(call_), copies_bytes() + kernel_.workspace_bytes(shape_),
-                   body);
+    polyhead::run_tasks(call_, count, copies_bytes() + kernel_.workspace_bytes(shape_), body);
   }
 
   size_t copies_bytes() const {

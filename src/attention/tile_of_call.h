@@ -8,6 +8,7 @@
 #include "attention/attention_call.h"
 #include "attention/score_mod.h"
 #include "base/checked_math.h"
+#include "base/parallel_tasks.h"
 #include "kernels/attention_forward.h"
 
 namespace polyhead {
@@ -184,5 +185,13 @@ bool keys_are_far(const AttentionCall& call);
 
 // Of the two products, forward.
 double attention_flops(const AttentionCall& call);
+
+// parallel_tasks of a call.
+template <class F>
+void run_tasks(const AttentionCall& call, size_t count, size_t workspace_bytes, const F& body) {
+  const double flops = attention_flops(call);
+  call.only_reserves ? reserve_task_memory(count, flops, workspace_bytes)
+                     : parallel_tasks(count, flops, workspace_bytes, body);
+}
 
 }  // namespace polyhead

@@ -6,7 +6,6 @@
 #include "attention/attention_call.h"
 #include "attention/tile_of_call.h"
 #include "base/checked_math.h"
-#include "base/parallel_tasks.h"
 #include "kernels/attention_forward.h"
 
 namespace polyhead {
@@ -75,8 +74,8 @@ void run_by_head(const AttentionCall& call) {
     tile.keys_are_far = task.tiles > 1 ? task.tile == 0 : far;
     run_rows(call, kernel, {task.sequence, task.head, tile_index * tiling.rows}, &tile, workspace);
   };
-  parallel_tasks(static_cast<size_t>(tiling.places() * call.num_heads()), attention_flops(call),
-                 kernel.workspace_bytes(shape), run);
+  run_tasks(call, static_cast<size_t>(tiling.places() * call.num_heads()),
+            kernel.workspace_bytes(shape), run);
 }
 
 // Masks with a larger sum by lanes are met anew by each head: kept, they would leave L2.
@@ -112,8 +111,8 @@ void run_head_sequences(const AttentionCall& call) {
       run_rows(call, kernel, {task.sequence, head, row}, &tile, workspace);
     }
   };
-  parallel_tasks(static_cast<size_t>(tiling.places() * groups), attention_flops(call),
-                 kernel.workspace_bytes(shape), run);
+  run_tasks(call, static_cast<size_t>(tiling.places() * groups), kernel.workspace_bytes(shape),
+            run);
 }
 
 void run_tiled(const AttentionCall& call, void (*run_float)(const AttentionCall&),

@@ -54,6 +54,32 @@ TEST(ModuleAllocation, ForwardIntoAllocatesOnce) {
   }
 }
 
+// A decoder's step, the same again and again: its tables of pages are as long as before.
+TEST(ModuleAllocation, ForwardCachedIntoAllocatesOnce) {
+  for (const int n : {1, 2}) {
+    const oracle::Threads threads(n);
+    const MultiheadAttention module = random_mha({.embed_dim = 64,
+                                                  .num_heads = 4,
+                                                  .layout = Layout::kSequenceFirst,
+                                                  .num_kv_heads = 2,
+                                                  .qk_norm = true,
+                                                  .rope = {.pairs = RopePairs::kHalves}});
+    KvCache cache(module.cache_config(3, 9));
+    const int64_t lengths[] = {4, 0, 50};
+    const Tensor x = random_tensor(DType::kFloat32, {50, 3, 64}, 1);
+    Tensor out(DType::kFloat32, {50, 3, 64});
+    for (const CachedForwardOptions& options :
+         {CachedForwardOptions{}, CachedForwardOptions{.lengths = {lengths, {3}}}}) {
+      EXPECT_EQ(allocations_after_the_first([&] {
+                  cache.reset();
+                  module.forward_cached_into(x, &cache, options, out);
+                  module.forward_cached_into(x, &cache, options, out);
+                }),
+                0);
+    }
+  }
+}
+
 TEST(ModuleAllocation, TrainingAllocatesOnce) {
   for (const int n : {1, 2}) {
     const oracle::Threads threads(n);

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "base/checked_math.h"
+#include "module/cached/cached_forward.h"
 #include "module/forward_inputs.h"
 #include "module/heads/rotary.h"
 #include "module/initialise.h"
@@ -179,6 +180,31 @@ void MultiheadAttention::backward(const TrainingContext& context, const OutputGr
   attention.backward(
       context, check_backward(attention.sizes(), attention.trained_inputs(context, kMhaName),
                               impl_->state_dict, {outputs, inputs, parameters, mode}, kMhaName));
+}
+
+Tensor MultiheadAttention::forward_cached(const ConstTensorView& query, KvCache* cache,
+                                          const CachedForwardOptions& options) const {
+  const ForwardInputs inputs =
+      check_cached_inputs(impl_->attention.sizes(), impl_->config.layout, query, cache, options);
+  Tensor out(impl_->config.dtype, out_shape(inputs, impl_->attention.sizes()));
+  run_cached_forward(impl_->attention, inputs, cache, options, out);
+  return out;
+}
+
+void MultiheadAttention::forward_cached_into(const ConstTensorView& query, KvCache* cache,
+                                             const CachedForwardOptions& options,
+                                             const TensorView& out) const {
+  const ForwardInputs inputs =
+      check_cached_inputs(impl_->attention.sizes(), impl_->config.layout, query, cache, options);
+  run_cached_forward(impl_->attention, inputs, cache, options, out);
+}
+
+KvCache::Config MultiheadAttention::cache_config(int64_t batch, int64_t num_pages) const {
+  return {.batch = batch,
+          .num_kv_heads = impl_->config.num_kv_heads,
+          .head_dim = impl_->config.head_dim,
+          .dtype = impl_->config.dtype,
+          .num_pages = num_pages};
 }
 
 const MultiheadAttention::Config& MultiheadAttention::config() const { return impl_->config; }

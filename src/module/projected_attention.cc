@@ -5,6 +5,7 @@
 #include <cstring>
 #include <utility>
 
+#include "attention/cache/cached_step.h"
 #include "base/float_env.h"
 #include "module/memory_plan.h"
 #include "module/projected_state.h"
@@ -169,13 +170,17 @@ void ProjectedAttention::project(Projection first, const ConstTensorView& x,
   }
 }
 
+void ProjectedAttention::project_all(const ProjectedCall& call, const ProjectedHeads& heads) const {
+  project(Projection::kQuery, call.query, heads.q);
+  project(Projection::kKey, call.key, heads.k);
+  project(Projection::kValue, call.value, heads.v);
+}
+
 // From the inputs to the rows; gives what was computed in between.
 AttentionCall ProjectedAttention::attend(const ProjectedCall& call,
                                          const ProjectedHeads& heads) const {
   const DefaultFloatEnv env;  // the scale must not depend on the caller's rounding
-  project(Projection::kQuery, call.query, heads.q);
-  project(Projection::kKey, call.key, heads.k);
-  project(Projection::kValue, call.value, heads.v);
+  project_all(call, heads);
   if (sizes_.transforms()) {
     const auto operand = [&](const TensorView& projected, size_t i) -> HeadsToTransform {
       return {projected, heads.transformed[i], packed_->norm[i].view(), call.positions[i]};
@@ -203,6 +208,27 @@ void ProjectedAttention::run(const ProjectedCall& call) const {
   ProjectedHeads heads(call, sizes_, /*keep=*/false);
   heads.place(lease.reserve(heads.bytes()));
   attend(call, heads);
+  packed_->out.run(heads.rows, call.out);
+}
+
+void ProjectedAttention::run_cached(const ProjectedCall& call, const CachedStep& step) const {
+  const DefaultFloatEnv env;
+  WorkspaceLease lease;
+  ProjectedHeads heads(call, sizes_, /*keep=*/false);
+  heads.place(lease.reserve(heads.bytes()));
+  project_all(call, heads);
+  const auto operand = [&](const TensorView& projected, int64_t n, size_t i) -> HeadsToTransform {
+    const TensorView rows = step.rows(projected, n);
+    return {rows, rows, packed_->norm[i].view(), step.position(n)};
+  };
+  for (int64_t n = 0; sizes_.transforms() && n < step.num_sequences(); ++n) {
+    if (step.count(n) == 0) continue;
+    transform_.run(operand(heads.query(), n, 0), operand(heads.key(), n, 1));
+  }
+  AttentionCall attention{.query = heads.query()};
+  attention.scale = attention_scale(sizes_);
+  attention.outputs = {.out = heads.out()};
+  step.run(attention, heads.key(), heads.value());
   packed_->out.run(heads.rows, call.out);
 }
 

@@ -22,6 +22,7 @@
 namespace polyhead {
 
 struct ForwardInputs;
+class CachedStep;
 class ProjectedHeads;
 
 inline constexpr size_t kMaxMasks = 3;  // of a module: padding, attn_mask, causal
@@ -65,7 +66,12 @@ class ProjectedAttention {
   // shape. Throws std::bad_alloc, or InvalidArgument if the scratch has too many bytes to count.
   void run(const ProjectedCall& call) const;
 
-  // The same, and backward can follow. `inputs` are what the call was made of: its masks are read
+  // A call whose query is its key and value, [B, len, embed_dim] or [1, total, embed_dim], as the
+  // step says, which is run: positions and masks are the cache's. If something is thrown, it has
+  // not changed.
+  void run_cached(const ProjectedCall& call, const CachedStep& step) const;
+
+  // As run, and backward can follow. `inputs` are what the call was made of: its masks are read
   // in place of call.masks. Dropout is as given here; the context's call counter goes on.
   void run_training(const ForwardInputs& inputs, ProjectedCall call, double dropout_p,
                     TrainingContext* context) const;
@@ -81,6 +87,7 @@ class ProjectedAttention {
   class Backward;
 
   void project(Projection first, const ConstTensorView& x, const TensorView& heads) const;
+  void project_all(const ProjectedCall& call, const ProjectedHeads& heads) const;
   AttentionCall attend(const ProjectedCall& call, const ProjectedHeads& heads) const;
 
   AttentionSizes sizes_;

@@ -5,7 +5,6 @@
 #include <string>
 #include <vector>
 
-#include <polyhead/error.h>
 #include <polyhead/kv_cache.h>
 #include "attention/attention_call.h"
 #include "attention/cache/kv_cache_state.h"
@@ -17,7 +16,7 @@ namespace {
 
 [[noreturn]] void refuse(const std::string& argument, const std::string& got,
                          const std::string& need) {
-  throw InvalidArgument(message("attention_forward: ", argument, ": ", got, "; must be ", need));
+  refuse_cache("attention_forward", argument, got, need);
 }
 
 bool compares_positions(const Mask& mask) {
@@ -39,11 +38,8 @@ std::vector<Mask> masks_over(const KvCache::State& cache, const AttentionOptions
   std::vector<Mask> masks;
   masks.reserve(options.masks.size() + 2);
   for (const Mask& mask : options.masks) masks.push_back(at_positions(mask));
-  masks.push_back(Mask::key_lengths({cache.lengths.data(), {cache.config.batch}}));
-  if (cache.config.window > 0) {
-    masks.push_back(
-        Mask::window(cache.config.window - 1, Mask::kUnbounded, CausalAlign::kBottomRight));
-  }
+  masks.push_back(lengths_mask(cache));
+  if (cache.config.window > 0) masks.push_back(window_mask(cache.config));
   return masks;
 }
 
