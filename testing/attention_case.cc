@@ -4,9 +4,8 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <ostream>
+#include <numeric>
 
-#include "base/message.h"
 #include "testing/elements.h"
 
 namespace polyhead::oracle {
@@ -26,8 +25,8 @@ double scale_of(const AttentionCase& spec) {
 // Keys whose score climbs (or falls) by `step` from one to the next.
 void fill_staircase(const AttentionProblem& problem, double step, Random& random) {
   fill_with(problem.query.view(), [&](const Index&) { return 1 + 0.01 * random.normal(); });
-  const double per_element =
-      step / (scale_of(problem.spec) * static_cast<double>(problem.spec.head_dim));
+  const double scale = scale_of(problem.spec) == 0 ? 1 : scale_of(problem.spec);
+  const double per_element = step / (scale * static_cast<double>(problem.spec.head_dim));
   fill_with(problem.key.view(), [&](const Index& index) {
     return per_element * (static_cast<double>(index[2]) + 0.1 * random.normal());
   });
@@ -97,37 +96,29 @@ void store_number(const TensorView& view, const Index& index, double x) {
   }
 }
 
+int64_t sum_of(const std::vector<int64_t>& numbers) {
+  return std::accumulate(numbers.begin(), numbers.end(), int64_t{0});
+}
+
+AttentionCase with_sums_of_lengths(AttentionCase spec) {
+  if (!spec.packed()) return spec;
+  spec.batch = 1;
+  spec.q_len = sum_of(spec.lengths.queries);
+  spec.kv_len = sum_of(spec.lengths.keys);
+  return spec;
+}
+
 }  // namespace
 
-const char* regime_name(Regime regime) {
-  static constexpr const char* kNames[] = {"near-uniform", "sigma 1",  "peaked",     "all equal",
-                                           "huge",         "denormal", "descending", "ascending"};
-  return kNames[static_cast<size_t>(regime)];
-}
-
-std::string AttentionCase::describe() const {
-  std::string text =
-      message(dtype_name(dtype), " B", batch, " H", heads, "/", kv_heads, " L", q_len, " S", kv_len,
-              " D", head_dim, " Dv", v_head_dim, " X", extra, ", ", regime_name(regime),
-              ", storage ", static_cast<int>(storage), ", weights ", static_cast<int>(weights),
-              empty_rows == EmptyRow::kNan ? ", NaN rows" : "", ", dropout ", dropout_p,
-              ", softcap ", softcap, score_mod.forward != nullptr ? ", score_mod" : "",
-              sinks ? ", sinks" : "", with_rest ? "" : ", without lse_rest", ", seed ", seed);
-  for (const MaskSpec& mask : masks) {
-    text += message(", mask kind ", static_cast<int>(mask.kind), " ", mask.dims, " pattern ",
-                    static_cast<int>(mask.pattern), " window ", mask.left, " ", mask.right);
-  }
-  return text;
-}
-
-void PrintTo(const AttentionCase& spec, std::ostream* stream) { *stream << spec.describe(); }
-void PrintTo(Regime regime, std::ostream* stream) { *stream << regime_name(regime); }
-
 AttentionProblem::AttentionProblem(const AttentionCase& given)
-    : spec(given),
+    : spec(with_sums_of_lengths(given)),
       query(spec.dtype, {spec.batch, spec.heads, spec.q_len, spec.head_dim}, spec.storage),
       key(spec.dtype, {spec.batch, spec.kv_heads, spec.kv_len, spec.head_dim}, spec.storage),
       value(spec.dtype, {spec.batch, spec.kv_heads, spec.kv_len, spec.v_head_dim}, spec.storage) {
+  if (spec.packed()) {
+    cu_seqlens_q = bounds_of(spec.lengths.queries);
+    cu_seqlens_k = bounds_of(spec.lengths.keys);
+  }
   Random random(spec.seed);
   fill_inputs(*this, random);
   if (spec.extra > 0) {
@@ -141,6 +132,16 @@ AttentionProblem::AttentionProblem(const AttentionCase& given)
   if (!spec.sinks) return;
   sinks = GuardedTensor(spec.dtype, {spec.heads}, spec.storage);
   fill_normal(sinks.view(), 2, random);
+}
+
+GuardedTensor AttentionProblem::bounds_of(const std::vector<int64_t>& lengths) const {
+  GuardedTensor bounds(spec.lengths.dtype, {spec.num_sequences() + 1}, spec.storage);
+  int64_t sum = 0;
+  for (size_t n = 0; n <= lengths.size(); ++n) {
+    store_number(bounds.view(), {static_cast<int64_t>(n)}, static_cast<double>(sum));
+    if (n < lengths.size()) sum += lengths[n];
+  }
+  return bounds;
 }
 
 void AttentionProblem::add_mask(const MaskSpec& mask, Random& random) {
@@ -177,9 +178,10 @@ void AttentionProblem::add_mask(const MaskSpec& mask, Random& random) {
 
 void AttentionProblem::add_key_lengths(const MaskSpec& mask, Random& random) {
   const DType dtype = mask.dtype == DType::kInt32 ? DType::kInt32 : DType::kInt64;
-  GuardedTensor lengths(dtype, {spec.batch}, spec.storage);
-  for (int64_t b = 0; b < spec.batch; ++b) {
-    store_number(lengths.view(), {b}, static_cast<double>(random.below(spec.kv_len + 1)));
+  GuardedTensor lengths(dtype, {spec.num_sequences()}, spec.storage);
+  for (int64_t n = 0; n < spec.num_sequences(); ++n) {
+    const int64_t keys = spec.packed() ? spec.lengths.keys[static_cast<size_t>(n)] : spec.kv_len;
+    store_number(lengths.view(), {n}, static_cast<double>(random.below(keys + 1)));
   }
   masks.push_back(Mask::key_lengths(lengths.view()));
   mask_tensors.push_back(std::move(lengths));
@@ -208,7 +210,7 @@ void AttentionProblem::add_slopes(const MaskSpec& mask, Random& random) {
   const DType dtype = mask.dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
   const bool by_item = mask.dims[0] == 'b';
   const std::vector<int64_t> shape =
-      by_item ? std::vector{spec.batch, spec.heads} : std::vector{spec.heads};
+      by_item ? std::vector{spec.num_sequences(), spec.heads} : std::vector{spec.heads};
   GuardedTensor slopes(dtype, shape, spec.storage);
   fill_with(slopes.view(), [&](const Index&) { return random.uniform(); });
   masks.push_back(Mask::alibi(slopes.view(), mask.align));
@@ -220,6 +222,10 @@ AttentionCall AttentionProblem::call() const {
   if (extra_key.defined()) {
     call.extra_key = extra_key.view();
     call.extra_value = extra_value.view();
+  }
+  if (spec.packed()) {
+    call.cu_seqlens_q = cu_seqlens_q.view();
+    call.cu_seqlens_k = cu_seqlens_k.view();
   }
   call.scale = scale_of(spec);
   call.softcap = spec.softcap;

@@ -54,9 +54,16 @@ struct MaskSpec {
   double factor = 1;
 };
 
+// Of the sequences of a packed batch.
+struct Lengths {
+  std::vector<int64_t> queries = {}, keys = {};
+  DType dtype = DType::kInt32;  // of cu_seqlens
+};
+
 struct AttentionCase {
   int64_t batch = 1, heads = 2, kv_heads = 2, q_len = 5, kv_len = 9, head_dim = 8, v_head_dim = 8;
-  int64_t extra = 0;  // appended columns
+  Lengths lengths = {};  // if any, their sums replace q_len and kv_len, and batch is 1
+  int64_t extra = 0;     // appended columns
   DType dtype = DType::kFloat32;
   Regime regime = Regime::kSigma1;
   std::vector<MaskSpec> masks = {};
@@ -65,13 +72,19 @@ struct AttentionCase {
   double dropout_p = 0;
   double softcap = 0;
   ScoreMod score_mod = {};
+  const char* score_mod_name = "of the test's own";
   bool sinks = false;
   std::optional<double> scale = {};
   Storage storage = Storage::kContiguous;
   bool with_rest = true;  // the backward is told lse_rest
+  int threads = 0;        // a check runs on so many, too; 0: it does not
   uint64_t seed = 1;
 
-  std::string describe() const;
+  bool packed() const { return !lengths.queries.empty(); }
+  int64_t num_sequences() const {
+    return packed() ? static_cast<int64_t>(lengths.queries.size()) : batch;
+  }
+  std::string describe() const;  // all of it
 };
 void PrintTo(const AttentionCase& spec, std::ostream* stream);  // for GoogleTest
 
@@ -83,11 +96,12 @@ class AttentionProblem {
   AttentionCall call() const;  // without outputs; lives as long as this and `masks` unchanged
 
   AttentionCase spec;
-  GuardedTensor query, key, value, extra_key, extra_value, sinks;
+  GuardedTensor query, key, value, extra_key, extra_value, sinks, cu_seqlens_q, cu_seqlens_k;
   std::vector<GuardedTensor> mask_tensors;
   std::vector<Mask> masks;
 
  private:
+  GuardedTensor bounds_of(const std::vector<int64_t>& lengths) const;
   void add_mask(const MaskSpec& mask, Random& random);
   void add_key_lengths(const MaskSpec& mask, Random& random);
   void add_slopes(const MaskSpec& mask, Random& random);

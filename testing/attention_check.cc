@@ -25,9 +25,9 @@ Tensor mean_over_heads(const Tensor& tensor) {
   return mean;
 }
 
-void expect_ratio(const AttentionCall& call, const AttentionRun& run, const AttentionTruth& truth,
-                  const Tensor& naive, const std::string& what) {
-  if (call.query.dtype() != DType::kFloat32 || run.out.view().numel() < kRatioFrom) return;
+void expect_ratio(const AttentionRun& run, const AttentionTruth& truth, const Tensor& naive,
+                  const std::string& what) {
+  if (!naive.defined() || run.out.view().numel() < kRatioFrom) return;
   expect_no_worse_than_naive(run.out.view(), naive, truth.reference.out, what);
 }
 
@@ -90,13 +90,18 @@ void check_case(const AttentionCase& spec, const std::string& suite) {
   const AttentionCall call = problem.call();
   const AttentionTruth truth = truth_of(call);
   Tensor naive;
-  if (spec.dtype == DType::kFloat32) naive = naive_attention(call);
+  if (spec.dtype == DType::kFloat32 && !spec.packed()) naive = naive_attention(call);
+  OneAnswer<AttentionRun> answer(expect_same_run);
   for_each_kernel(call, [&](const std::string& plan, const std::string& kernel) {
     const std::string what = spec.describe() + ", " + kernel;
-    const AttentionRun run = run_attention_case(call, plan, spec.storage);
+    AttentionRun run = run_attention_case(call, plan, spec.storage);
     expect_truth(run, truth, suite, what);
-    expect_ratio(call, run, truth, naive, what);
+    expect_ratio(run, truth, naive, what);
+    answer.add(std::move(run), what);
   });
+  if (spec.threads == 0) return;
+  const Threads threads(spec.threads);
+  answer.add(run_attention_case(call), spec.describe() + ", on its threads");
 }
 
 }  // namespace polyhead::oracle

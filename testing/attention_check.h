@@ -3,7 +3,9 @@
 
 #include <functional>
 #include <string>
+#include <utility>
 
+#include <polyhead/runtime.h>
 #include "attention/attention_reference.h"
 #include "testing/attention_case.h"
 
@@ -29,7 +31,28 @@ void for_each_kernel(
 // out, lse and weights have the same bits.
 void expect_same_run(const AttentionRun& a, const AttentionRun& b, const std::string& what);
 
-// Draws the case, and runs it on every ISA and every plan that supports it.
+// Those of a call's runs that promise each other's bits: all but the baseline's.
+template <class Run>
+class OneAnswer {
+ public:
+  using Same = void (*)(const Run& a, const Run& b, const std::string& what);
+  explicit OneAnswer(Same same) : same_(same) {}
+
+  void add(Run run, const std::string& what) {
+    if (isa() == "baseline") return;
+    if (!what_.empty()) return same_(first_, run, what + " against " + what_);
+    first_ = std::move(run);
+    what_ = what;
+  }
+
+ private:
+  Same same_;
+  Run first_;
+  std::string what_;
+};
+
+// Draws the case, and runs it on every ISA and every plan that supports it: within budget, and the
+// same bits wherever they are promised.
 void check_case(const AttentionCase& spec, const std::string& suite);
 
 }  // namespace polyhead::oracle

@@ -17,16 +17,16 @@ double flush_limit(DType dtype) { return dtype == DType::kFloat32 ? 0x1p-123 : 0
 // each step beside them.
 class Budget {
  public:
-  explicit Budget(const BackwardProblem& problem)
-      : problem_(problem),
-        call_(problem.problem.call()),
+  Budget(const AttentionCall& call, const AttentionCotangents& cotangents, bool with_rest)
+      : call_(without_nan_rows(call)),
+        cotangents_(cotangents),
+        with_rest_(with_rest),
         forward_(attention_forward_reference(call_, {.budget = true})),
         probs_(attention_forward_reference(undropped(call_), {.probs = true}).probs),
+        budget_(zero_gradients(call)),
         u_(unit_roundoff(call_.query.dtype())),
         v_roundings_(std::sqrt(static_cast<double>(call_.v_head_dim())) + 3),
         columns_(call_.kv_len() + call_.num_extra()) {
-    // Its tensors have the shapes; its numbers are replaced.
-    budget_ = attention_backward_reference(call_, problem.cotangents());
     // Where numbers are subnormal every addition rounds by itself.
     const auto longest_sum =
         static_cast<double>(call_.batch() * call_.num_heads() * call_.q_len() + columns_);
@@ -46,6 +46,10 @@ class Budget {
   }
 
  private:
+  static AttentionCall without_nan_rows(AttentionCall call) {
+    call.empty_rows = EmptyRow::kZero;
+    return call;
+  }
   static AttentionCall undropped(AttentionCall call) {
     call.dropout = {};
     return call;
@@ -53,6 +57,7 @@ class Budget {
 
   // One pair's numbers and their errors; d_p is what dropout leaves of it.
   struct Pair {
+    bool seen = false;
     double p = 0, p_error = 0, kept = 0, d_p = 0, d_p_error = 0;
   };
 
@@ -78,7 +83,7 @@ class Budget {
   }
 
   double d_weight(int64_t b, int64_t h, int64_t i, int64_t j) const {
-    const ConstTensorView d_weights = problem_.d_weights.view();
+    const ConstTensorView& d_weights = cotangents_.d_weights;
     if (!d_weights.defined()) return 0;
     if (call_.weights_mode == WeightsMode::kPerHead) return read(d_weights, {b, h, i, j});
     return read(d_weights, {b, i, j}) / static_cast<double>(call_.num_heads());
@@ -91,10 +96,12 @@ class Budget {
 
   Pair pair(int64_t b, int64_t h, int64_t i, int64_t j) const {
     Pair pair;
+    pair.seen = !hidden(b, h, i, j);
+    if (!pair.seen) return pair;
     pair.p = read(probs_, {b, h, i, j});
     pair.kept = call_.kept(b, h, i, j);
     double lse_budget = read(forward_.lse_budget, {b, h, i});
-    if (pair.p > 0 && problem_.problem.spec.with_rest) {  // which is what rounding lse took from it
+    if (pair.p > 0 && with_rest_) {  // which is what rounding lse took from it
       lse_budget -= u_ * std::abs(read(forward_.lse, {b, h, i}));
     }
     const double below = pair.p > 0 ? -std::log(pair.p) : 0;
@@ -102,7 +109,7 @@ class Budget {
                    2 * std::min(pair.p, flush_limit(call_.query.dtype()));
     double magnitude = 0;
     for (int64_t d = 0; d < call_.v_head_dim(); ++d) {
-      const double product = read(problem_.d_out.view(), {b, h, i, d}) * signed_value(b, h, j, d);
+      const double product = read(cotangents_.d_out, {b, h, i, d}) * signed_value(b, h, j, d);
       pair.d_p += product;
       magnitude += std::abs(product);
     }
@@ -123,7 +130,7 @@ class Budget {
   double delta_error(int64_t b, int64_t h, int64_t i, const std::vector<Pair>& pairs) const {
     double error = 0;
     for (int64_t d = 0; d < call_.v_head_dim(); ++d) {
-      const double d_out = std::abs(read(problem_.d_out.view(), {b, h, i, d}));
+      const double d_out = std::abs(read(cotangents_.d_out, {b, h, i, d}));
       const double out = std::abs(read(forward_.out, {b, h, i, d}));
       error += d_out * (read(forward_.out_budget, {b, h, i, d}) + u_ * v_roundings_ * out);
     }
@@ -140,15 +147,14 @@ class Budget {
     std::vector<Pair> pairs(static_cast<size_t>(columns_));
     double delta = 0;
     for (int64_t j = 0; j < columns_; ++j) {
-      if (hidden(b, h, i, j)) continue;
       Pair& p = pairs[static_cast<size_t>(j)];
       p = pair(b, h, i, j);
       delta += p.p * p.d_p;
     }
     const double delta_err = delta_error(b, h, i, pairs);
     for (int64_t j = 0; j < columns_; ++j) {
-      if (hidden(b, h, i, j)) continue;
       const Pair& p = pairs[static_cast<size_t>(j)];
+      if (!p.seen) continue;
       const double difference = std::abs(p.d_p - delta);
       const double d_score = p.p * difference;
       const double error =
@@ -183,7 +189,7 @@ class Budget {
     const double batch = j < call_.kv_len() ? 1 : static_cast<double>(call_.batch());
     const double of_rows = u_ * (std::sqrt(static_cast<double>(call_.q_len()) * group * batch) + 4);
     for (int64_t d = 0; d < call_.v_head_dim(); ++d) {
-      const double d_out = std::abs(read(problem_.d_out.view(), {b, h, i, d}));
+      const double d_out = std::abs(read(cotangents_.d_out, {b, h, i, d}));
       add(budget_.d_value, budget_.d_extra_value, {b, h, j, d},
           d_out * pair.kept * (pair.p_error + of_rows * pair.p));
     }
@@ -220,8 +226,9 @@ class Budget {
     }
   }
 
-  const BackwardProblem& problem_;
   AttentionCall call_;
+  AttentionCotangents cotangents_;
+  bool with_rest_;
   AttentionReference forward_;
   Tensor probs_;  // [B, H, L, S + X] before dropout
   ReferenceGradients budget_;
@@ -231,6 +238,13 @@ class Budget {
 
 }  // namespace
 
-ReferenceGradients backward_budget(const BackwardProblem& problem) { return Budget(problem).run(); }
+ReferenceGradients backward_budget(const BackwardProblem& problem) {
+  const AttentionCall call = problem.problem.call();
+  const auto of = [&](const AttentionCall& one, const AttentionCotangents& cotangents) {
+    return Budget(one, cotangents, problem.problem.spec.with_rest).run();
+  };
+  return call.packed() ? gradients_of_sequences(call, problem.cotangents(), of)
+                       : of(call, problem.cotangents());
+}
 
 }  // namespace polyhead::oracle

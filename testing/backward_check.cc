@@ -3,8 +3,8 @@
 #include <cstring>
 
 #include <gtest/gtest.h>
-#include <polyhead/runtime.h>
 #include "base/message.h"
+#include "testing/attention_check.h"
 #include "testing/compare.h"
 #include "testing/elements.h"
 #include "testing/machine.h"
@@ -84,7 +84,7 @@ BackwardRun run_backward(const AttentionCall& call, const AttentionBackwardInput
   if (wanted.sinks) run.d_sinks = like(call.sinks, dtype, storage);
   std::vector<TensorView> d_masks;
   for (const Mask& mask : call.masks) {
-    const bool has = wanted.masks && has_gradient(mask);
+    const bool has = wanted.masks && has_gradient(mask) && !call.packed();
     run.d_masks.push_back(has ? like(mask.tensor(), dtype, storage) : GuardedTensor());
     d_masks.push_back(run.d_masks.back().view());
   }
@@ -148,20 +148,16 @@ void check_backward_case(const AttentionCase& spec, const std::string& suite) {
       attention_backward_reference(problem.problem.call(), problem.cotangents());
   const ReferenceGradients budget = backward_budget(problem);
   const std::string head = suite + "." + dtype_name(spec.dtype);
-  BackwardRun first;
-  std::string first_name;
+  OneAnswer<BackwardRun> answer(expect_same_gradients);
   for_each_backward(problem, [&](const std::string& plan, const std::string& kernel) {
     const std::string what = spec.describe() + ", " + kernel;
     BackwardRun run = run_backward_case(problem, plan);
     expect_gradients(run, truth, budget, head, what);
-    if (isa() == "baseline") return;
-    if (first_name.empty()) {
-      first = std::move(run);
-      first_name = what;
-    } else {
-      expect_same_gradients(first, run, what + " against " + first_name);
-    }
+    answer.add(std::move(run), what);
   });
+  if (spec.threads == 0) return;
+  const Threads threads(spec.threads);
+  answer.add(run_backward_case(problem), spec.describe() + ", on its threads");
 }
 
 }  // namespace polyhead::oracle

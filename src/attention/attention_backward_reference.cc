@@ -51,23 +51,12 @@ class Backward {
       : call_(call),
         cotangents_(cotangents),
         columns_(call.kv_len() + call.num_extra()),
-        forward_(attention_forward_reference(undropped(call), {.probs = true})),
-        probs_(forward_.probs) {
-    if (call.sinks.defined()) gradients_.d_sinks = Tensor(DType::kFloat64, {call.num_heads()});
-    constexpr DType kType = DType::kFloat64;
-    gradients_.d_query = Tensor(kType, call.query.shape());
-    gradients_.d_key = Tensor(kType, call.key.shape());
-    gradients_.d_value = Tensor(kType, call.value.shape());
-    if (call.num_extra() > 0) {
-      gradients_.d_extra_key = Tensor(kType, call.extra_key.shape());
-      gradients_.d_extra_value = Tensor(kType, call.extra_value.shape());
-      extra_key_ = call.extra_key.unsqueezed(0);
-      extra_value_ = call.extra_value.unsqueezed(0);
-    }
-    for (const Mask& mask : call.masks) {
-      const bool additive = mask.kind() == Mask::Kind::kAdditive;
-      gradients_.d_masks.push_back(additive ? Tensor(kType, mask.tensor().shape()) : Tensor());
-    }
+        forward_(attention_forward_reference(softmax_alone(call), {.probs = true})),
+        probs_(forward_.probs),
+        gradients_(zero_gradients(call)) {
+    if (call.num_extra() == 0) return;
+    extra_key_ = call.extra_key.unsqueezed(0);
+    extra_value_ = call.extra_value.unsqueezed(0);
   }
 
   ReferenceGradients run() {
@@ -79,8 +68,10 @@ class Backward {
   }
 
  private:
-  static AttentionCall undropped(AttentionCall call) {
+  // Whose probs are those of the softmax, and 0 in rows that are empty.
+  static AttentionCall softmax_alone(AttentionCall call) {
     call.dropout = {};
+    call.empty_rows = EmptyRow::kZero;
     return call;
   }
 
@@ -192,41 +183,52 @@ void add(const Tensor& from, Tensor& to) {
   for (int64_t n = 0; n < from.numel(); ++n) to.data_as<double>()[n] += from.data_as<double>()[n];
 }
 
-// A packed call: its sequences, each by itself.
-ReferenceGradients packed_gradients(const AttentionCall& call,
-                                    const AttentionCotangents& cotangents) {
-  ReferenceGradients result;
-  result.d_query = Tensor(DType::kFloat64, call.query.shape());
-  result.d_key = Tensor(DType::kFloat64, call.key.shape());
-  result.d_value = Tensor(DType::kFloat64, call.value.shape());
+}  // namespace
+
+ReferenceGradients zero_gradients(const AttentionCall& call) {
+  constexpr DType kType = DType::kFloat64;
+  ReferenceGradients zeros;
+  zeros.d_query = Tensor(kType, call.query.shape());
+  zeros.d_key = Tensor(kType, call.key.shape());
+  zeros.d_value = Tensor(kType, call.value.shape());
   if (call.num_extra() > 0) {
-    result.d_extra_key = Tensor(DType::kFloat64, call.extra_key.shape());
-    result.d_extra_value = Tensor(DType::kFloat64, call.extra_value.shape());
+    zeros.d_extra_key = Tensor(kType, call.extra_key.shape());
+    zeros.d_extra_value = Tensor(kType, call.extra_value.shape());
   }
-  result.d_masks.resize(call.masks.size());
-  if (call.sinks.defined()) result.d_sinks = Tensor(DType::kFloat64, call.sinks.shape());
+  for (const Mask& mask : call.masks) {
+    const bool has = mask.kind() == Mask::Kind::kAdditive && !call.packed();
+    zeros.d_masks.push_back(has ? Tensor(kType, mask.tensor().shape()) : Tensor());
+  }
+  if (call.sinks.defined()) zeros.d_sinks = Tensor(kType, call.sinks.shape());
+  return zeros;
+}
+
+ReferenceGradients gradients_of_sequences(
+    const AttentionCall& call, const AttentionCotangents& cotangents,
+    const std::function<ReferenceGradients(const AttentionCall&, const AttentionCotangents&)>&
+        alone) {
+  ReferenceGradients result = zero_gradients(call);
   for (int64_t n = 0; n < call.num_sequences(); ++n) {
     const Sequence of = call.sequence(n);
     std::vector<Mask> masks;
-    const ReferenceGradients alone = Backward(sequence_alone(call, n, &masks),
-                                              {cotangents.d_out.narrow(2, of.q_begin, of.q_len)})
-                                         .run();
-    copy_rows(alone.d_query, of.q_begin, result.d_query);
-    copy_rows(alone.d_key, of.k_begin, result.d_key);
-    copy_rows(alone.d_value, of.k_begin, result.d_value);
-    add(alone.d_extra_key, result.d_extra_key);
-    add(alone.d_extra_value, result.d_extra_value);
-    add(alone.d_sinks, result.d_sinks);
+    const ReferenceGradients one =
+        alone(sequence_alone(call, n, &masks), {cotangents.d_out.narrow(2, of.q_begin, of.q_len)});
+    copy_rows(one.d_query, of.q_begin, result.d_query);
+    copy_rows(one.d_key, of.k_begin, result.d_key);
+    copy_rows(one.d_value, of.k_begin, result.d_value);
+    add(one.d_extra_key, result.d_extra_key);
+    add(one.d_extra_value, result.d_extra_value);
+    add(one.d_sinks, result.d_sinks);
   }
   return result;
 }
 
-}  // namespace
-
 ReferenceGradients attention_backward_reference(const AttentionCall& call,
                                                 const AttentionCotangents& cotangents) {
-  if (call.packed()) return packed_gradients(call, cotangents);
-  return Backward(call, cotangents).run();
+  const auto of = [](const AttentionCall& one, const AttentionCotangents& its) {
+    return Backward(one, its).run();
+  };
+  return call.packed() ? gradients_of_sequences(call, cotangents, of) : of(call, cotangents);
 }
 
 }  // namespace polyhead

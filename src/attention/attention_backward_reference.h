@@ -2,6 +2,7 @@
 // backward kernels. Shapes as in AttentionCall.
 #pragma once
 
+#include <functional>
 #include <vector>
 
 #include <polyhead/tensor_view.h>
@@ -30,5 +31,14 @@ struct ReferenceGradients {
 // score still has one.
 ReferenceGradients attention_backward_reference(const AttentionCall& call,
                                                 const AttentionCotangents& cotangents);
+
+// In the shapes of a call's gradients; of a packed call masks have none.
+ReferenceGradients zero_gradients(const AttentionCall& call);
+
+// The gradients of a packed call, from those that `alone` has for each of its sequences.
+ReferenceGradients gradients_of_sequences(
+    const AttentionCall& call, const AttentionCotangents& cotangents,
+    const std::function<ReferenceGradients(const AttentionCall&, const AttentionCotangents&)>&
+        alone);
 
 }  // namespace polyhead

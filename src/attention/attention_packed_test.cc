@@ -55,8 +55,9 @@ void expect_sequences_alone(const AttentionCall& call, const AttentionRun& all,
 
 TEST_P(AttentionPacked, EachSequenceAsByItself) {
   for (const Lengths& lengths : some_lengths()) {
-    for (const AttentionCase& spec : cases()) {
-      const PackedProblem packed(lengths, spec);
+    for (AttentionCase spec : cases()) {
+      spec.lengths = lengths;
+      const AttentionProblem packed(spec);
       const AttentionCall call = packed.call();
       for_each_kernel(call, [&](const std::string& plan, const std::string& what) {
         const AttentionRun run = run_attention_case(call, plan, spec.storage);
@@ -71,45 +72,40 @@ TEST_P(AttentionPacked, EachSequenceAsByItself) {
 
 TEST_P(AttentionPacked, AgainstTheReference) {
   for (const Lengths& lengths : some_lengths()) {
-    for (const AttentionCase& spec : cases()) {
-      const PackedProblem packed(lengths, spec);
+    for (AttentionCase spec : cases()) {
+      spec.lengths = lengths;
+      check_case(spec, "packed");
+      const AttentionProblem packed(spec);
       const AttentionTruth truth = truth_of(packed.call());
-      for_each_kernel(packed.call(), [&](const std::string& plan, const std::string& what) {
-        expect_truth(run_attention_case(packed.call(), plan), truth, "packed",
-                     spec.describe() + ", " + what);
-      });
       const AttentionRun reference = run_attention_case(packed.call(), "reference");
       expect_truth(reference, truth, "packed", "the plan reference");
     }
   }
 }
 
-// Lengths of the keys that count, sequence by sequence.
-TEST_P(AttentionPacked, WithKeyLengths) {
-  const PackedProblem packed({{3, 60, 1}, {12, 70, 30}}, cases()[1]);
-  const int64_t lengths[] = {0, 66, 30};
-  std::vector<Mask> masks = packed.problem.masks;
-  masks.push_back(Mask::key_lengths({lengths, {3}}));
-  AttentionCall call = packed.call();
-  call.masks = masks;
-  const AttentionTruth truth = truth_of(call);
-  for_each_kernel(call, [&](const std::string& plan, const std::string& what) {
-    const AttentionRun run = run_attention_case(call, plan);
-    expect_truth(run, truth, "packed", what);
-    expect_sequences_alone(call, run, what);
-  });
+// Lengths of the keys that count, and slopes and segments, sequence by sequence.
+TEST_P(AttentionPacked, WithMasksOfItems) {
+  for (Mask::Kind kind : {Mask::Kind::kKeyLengths, Mask::Kind::kAlibi, Mask::Kind::kSegments}) {
+    for (AttentionCase spec : cases()) {
+      spec.lengths = {{3, 60, 1}, {12, 70, 30}, DType::kInt64};
+      spec.masks.push_back({.kind = kind, .dims = "b"});
+      const AttentionProblem packed(spec);
+      const AttentionRun run = run_attention_case(packed.call());
+      expect_sequences_alone(packed.call(), run, spec.describe());
+    }
+  }
 }
 
 // The public function's own names for it.
 TEST_P(AttentionPacked, AsThePublicFunctionTakesIt) {
   AttentionCase spec = cases()[1];
-  const PackedProblem packed({{3, 60, 1}, {12, 70, 30}}, spec);
-  const AttentionProblem& problem = packed.problem;
+  spec.lengths = {{3, 60, 1}, {12, 70, 30}};
+  const AttentionProblem problem(spec);
   AttentionOptions options;
   options.masks = problem.masks;
-  options.cu_seqlens_q = packed.call().cu_seqlens_q;
-  options.cu_seqlens_k = packed.call().cu_seqlens_k;
-  const AttentionRun want = run_attention_case(packed.call());
+  options.cu_seqlens_q = problem.cu_seqlens_q.view();
+  options.cu_seqlens_k = problem.cu_seqlens_k.view();
+  const AttentionRun want = run_attention_case(problem.call());
   GuardedTensor out(spec.dtype, want.out.view().shape());
   attention_forward(problem.query.view(), problem.key.view(), problem.value.view(), options,
                     {.out = out.view()});

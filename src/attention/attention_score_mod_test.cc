@@ -1,10 +1,10 @@
 // A function of the caller's between scores and softmax: forward, backward, blocks that it leaves
 // out.
 #include <array>
-#include <atomic>
 #include <cmath>
 #include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -15,41 +15,13 @@
 #include "testing/elements.h"
 #include "testing/machine.h"
 #include "testing/packed_case.h"
+#include "testing/score_mods.h"
 
 namespace polyhead::oracle {
 namespace {
 
 constexpr DType kDTypes[] = {DType::kFloat32, DType::kFloat64};
 constexpr auto kCausal = Mask::Kind::kCausal;
-
-// Distances at a slope of each head's and batch item's own, as ALiBi has them.
-struct Slopes {
-  template <class T>
-  T operator()(T score, int batch, int head, int query, int key) const {
-    const T slope = static_cast<T>(head + 1) * static_cast<T>(0.125) + static_cast<T>(batch);
-    return score - slope * static_cast<T>(std::abs(query - key));
-  }
-  template <class T>
-  T derivative(T, int, int, int, int) const {
-    return 1;
-  }
-};
-
-// A curve; and every third pair, and those that are far apart, are hidden.
-struct Curved {
-  int near = 40;
-  template <class T>
-  T operator()(T score, int, int head, int query, int key) const {
-    const bool hides = (query + 2 * key + head) % 3 == 0 || std::abs(query - key) > near;
-    if (hides) return -std::numeric_limits<T>::infinity();
-    return score / (1 + score * score);
-  }
-  template <class T>
-  T derivative(T score, int, int, int, int) const {
-    const T below = 1 + score * score;
-    return (1 - score * score) / (below * below);
-  }
-};
 
 struct FirstKeys {
   template <class T>
@@ -59,17 +31,6 @@ struct FirstKeys {
   template <class T>
   T derivative(T, int, int, int, int) const {
     return 1;
-  }
-};
-
-// The same as Curved, but it says so of whole blocks.
-struct CurvedInBlocks : Curved {
-  mutable std::atomic<int> empty = 0;
-  bool is_empty(const ScoreBlock& block) const {
-    const bool before = block.first_key + block.num_keys - 1 < block.first_query - near;
-    const bool behind = block.first_key > block.first_query + block.num_queries - 1 + near;
-    empty += before || behind;
-    return before || behind;
   }
 };
 
@@ -175,13 +136,40 @@ TEST_P(AttentionScoreModBits, HiddenNumbersMayBeNan) {
   });
 }
 
+// What a mask of ours adds or hides, done by a function.
+TEST_P(AttentionScoreModBits, AsTheMaskThatDoesTheSame) {
+  const Slopes slopes;
+  const FirstKeys first;
+  BackwardProblem problem(usual(GetParam()));
+  Tensor table(GetParam(), {2, 4});  // [B, H]
+  fill_with(table, [](const Index& at) {
+    return static_cast<double>(at[1] + 1) * 0.125 + static_cast<double>(at[0]);
+  });
+  const int32_t lengths[] = {50, 50};
+  const std::pair<Mask, ScoreMod> pairs[] = {
+      {Mask::alibi(table), per_score(slopes)},
+      {Mask::key_lengths({lengths, {2}}), per_score(first)},
+  };
+  for (const auto& [mask, mod] : pairs) {
+    AttentionCall masked = problem.problem.call(), modified = masked;
+    masked.masks = {&mask, 1};
+    modified.score_mod = mod;
+    for_each_isa([&](const std::string& isa) {
+      problem.forward = run_attention_case(masked);
+      expect_same_run(run_attention_case(modified), problem.forward, isa);
+      expect_same_gradients(run_backward(modified, problem.inputs()),
+                            run_backward(masked, problem.inputs()), isa);
+    });
+  }
+}
+
 TEST_P(AttentionScoreModBits, PackedSequencesCountFromTheirStart) {
   const Slopes slopes;
   AttentionCase spec = usual(GetParam());
-  spec.batch = 1;
   spec.score_mod = per_score(slopes);
   for (const Lengths& lengths : some_lengths()) {
-    const PackedProblem packed(lengths, spec);
+    spec.lengths = lengths;
+    const AttentionProblem packed(spec);
     const AttentionCall call = packed.call();
     const AttentionRun all = run_attention_case(call);
     for (int64_t n = 0; n < call.num_sequences(); ++n) {

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include <gtest/gtest.h>
-#include "testing/backward_check.h"
+#include "testing/backward_part.h"
 #include "testing/compare.h"
 #include "testing/elements.h"
 #include "testing/machine.h"
@@ -39,42 +39,6 @@ class BackwardBits : public ::testing::TestWithParam<DType> {
   }
 };
 INSTANTIATE_TEST_SUITE_P(DTypes, BackwardBits, ::testing::Values(DType::kFloat32, DType::kFloat64));
-
-// The same part of all that belongs to queries or to keys.
-struct Part {
-  AttentionCall call;
-  AttentionBackwardInputs inputs;
-  std::vector<Mask> masks;
-
-  explicit Part(const BackwardProblem& problem)
-      : call(problem.problem.call()), inputs(problem.inputs()), masks(problem.problem.masks) {}
-
-  void narrow_queries(int dim, int64_t start, int64_t length) {
-    call.query = call.query.narrow(dim, start, length);
-    inputs.out = inputs.out.narrow(dim, start, length);
-    inputs.lse = inputs.lse.narrow(dim, start, length);
-    inputs.lse_rest = inputs.lse_rest.narrow(dim, start, length);
-    inputs.d_out = inputs.d_out.narrow(dim, start, length);
-    narrow_masks(dim, start, length);
-  }
-  void narrow_keys(int dim, int64_t start, int64_t length) {
-    call.key = call.key.narrow(dim, start, length);
-    call.value = call.value.narrow(dim, start, length);
-  }
-  void narrow_masks(int dim, int64_t start, int64_t length) {
-    for (Mask& mask : masks) {
-      const int at = dim - (4 - mask.tensor().rank());
-      if (mask.kind() == kCausal || at < 0 || mask.tensor().size(at) == 1) continue;
-      const ConstTensorView part = mask.tensor().narrow(at, start, length);
-      mask = mask.kind() == kAdditive ? Mask::additive(part, mask.factor())
-                                      : Mask::boolean(part, mask.sense());
-    }
-  }
-  BackwardRun run() {
-    call.masks = masks;
-    return run_backward(call, inputs);
-  }
-};
 
 TEST_P(BackwardBits, AnyNumberOfThreadsAndEveryPlan) {
   for (WeightsMode weights : kWeightsModes) {
@@ -134,7 +98,7 @@ TEST_P(BackwardBits, AloneOrInABatch) {
   for_each_isa([&](const std::string& isa) {
     const BackwardRun all = run_backward_case(problem);
     for (int64_t b = 0; b < spec.batch; ++b) {
-      Part part(problem);
+      BackwardPart part(problem);
       part.narrow_queries(0, b, 1);
       part.narrow_keys(0, b, 1);
       part.inputs.d_weights = part.inputs.d_weights.narrow(0, b, 1);
@@ -158,7 +122,7 @@ TEST_P(BackwardBits, AllHeadsOrAGroupAtATime) {
   for_each_isa([&](const std::string& isa) {
     const BackwardRun all = run_backward_case(problem);
     for (int64_t g = 0; g < spec.kv_heads; ++g) {
-      Part part(problem);
+      BackwardPart part(problem);
       part.narrow_queries(1, 2 * g, 2);
       part.narrow_keys(1, g, 1);
       part.inputs.d_weights = part.inputs.d_weights.narrow(1, 2 * g, 2);
@@ -182,7 +146,7 @@ TEST_P(BackwardBits, QueriesInOneCallOrInChunks) {
     for (int64_t chunk : {1, 5, 16, 48, 64}) {
       for (int64_t row = 0; row < spec.q_len; row += 3 * chunk) {
         const int64_t rows = std::min(chunk, spec.q_len - row);
-        Part part(problem);
+        BackwardPart part(problem);
         part.narrow_queries(2, row, rows);
         const std::string what = isa + ", rows from " + std::to_string(row);
         ASSERT_TRUE(expect_same_bits(part.run().d_query.view(),
@@ -207,7 +171,7 @@ TEST_P(BackwardBits, TrailingPaddingOrNone) {
       fill(problem.d_out.view().narrow(2, 20, 10), 0);
       for_each_isa([&](const std::string& isa) {
         problem.forward = run_attention_case(problem.problem.call());
-        Part bare(problem);
+        BackwardPart bare(problem);
         bare.narrow_queries(2, 0, 20);
         bare.narrow_keys(2, 0, kv_len);
         bare.masks = {};

@@ -23,81 +23,65 @@ class BackwardPacked : public ::testing::TestWithParam<DType> {};
 INSTANTIATE_TEST_SUITE_P(DTypes, BackwardPacked,
                          ::testing::Values(DType::kFloat32, DType::kFloat64));
 
-// A packed call's inputs, forward and random cotangents.
-struct PackedBackward {
-  AttentionCall call;
-  AttentionRun forward;
-  GuardedTensor d_out;
+AttentionBackwardInputs rows_of(const AttentionBackwardInputs& all, int64_t begin, int64_t rows) {
+  return {.out = all.out.narrow(2, begin, rows),
+          .lse = all.lse.narrow(2, begin, rows),
+          .d_out = all.d_out.narrow(2, begin, rows),
+          .lse_rest = all.lse_rest.narrow(2, begin, rows)};
+}
 
-  explicit PackedBackward(const PackedProblem& packed)
-      : call(packed.call()),
-        forward(run_attention_case(call)),
-        d_out(call.query.dtype(), forward.out.view().shape()) {
-    Random random(5);
-    fill_with(d_out.view(), [&](const Index&) { return random.normal(); });
+void expect_sequences_alone(const BackwardProblem& packed, const BackwardRun& all,
+                            const std::string& what) {
+  const AttentionCall call = packed.problem.call();
+  for (int64_t n = 0; n < call.num_sequences(); ++n) {
+    std::vector<Mask> masks;
+    const Sequence of = call.sequence(n);
+    const BackwardRun alone =
+        run_backward(sequence_alone(call, n, &masks),
+                     rows_of(packed.inputs(), of.q_begin, of.q_len), {.masks = false});
+    const std::string which = what + ", sequence " + std::to_string(n);
+    expect_same_bits(all.d_query.view().narrow(2, of.q_begin, of.q_len), alone.d_query.view(),
+                     which);
+    expect_same_bits(all.d_key.view().narrow(2, of.k_begin, of.kv_len), alone.d_key.view(), which);
+    expect_same_bits(all.d_value.view().narrow(2, of.k_begin, of.kv_len), alone.d_value.view(),
+                     which);
   }
-  AttentionBackwardInputs inputs(int64_t begin, int64_t rows) const {
-    return {.out = forward.out.view().narrow(2, begin, rows),
-            .lse = forward.lse.view().narrow(2, begin, rows),
-            .d_out = d_out.view().narrow(2, begin, rows),
-            .lse_rest = forward.lse_rest.view().narrow(2, begin, rows)};
-  }
-  BackwardRun run(const char* plan) const {
-    AttentionCall with_plan = call;
-    with_plan.plan = plan;
-    return run_backward(with_plan, inputs(0, call.q_len()), {.masks = false});
-  }
-  void expect_sequences_alone(const BackwardRun& all, const std::string& what) const {
-    for (int64_t n = 0; n < call.num_sequences(); ++n) {
-      std::vector<Mask> masks;
-      const Sequence of = call.sequence(n);
-      const BackwardRun alone = run_backward(sequence_alone(call, n, &masks),
-                                             inputs(of.q_begin, of.q_len), {.masks = false});
-      const std::string which = what + ", sequence " + std::to_string(n);
-      expect_same_bits(all.d_query.view().narrow(2, of.q_begin, of.q_len), alone.d_query.view(),
-                       which);
-      expect_same_bits(all.d_key.view().narrow(2, of.k_begin, of.kv_len), alone.d_key.view(),
-                       which);
-      expect_same_bits(all.d_value.view().narrow(2, of.k_begin, of.kv_len), alone.d_value.view(),
-                       which);
-    }
-  }
-};
+}
 
 TEST_P(BackwardPacked, PackedSequencesAsByThemselves) {
-  const AttentionCase spec = {.heads = 4,
-                              .kv_heads = 2,
-                              .head_dim = 20,
-                              .v_head_dim = 12,
-                              .extra = 1,
-                              .dtype = GetParam(),
-                              .masks = {{.kind = kCausal, .align = CausalAlign::kBottomRight},
-                                        {.kind = kWindow, .left = 30, .right = 600},
-                                        {.dims = "hls"},
-                                        {.kind = kAdditive, .dims = "1s"}},
-                              .dropout_p = 0.2};
+  AttentionCase spec = {.heads = 4,
+                        .kv_heads = 2,
+                        .head_dim = 20,
+                        .v_head_dim = 12,
+                        .extra = 1,
+                        .dtype = GetParam(),
+                        .masks = {{.kind = kCausal, .align = CausalAlign::kBottomRight},
+                                  {.kind = kWindow, .left = 30, .right = 600},
+                                  {.dims = "hls"},
+                                  {.kind = kAdditive, .dims = "1s"}},
+                        .dropout_p = 0.2};
   for (const Lengths& lengths : some_lengths()) {
-    const PackedProblem problem(lengths, spec);
-    const PackedBackward packed(problem);
+    spec.lengths = lengths;
+    const BackwardProblem packed(spec);
     for_each_isa([&](const std::string& isa) {
       for (const char* plan : kPlans) {
         const std::string what = isa + ", " + plan;
-        const BackwardRun run = packed.run(plan);
-        packed.expect_sequences_alone(run, what);
+        const BackwardRun run = run_backward_case(packed, plan);
+        expect_sequences_alone(packed, run, what);
         const Threads seven(7);
-        expect_same_gradients(packed.run(plan), run, what + ", seven threads");
+        expect_same_gradients(run_backward_case(packed, plan), run, what + ", seven threads");
       }
     });
   }
 }
 
 TEST_P(BackwardPacked, PackedReference) {
-  const AttentionCase spec = {.kv_heads = 1, .extra = 1, .dtype = GetParam()};
-  const PackedProblem problem({{3, 0, 9}, {4, 2, 20}}, spec);
-  const PackedBackward packed(problem);
-  const BackwardRun kernel = packed.run(nullptr), reference = packed.run("backward_reference");
-  const AttentionCotangents cotangents = {packed.d_out.view()};
-  const ReferenceGradients truth = attention_backward_reference(packed.call, cotangents);
+  const BackwardProblem packed(
+      {.kv_heads = 1, .lengths = {{3, 0, 9}, {4, 2, 20}}, .extra = 1, .dtype = GetParam()});
+  const BackwardRun kernel = run_backward_case(packed),
+                    reference = run_backward_case(packed, "backward_reference");
+  const ReferenceGradients truth =
+      attention_backward_reference(packed.problem.call(), packed.cotangents());
   const auto rounded = [&](const Tensor& tensor) {
     Tensor result(GetParam(), tensor.shape());
     fill_with(result, [&](const Index& at) { return read(tensor, at); });

@@ -18,11 +18,11 @@ namespace {
 constexpr int64_t kMost = 200;  // positions of a sequence
 
 AttentionCase any_cached_case() {
-  AttentionCase spec = any_case();
-  spec.masks = {};
-  spec.extra = 0;
-  spec.dropout_p = 0;
-  spec.weights = WeightsMode::kNone;
+  AttentionCase spec = any_shape();
+  spec.batch = between(1, 3);  // a cache has at least one of everything
+  spec.head_dim = between(1, 40);
+  spec.v_head_dim = between(1, 40);
+  spec.softcap = one_of<double>({0, 0, 3, 50});
   spec.sinks = between(0, 1) == 0;
   return spec;
 }
