@@ -196,7 +196,8 @@ def test_where_the_reference_differs_from_the_specification(changed):
     node = helper.make_node("Attention", list(inputs), ["Y", "", "", "scores"], **attributes)
     types = [info(name, x.shape, helper.np_dtype_to_tensor_dtype(x.dtype)).type
              for name, x in inputs.items()]
-    (nodes, _), = function_testcase_helper(copy.deepcopy(node), types, "f", [helper.make_opsetid("", 25)])[0]
+    opsets = [helper.make_opsetid("", 25)]
+    (nodes, _), = function_testcase_helper(copy.deepcopy(node), types, "f", opsets)[0]
     want = evaluated(nodes, 25, inputs, ["Y", "scores"])
     found = Backend.run_node(node, list(inputs.values()), opset_version=25)
     for name in want:
@@ -299,6 +300,22 @@ def test_softmax_precision():
                             (TensorProto.DOUBLE, in_double.astype(np.float32))):
         attributes = {} if precision is None else {"softmax_precision": precision}
         np.testing.assert_array_equal(run(QKV, **attributes)[0], want)
+
+
+@pytest.mark.parametrize("value_type, mask_type", [
+    (np.float16, np.float32), (ml_dtypes.bfloat16, np.float16), (np.float64, np.float32),
+    (np.float32, np.float64)])
+def test_types_of_values_and_masks_may_differ(value_type, mask_type):
+    mask = rand(3, 3).astype(mask_type)
+    value, past = X.astype(value_type), {"past_key": X[:, :, :0], "past_value": X[:, :, :0]}
+    past["past_value"] = past["past_value"].astype(value_type)
+    out, keys, values = run({"Q": X, "K": X, "V": value, "attn_mask": mask} | past, ("Y", "k", "v"))
+    assert (out.dtype, keys.dtype, values.dtype) == (np.float32, np.float32, value_type)
+    wide = np.float64 if value_type == np.float64 else np.float32
+    want = polyhead.scaled_dot_product_attention(
+        X.astype(wide), X.astype(wide), value.astype(wide),
+        mask if mask_type == np.float64 else mask.astype(np.float32))
+    np.testing.assert_array_equal(out, want.astype(np.float32))
 
 
 def info(name, shape=("B", "H", "L", "D"), dtype=TensorProto.FLOAT):

@@ -54,6 +54,7 @@ class Drawn:
                            {"scaling": "llama3", "factor": 8.0, "original_length": 64})
             rope = {"pairs": pick("halves", "interleaved"), "base": pick(100.0, 10000.0)} | scaling
             self.options["rope"] = rope if chance(0.5) else rope | {"rotary_dim": 2}
+        self.options |= {"add_bias_kv": chance(0.2), "add_zero_attn": chance(0.2)}
         batch, q_len, kv_len = pick(1, 2, 3), pick(1, 2, 5, 17), pick(1, 3, 8, 33)
         self.export = {"is_causal": chance(0.4), "weights": pick(None, None, "average", "per_head"),
                        "attn_mask": pick(None, None, "bool", "float"),
@@ -105,8 +106,8 @@ def test_random_module(tmp_path, seed):
 
 def test_every_option_is_drawn():
     cases = [Drawn(seed) for seed in range(NUM_CASES)]
-    for name in ("kdim", "num_kv_heads", "qk_norm", "rope"):
-        assert sum(name in case.options for case in cases) >= 20, name
+    for name in ("kdim", "num_kv_heads", "qk_norm", "rope", "add_bias_kv", "add_zero_attn"):
+        assert sum(bool(case.options.get(name)) for case in cases) >= 20, name
     for name, values in {"is_causal": (True, False), "weights": (None, "average", "per_head"),
                          "attn_mask": (None, "bool", "float"),
                          "key_padding_mask": (None, "bool", "float")}.items():
@@ -115,8 +116,10 @@ def test_every_option_is_drawn():
     ropes = [case.options["rope"] for case in cases if "rope" in case.options]
     for scaling in (None, "linear", "ntk", "llama3"):
         assert sum(rope.get("scaling") == scaling for rope in ropes) >= 5, scaling
-    both = [case for case in cases if None not in (case.export["attn_mask"], case.export["key_padding_mask"])]
+    masks = ("attn_mask", "key_padding_mask")
+    both = [case for case in cases if None not in (case.export[name] for name in masks)]
     assert len(both) >= 10
+    assert sum(case.export["is_causal"] and case.options["add_zero_attn"] for case in cases) >= 5
 
 
 def test_one_model_for_all_sizes(tmp_path):
@@ -131,7 +134,8 @@ def test_one_model_for_all_sizes(tmp_path):
         out, = runs.run(None, {"query": x, "key": y, "value": y, "key_padding_mask": hidden})
         ours, _ = module(x, y, y, key_padding_mask=hidden, need_weights=False)
         np.testing.assert_allclose(out, ours, rtol=1e-4, atol=1e-5)
-        np.testing.assert_array_equal(out[0], np.broadcast_to(module.state_dict()["out_proj.bias"], out[0].shape))
+        bias = module.state_dict()["out_proj.bias"]
+        np.testing.assert_array_equal(out[0], np.broadcast_to(bias, out[0].shape))
 
 
 def test_far_positions(tmp_path):
@@ -148,7 +152,8 @@ def test_far_positions(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [torch.nn.MultiheadAttention, polyhead.torch.MultiheadAttention])
-@pytest.mark.parametrize("options", [{}, {"batch_first": True, "bias": False}, {"kdim": 5, "vdim": 6}])
+@pytest.mark.parametrize("options", [{}, {"batch_first": True, "bias": False}, {"kdim": 5, "vdim": 6},
+                                     {"add_bias_kv": True, "add_zero_attn": True}])
 def test_modules_of_torch(tmp_path, kind, options):
     torch.manual_seed(0)
     module = kind(16, 2, **options).eval()
@@ -188,13 +193,13 @@ def test_what_is_refused(tmp_path):
             (Grown(8, 2), {}, TypeError, "got test_onnx_export.Grown"),
             (torch.nn.MultiheadAttention(8, 2).half(), {}, ValueError, "dtype is float16; need float32"),
             (low_rank, {}, ValueError, r"unexpected \['out_proj.0.weight'"),
-            (mha(8, 2, add_bias_kv=True), {}, ValueError, "has add_bias_kv; need one without"),
-            (mha(8, 2, add_zero_attn=True), {}, ValueError, "has add_zero_attn; need one without"),
             (mha(8, 2, dtype="float64"), {}, ValueError, "dtype is float64; need float32"),
-            (torch.nn.MultiheadAttention(8, 2, add_bias_kv=True), {}, ValueError, "has add_bias_kv"),
-            (plain, {"attn_mask": "int"}, ValueError, "attn_mask: got 'int'; need None, 'bool' or 'float'"),
-            (plain, {"key_padding_mask": True}, ValueError, "key_padding_mask: got True"),
-            (plain, {"weights": "all"}, ValueError, "weights: got 'all'; need None, 'average' or 'per_head'"),
+            (plain, {"attn_mask": "int"}, ValueError,
+             "attn_mask: got 'int'; need None, 'bool' or 'float'"),
+            (plain, {"key_padding_mask": np.ones((1, 3), bool)}, TypeError,
+             "key_padding_mask: got numpy.ndarray; need None, 'bool' or 'float'"),
+            (plain, {"weights": "all"}, ValueError,
+             "weights: got 'all'; need None, 'average' or 'per_head'"),
             (plain, {"is_causal": 1}, TypeError, "is_causal: got int; need True or False")):
         with pytest.raises(error, match=words):
             polyhead.onnx.export(module, file, **options)

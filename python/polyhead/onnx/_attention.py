@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -14,54 +14,13 @@ import onnx
 from onnx import NodeProto, TensorProto
 
 from polyhead._attention import scaled_dot_product_attention
+from polyhead.onnx._attributes import Attributes, Mode, refuse
 
 Array = npt.NDArray[Any]
 INPUTS = ("Q", "K", "V", "attn_mask", "past_key", "past_value", "nonpad_kv_seqlen")
 OUTPUTS = ("Y", "present_key", "present_value", "qk_matmul_output")
 VERSIONS = (23, 24, 25)
 _FLOATS = tuple(map(np.dtype, (np.float16, ml_dtypes.bfloat16, np.float32, np.float64)))
-_PRECISIONS = (None, TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE,
-               TensorProto.BFLOAT16)
-_RAW, _SOFTCAPPED, _WITH_BIAS, _PROBS = range(4)  # of qk_matmul_output_mode
-
-
-def _refuse(argument: str, got: object, need: str) -> NoReturn:
-    raise ValueError(f"Attention: {argument}: {got}; need {need}")
-
-
-@dataclass(frozen=True)
-class _Attributes:
-    """With the operator's own names and defaults."""
-
-    is_causal: int = 0
-    scale: float | None = None
-    q_num_heads: int | None = None
-    kv_num_heads: int | None = None
-    softmax_precision: int | None = None
-    softcap: float = 0.0
-    qk_matmul_output_mode: int = _RAW
-    left_window_size: int = -1
-    right_window_size: int = -1
-
-    def check(self) -> None:
-        for name, known in (("is_causal", (0, 1)), ("qk_matmul_output_mode", (0, 1, 2, 3)),
-                            ("softmax_precision", _PRECISIONS)):
-            if getattr(self, name) not in known:
-                _refuse(name, f"got {getattr(self, name)}",
-                        "one of " + ", ".join(str(value) for value in known if value is not None))
-        for name in ("left_window_size", "right_window_size"):
-            if getattr(self, name) < -1:
-                _refuse(name, f"got {getattr(self, name)}", "0 or more, or -1 for all")
-        for name in ("q_num_heads", "kv_num_heads"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                _refuse(name, f"got {getattr(self, name)}", "1 or more")
-        for name in ("scale", "softcap"):  # query and key are multiplied by the root of scale
-            if getattr(self, name) is not None and not 0 <= getattr(self, name) < math.inf:
-                _refuse(name, f"got {getattr(self, name)}", "a number of 0 or more")
-
-    @property
-    def has_window(self) -> bool:
-        return self.left_window_size >= 0 or self.right_window_size >= 0
 
 
 @dataclass
@@ -85,7 +44,7 @@ class AttentionNode:
 
     def __init__(self, node: NodeProto, version: int) -> None:
         self._version = version
-        self._attributes = _Attributes(**{
+        self._attributes = Attributes(**{
             attribute.name: onnx.helper.get_attribute_value(attribute)
             for attribute in node.attribute})
         self._attributes.check()
@@ -96,11 +55,11 @@ class AttentionNode:
     def _check_presence(self, given: Sequence[bool]) -> None:
         has = dict.fromkeys(INPUTS, False) | dict(zip(INPUTS, given))  # the checker has seen Q, K, V
         if has["past_key"] != has["past_value"]:
-            _refuse("past_key, past_value", "got one of them", "both or neither")
+            refuse("past_key, past_value", "got one of them", "both or neither")
         if self._wanted[1] != self._wanted[2]:
-            _refuse("present_key, present_value", "one of them is wanted", "both or neither")
+            refuse("present_key, present_value", "one of them is wanted", "both or neither")
         if has["nonpad_kv_seqlen"] and (has["past_key"] or self._wanted[1]):
-            _refuse("nonpad_kv_seqlen", "given, with past or present keys and values",
+            refuse("nonpad_kv_seqlen", "given, with past or present keys and values",
                     "one or the other")
 
     def __call__(self, inputs: Sequence[Array | None]) -> list[Array]:
@@ -127,25 +86,25 @@ class AttentionNode:
         rank = given["Q"].ndim
         heads = (self._attributes.q_num_heads, self._attributes.kv_num_heads)
         if rank not in (3, 4):
-            _refuse("Q", _shape(given["Q"]), "3 or 4 dimensions")
+            refuse("Q", _shape(given["Q"]), "3 or 4 dimensions")
         if rank == 3 and None in heads:
-            _refuse("q_num_heads, kv_num_heads", "one is missing", "both, with 3-D inputs")
+            refuse("q_num_heads, kv_num_heads", "one is missing", "both, with 3-D inputs")
         if rank == 4 and heads != (None, None) and self._version >= 25:
-            _refuse("q_num_heads, kv_num_heads", "given", "neither, with 4-D inputs")
+            refuse("q_num_heads, kv_num_heads", "given", "neither, with 4-D inputs")
         views = []
         for name, count in zip(INPUTS[:3], (heads[0], heads[1], heads[1])):
             array = given[name]
             if array.ndim != rank:
-                _refuse(name, _shape(array), f"{rank} dimensions, as Q has")
+                refuse(name, _shape(array), f"{rank} dimensions, as Q has")
             if rank == 4:
                 if count not in (None, array.shape[1]):
-                    _refuse(name, _shape(array), f"{count} heads, as the attribute says")
+                    refuse(name, _shape(array), f"{count} heads, as the attribute says")
                 views.append(array)
                 continue
             assert count is not None
             batch, length, width = array.shape
             if width % count != 0:
-                _refuse(name, _shape(array), f"a last size that {count} heads divide")
+                refuse(name, _shape(array), f"a last size that {count} heads divide")
             views.append(array.reshape(batch, length, count, width // count).swapaxes(1, 2))
         return views
 
@@ -154,15 +113,15 @@ class AttentionNode:
         batch, heads, _, head_dim = query.shape
         kv_heads, kv_len = key.shape[1:3]
         if key.shape[0] != batch or key.shape[3] != head_dim:
-            _refuse("K", _shape(key), f"batch {batch} and head size {head_dim}, as Q has")
+            refuse("K", _shape(key), f"batch {batch} and head size {head_dim}, as Q has")
         if value.shape[:3] != key.shape[:3]:
-            _refuse("V", _shape(value), f"[{batch}, {kv_heads}, {kv_len}, ..], as K has")
+            refuse("V", _shape(value), f"[{batch}, {kv_heads}, {kv_len}, ..], as K has")
         if kv_heads == 0 or heads % kv_heads != 0:
-            _refuse("K", f"{kv_heads} heads", f"a divisor of the {heads} of Q")
+            refuse("K", f"{kv_heads} heads", f"a divisor of the {heads} of Q")
         past = given.get("past_key")
         lengths = given.get("nonpad_kv_seqlen")
         if lengths is not None and lengths.shape != (batch,):
-            _refuse("nonpad_kv_seqlen", _shape(lengths), f"[{batch}]")
+            refuse("nonpad_kv_seqlen", _shape(lengths), f"[{batch}]")
         dtype = self._dtype(given)
         query, key, value = (x.astype(dtype, copy=False) for x in (query, key, value))
         operands = _Operands(query, key, value, None, None if past is None else past.shape[2], lengths)
@@ -178,7 +137,7 @@ class AttentionNode:
 
     def _mask(self, mask: Array, full: tuple[int, ...]) -> Array:
         if not 1 <= mask.ndim <= 4:
-            _refuse("attn_mask", _shape(mask), "1 to 4 dimensions")
+            refuse("attn_mask", _shape(mask), "1 to 4 dimensions")
         if mask.dtype in _FLOATS[:2]:
             mask = mask.astype(np.float32)
         missing = full[3] - mask.shape[-1]
@@ -186,13 +145,13 @@ class AttentionNode:
             hidden = False if mask.dtype == np.bool_ else -np.inf
             mask = np.pad(mask, [(0, 0)] * (mask.ndim - 1) + [(0, missing)], constant_values=hidden)
         if any(size not in (1, whole) for size, whole in zip(mask.shape[::-1], full[::-1])):
-            _refuse("attn_mask", _shape(mask), f"what broadcasts onto {list(full)}")
+            refuse("attn_mask", _shape(mask), f"what broadcasts onto {list(full)}")
         return np.atleast_2d(mask)
 
     def _attend(self, operands: _Operands) -> tuple[Array, Array | None]:
         """(out [B, H, L, Dv], qk_matmul_output [B, H, L, S] if it is wanted)"""
         attributes, mode = self._attributes, self._attributes.qk_matmul_output_mode
-        has_probs = self._wanted[3] and mode == _PROBS
+        has_probs = self._wanted[3] and mode == Mode.PROBS
         window = None
         if attributes.has_window:
             window = (attributes.left_window_size, attributes.right_window_size)
@@ -219,9 +178,9 @@ class AttentionNode:
         if scale is None:
             scale = 1 / math.sqrt(head_dim) if head_dim else 1.0
         scores = scale * scores.reshape(operands.scores_shape)
-        if attributes.qk_matmul_output_mode != _RAW and attributes.softcap:
+        if attributes.qk_matmul_output_mode != Mode.RAW and attributes.softcap:
             scores = attributes.softcap * np.tanh(scores / attributes.softcap)
-        if attributes.qk_matmul_output_mode == _WITH_BIAS:
+        if attributes.qk_matmul_output_mode == Mode.WITH_BIAS:
             visible, mask = self._visible(operands), operands.mask
             if mask is not None and mask.dtype == np.bool_:
                 visible = visible & mask
@@ -259,9 +218,9 @@ def _with_past(key: Array, value: Array, given: Mapping[str, Array]) -> tuple[Ar
         fits = past.ndim == 4 and past.shape[:2] == now.shape[:2] and past.shape[3] == now.shape[3]
         if not fits:
             batch, heads, _, width = now.shape
-            _refuse(name, _shape(past), f"[{batch}, {heads}, .., {width}]")
+            refuse(name, _shape(past), f"[{batch}, {heads}, .., {width}]")
     if pasts[0].shape[2] != pasts[1].shape[2]:
-        _refuse("past_value", _shape(pasts[1]), f"length {pasts[0].shape[2]}, as past_key has")
+        refuse("past_value", _shape(pasts[1]), f"length {pasts[0].shape[2]}, as past_key has")
     joined = [np.concatenate(pair, axis=2) for pair in zip(pasts, (key, value))]
     return joined[0], joined[1]
 
@@ -272,13 +231,13 @@ def _check_types(given: Mapping[str, Array]) -> None:
             continue
         dtype = given[name].dtype
         if dtype not in _FLOATS:
-            _refuse(name, f"dtype is {dtype}", "float32, float64, float16 or bfloat16")
+            refuse(name, f"dtype is {dtype}", "float32, float64, float16 or bfloat16")
         if dtype != given[like].dtype:
-            _refuse(name, f"dtype is {dtype}", f"{given[like].dtype}, as {like} has")
+            refuse(name, f"dtype is {dtype}", f"{given[like].dtype}, as {like} has")
     if "attn_mask" in given and given["attn_mask"].dtype not in (np.dtype(bool), *_FLOATS):
-        _refuse("attn_mask", f"dtype is {given['attn_mask'].dtype}", "bool (True = attend) or a float")
+        refuse("attn_mask", f"dtype is {given['attn_mask'].dtype}", "bool (True = attend) or a float")
     if "nonpad_kv_seqlen" in given and given["nonpad_kv_seqlen"].dtype != np.int64:
-        _refuse("nonpad_kv_seqlen", f"dtype is {given['nonpad_kv_seqlen'].dtype}", "int64")
+        refuse("nonpad_kv_seqlen", f"dtype is {given['nonpad_kv_seqlen'].dtype}", "int64")
 
 
 def _shape(array: Array) -> str:
