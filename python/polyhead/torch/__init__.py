@@ -12,6 +12,7 @@ from polyhead.torch import _op, _threads  # _op: torch.export.load asks for oper
 from polyhead.torch._attention import scaled_dot_product_attention
 from polyhead.torch._convert import convert, revert
 from polyhead.torch._from_scratch import FromScratchMultiHeadAttention
+from polyhead.torch._kv_cache import KvCache
 from polyhead.torch._multihead_attention import MultiheadAttention
 from polyhead.torch._structure import packed_attention
 
@@ -19,6 +20,7 @@ _threads.lend()
 
 __all__ = [
     "FromScratchMultiHeadAttention",
+    "KvCache",
     "MultiheadAttention",
     "convert",
     "packed_attention",

@@ -40,7 +40,7 @@ def probability(p: float, weights: str | None) -> float:
 
 _CALL = ("query", "key", "value", "key_padding_mask", "attn_mask")
 _MAY_BE_NONE = ("key_padding_mask", "attn_mask", "mask", "sinks", "alibi_slopes", "key_lengths",
-                "segments", "cu_seqlens_k", "cu_seqlens")
+                "segments", "cu_seqlens_k", "cu_seqlens", "lengths")
 
 
 def refuse_nested(call: Sequence[Tensor | None]) -> None:

@@ -16,6 +16,10 @@ grouped = polyhead.torch.MultiheadAttention(
 heads: int = grouped.num_kv_heads
 grouped.forward(x, x, x, query_position=3)
 polyhead.torch.MultiheadAttention(64, 8, num_kv_heads="2")  # type: ignore[arg-type]
+cache = polyhead.torch.KvCache(num_kv_heads=2, head_dim=8, num_pages=1, dtype=torch.float32)
+cache.append(x, x, lengths=torch.tensor([1]))
+decoded: torch.Tensor = cache.attend(x, is_causal=True)
+pair: tuple[torch.Tensor, torch.Tensor] = cache.attend(x, weights="average")
 model: nn.TransformerEncoder = polyhead.torch.convert(
     nn.TransformerEncoder(nn.TransformerEncoderLayer(64, 8), 2))
 polyhead.torch.revert(model)

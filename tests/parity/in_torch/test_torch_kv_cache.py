@@ -1,0 +1,89 @@
+"""KvCache on torch's tensors: the bits of attention over the whole sequences."""
+
+import polyhead.torch
+import pytest
+import torch
+
+B, H, HKV, D, DV = 2, 4, 2, 8, 6
+sdpa = polyhead.torch.scaled_dot_product_attention
+
+
+def filled(length=40, dtype=torch.float32):
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(B, heads, length, dim).to(dtype)
+                         for heads, dim in ((H, D), (HKV, D), (HKV, DV)))
+    cache = polyhead.torch.KvCache(
+        batch=B, num_kv_heads=HKV, head_dim=D, v_head_dim=DV, page_len=32, num_pages=6,
+        dtype=torch.float64 if dtype == torch.float64 else None)
+    return cache, query, key, value
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_prefill_and_decode_are_one_pass(dtype):
+    cache, query, key, value = filled(dtype=dtype)
+    whole = sdpa(query, key, value, is_causal=True, enable_gqa=True)
+    for part in (slice(0, 33), slice(33, 34), slice(34, 40)):
+        cache.append(key[:, :, part], value[:, :, part])
+        out = cache.attend(query[:, :, part], is_causal=True)
+        assert out.dtype == dtype and torch.equal(out, whole[:, :, part])
+
+
+@pytest.mark.parametrize("options", [
+    {"window": (5, 0)}, {"softcap": 0.7}, {"sinks": torch.ones(H)}, {"scale": 0.2},
+    {"alibi_slopes": torch.arange(4.0)}, {"attn_mask": torch.ones(2, 40).tril(36).bool()},
+    {"segments": (torch.tensor([0, 1]), torch.arange(40) // 39)}], ids=lambda x: next(iter(x)))
+@pytest.mark.parametrize("weights", [None, "average"])
+def test_each_option(options, weights):
+    cache, query, key, value = filled()
+    cache.append(key, value)
+    got = cache.attend(query[:, :, 38:], **options, weights=weights)
+    want = sdpa(query[:, :, 38:], key, value, enable_gqa=True, causal_align="bottom_right",
+                **options, weights=weights)
+    for ours, theirs in zip(got, want) if weights else [(got, want)]:
+        assert torch.equal(ours, theirs)
+
+
+def test_sequences_of_unequal_lengths():
+    cache, query, key, value = filled()
+    cache.append(key, value, torch.tensor([40, 7]))
+    cache.append(key[1, :, 7:9], value[1, :, 7:9], sequence=1)
+    tokens = torch.cat([query[0, :, 38:], query[1, :, 6:9]], 1).transpose(0, 1)
+    out = cache.attend(tokens, is_causal=True, cu_seqlens_q=torch.tensor([0, 2, 5]))
+    alone = sdpa(query[1, :, :9], key[1, :, :9], value[1, :, :9], is_causal=True, enable_gqa=True)
+    assert torch.equal(out[2:].transpose(0, 1), alone[:, 6:])
+    cache.truncate(0, 3)
+    cache.reset(1)
+    assert cache.lengths.tolist() == [3, 0] and isinstance(cache, polyhead.KvCache)
+
+
+def test_gradients_are_refused_not_lost():
+    cache, query, key, value = filled()
+    for x, call in ((key, lambda: cache.append(key, value)), (query, lambda: cache.attend(query)),
+                    (value, lambda: cache.append(key, value))):
+        x.requires_grad_()
+        with pytest.raises(RuntimeError, match="requires grad, and a cache has no gradients"):
+            call()
+        x.requires_grad_(False)
+    key.requires_grad_()
+    with torch.no_grad():
+        cache.append(key, value)
+        assert torch.equal(cache.attend(query[:, :, 39:]), sdpa(query[:, :, 39:], key, value, enable_gqa=True))
+
+
+def test_refusals():
+    cache, query, key, value = filled()
+    cases = [
+        (lambda: cache.append(key.numpy(), value), TypeError, "key must be Tensor, not ndarray"),
+        (lambda: cache.append(key.double(), value), ValueError, "key: dtype is float64"),
+        (lambda: cache.append(key.to_sparse(), value), RuntimeError, "layout is torch.sparse_coo"),
+        (lambda: cache.attend(None), TypeError, "query must be Tensor"),
+        (lambda: cache.attend(query), ValueError, "append first"),
+        (lambda: cache.attend(query, segments=key), TypeError, "KvCache.attend: segments"),
+        (lambda: cache.attend(query, is_causal="no"), TypeError, "is_causal: got str"),
+        (lambda: polyhead.torch.KvCache(num_kv_heads=1, head_dim=2, num_pages=1, dtype="float32"),
+         TypeError, "need torch.float32"),
+        (lambda: polyhead.torch.KvCache(num_kv_heads=1, head_dim=2, num_pages=1, dtype=torch.bfloat16),
+         TypeError, "got 'bfloat16'")]
+    for call, error, words in cases:
+        with pytest.raises(error, match=words):
+            call()
