@@ -474,8 +474,8 @@ def test_calls_that_are_refused():
             rep.run(inputs)
     odd = two_layers()
     odd.graph.input[0].type.tensor_type.elem_type = 99
-    with pytest.raises(ValueError, match="x: is no tensor of numbers"):
-        Backend.prepare(odd).run([X])
+    with pytest.raises(ValueError, match="input x: is no tensor of numbers"):
+        Backend.prepare(odd)
     with pytest.raises(TypeError, match=r"prepare: got str; need an onnx.ModelProto"):
         Backend.prepare("model.onnx")
     with pytest.raises(TypeError, match=r"run_node: got onnx.* need an onnx.NodeProto"):

@@ -53,8 +53,9 @@ class Backend(base.Backend):
         compute = _compute_of(node, opset)
         names = [name for name in node.input if name]
         arrays = iter(_in_order("run_node", inputs, names))
-        results = compute([next(arrays) if name else None for name in node.input])
-        return _named([name for name in node.output if name], results)
+        results = compute([_plain("run_node", name, next(arrays)) if name else None
+                           for name in node.input])
+        return _results_of([name for name in node.output if name])(*results)
 
     @classmethod
     def supports_device(cls, device: str) -> bool:
@@ -79,33 +80,32 @@ class PreparedModel(base.BackendRep):
         self._steps = [_Step(_compute_of(node, opset), list(node.input),
                              [name for name in node.output if name]) for node in graph.node]
         self._constants = {tensor.name: _array_of(tensor) for tensor in graph.initializer}
-        self._inputs = {info.name: info for info in graph.input}
+        self._inputs = {info.name: _Declared(info) for info in graph.input}
         self._outputs = [info.name for info in graph.output]
+        self._results = _results_of(self._outputs)
 
     def run(self, inputs: Any, **kwargs: Any) -> tuple[Any, ...]:
         """The graph's outputs. inputs: arrays in the order of the graph's inputs,
         without those that have an initializer, or a dict by name, which may replace these."""
         if kwargs:
             raise ValueError(f"run: {next(iter(kwargs))}: got an option; need none")
-        values: dict[str, Any] = dict(self._constants)
         if isinstance(inputs, Mapping):
-            for name in inputs:
-                if name not in self._inputs:
-                    raise ValueError(f"run: {name}: is no input of the graph; need "
-                                     f"{list(self._inputs)}")
-            values.update(inputs)
-            for name in self._inputs:
-                if name not in values:
-                    raise ValueError(f"run: {name}: is missing; need it")
+            given = inputs
         else:
-            names = [name for name in self._inputs if name not in values]
-            values.update(zip(names, _in_order("run", inputs, names)))
-        for name, info in self._inputs.items():
-            values[name] = _checked(_plain(f"run: {name}", values[name]), info)
+            names = [name for name in self._inputs if name not in self._constants]
+            given = dict(zip(names, _in_order("run", inputs, names)))
+        values = dict(self._constants)
+        for name, value in given.items():
+            if name not in self._inputs:
+                raise ValueError(f"run: {name}: is no input of the graph; need {list(self._inputs)}")
+            values[name] = self._inputs[name].check(_plain("run", name, value))
+        for name in self._inputs:
+            if name not in values:
+                raise ValueError(f"run: {name}: is missing; need it")
         for step in self._steps:
             results = step.compute([values[name] if name else None for name in step.inputs])
             values.update(zip(step.outputs, results))
-        return _named(self._outputs, [values[name] for name in self._outputs])
+        return self._results(*[values[name] for name in self._outputs])
 
 
 _DOMAINS = ("", "ai.onnx")
@@ -167,47 +167,56 @@ def _check_call(function: str, proto: Any, kind: type, device: Any, options: Any
                          "need none")
 
 
-def _in_order(function: str, inputs: Any, names: Sequence[str]) -> list[Array]:
-    """One array for each name."""
+def _results_of(names: Sequence[str]) -> Callable[..., tuple[Any, ...]]:
+    """A tuple whose parts have names, too."""
+    kind: Callable[..., tuple[Any, ...]] = base.namedtupledict("Outputs", list(names))
+    return kind
+
+
+def _in_order(function: str, inputs: Any, names: Sequence[str]) -> Sequence[Any]:
+    """The inputs, one for each name."""
     if not isinstance(inputs, Sequence) or isinstance(inputs, (str, bytes)):
         raise TypeError(f"{function}: inputs: got {type_name(inputs)}; need a list of arrays")
     if len(inputs) != len(names):
         raise ValueError(f"{function}: inputs: got {len(inputs)}; need {len(names)}: "
                          f"{', '.join(map(str, names))}")
-    return [_plain(f"{function}: {name}", array) for name, array in zip(names, inputs)]
+    return inputs
 
 
-def _plain(argument: str, value: Any) -> Array:
+def _plain(function: str, name: str, value: Any) -> Array:
     """A numpy array, made of what has __dlpack__ if need be."""
-    function, _, name = argument.partition(": ")
+    if type(value) is np.ndarray:
+        return value
     refuse_masked(function, (name,), (value,))
     if isinstance(value, (np.ndarray, np.generic)):
         return np.asarray(value)
     try:
         return np.from_dlpack(value)
     except Exception as error:  # another library's, of any type
-        raise TypeError(f"{argument}: got {type_name(value)}; need a numpy array, or an object with "
-                        f"__dlpack__ in the CPU's memory ({error})") from None
+        raise TypeError(f"{function}: {name}: got {type_name(value)}; need a numpy array, or an object "
+                        f"with __dlpack__ in the CPU's memory ({error})") from None
 
 
-def _checked(array: Array, info: ValueInfoProto) -> Array:
-    """An input, once it is known to be what the graph declares."""
-    declared = info.type.tensor_type
-    if declared.elem_type not in _KNOWN:  # as of what is no tensor
-        raise ValueError(f"run: {info.name}: is no tensor of numbers in the graph; need one")
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(declared.elem_type)
-    if array.dtype != dtype:
-        raise ValueError(f"run: {info.name}: dtype is {array.dtype}; need {dtype}")
-    if declared.HasField("shape"):
-        sizes = [dim.dim_value if dim.HasField("dim_value") else None for dim in declared.shape.dim]
-        if len(sizes) != array.ndim or any(
-                size not in (None, got) for size, got in zip(sizes, array.shape)):
+class _Declared:
+    """What the graph says of an input."""
+
+    def __init__(self, info: ValueInfoProto) -> None:
+        tensor = info.type.tensor_type
+        if tensor.elem_type not in _KNOWN:  # as of what is no tensor
+            raise ValueError(f"Backend: input {info.name}: is no tensor of numbers; need one")
+        self._name = info.name
+        self._dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+        self._sizes: list[int | None] | None = None  # None: any
+        if tensor.HasField("shape"):
+            self._sizes = [dim.dim_value if dim.HasField("dim_value") else None
+                           for dim in tensor.shape.dim]
+
+    def check(self, array: Array) -> Array:
+        if array.dtype != self._dtype:
+            raise ValueError(f"run: {self._name}: dtype is {array.dtype}; need {self._dtype}")
+        sizes = self._sizes
+        if sizes is not None and (len(sizes) != array.ndim or any(
+                size is not None and size != got for size, got in zip(sizes, array.shape))):
             need = ", ".join("any" if size is None else str(size) for size in sizes)
-            raise ValueError(f"run: {info.name}: shape is {list(array.shape)}; need [{need}]")
-    return array
-
-
-def _named(names: Sequence[str], values: Sequence[Any]) -> tuple[Any, ...]:
-    """By position and by name."""
-    result: tuple[Any, ...] = base.namedtupledict("Outputs", list(names))(*values)
-    return result
+            raise ValueError(f"run: {self._name}: shape is {list(array.shape)}; need [{need}]")
+        return array
