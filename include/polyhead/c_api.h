@@ -364,6 +364,28 @@ polyhead_status polyhead_mha_forward(const polyhead_mha* mha,
                                      const polyhead_tensor* query, const polyhead_tensor* key,
                                      const polyhead_tensor* value, const polyhead_tensor* out,
                                      const polyhead_tensor* weights_or_null);
+
+typedef struct polyhead_cached_forward_options {
+  size_t struct_size;
+  /* int32 or int64 [B]: sequence b gets the first lengths[b] of the n tokens, and 0 in out for the
+   * rest; null: all */
+  const polyhead_tensor* lengths;
+  int64_t sequence; /* the one whose tokens an unbatched query is */
+} polyhead_cached_forward_options;
+
+/* A decoder's step: the next tokens of the cache's sequences, a prompt or one token after the
+ * other, are projected, turned at their positions, appended and attended to causally. query
+ * [B, n, E] -> out [B, n, E], or sequence first, or unbatched without B, has the bits of a forward
+ * over the whole sequences with is_causal. A failure leaves the cache as it was. Not for modules
+ * with add_bias_kv or add_zero_attn, nor whose kdim or vdim is not embed_dim. */
+polyhead_status polyhead_mha_forward_cached(const polyhead_mha* mha,
+                                            const polyhead_cached_forward_options* options_or_null,
+                                            polyhead_kv_cache* cache, const polyhead_tensor* query,
+                                            const polyhead_tensor* out);
+/* That of a cache for the module: fills in what fits in config->struct_size, page_len and window
+ * being defaults. */
+polyhead_status polyhead_mha_cache_config(const polyhead_mha* mha, int64_t batch, int64_t num_pages,
+                                          polyhead_kv_cache_config* config);
 /* Whole or not at all. prefix, null or "": put before each name. */
 polyhead_status polyhead_mha_save(const polyhead_mha* mha, const char* path,
                                   const char* prefix_or_null);

@@ -87,6 +87,7 @@ static_assert(sizeof(polyhead_mask) == 56 + 4 * sizeof(int32_t));
 static_assert(sizeof(polyhead_score_block) == 72 + 2 * sizeof(int32_t));
 static_assert(sizeof(polyhead_score_mod) == 40);
 static_assert(sizeof(polyhead_kv_cache_config) == 64 + 2 * sizeof(int32_t));
+static_assert(sizeof(polyhead_cached_forward_options) == 24);
 
 }  // namespace
 

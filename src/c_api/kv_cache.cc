@@ -25,19 +25,6 @@ KvCache::Config config_of(const polyhead_kv_cache_config& given, const char* fun
   return config;
 }
 
-polyhead_kv_cache_config c_config(const KvCache::Config& config) {
-  return {.struct_size = sizeof(polyhead_kv_cache_config),
-          .batch = config.batch,
-          .num_kv_heads = config.num_kv_heads,
-          .head_dim = config.head_dim,
-          .v_head_dim = config.v_head_dim,
-          .page_len = config.page_len,
-          .num_pages = config.num_pages,
-          .window = config.window,
-          .dtype = static_cast<int32_t>(config.dtype),
-          .reserved = 0};
-}
-
 // body(the cache), which must be there.
 template <class Handle, class Body>
 polyhead_status with(Handle* cache, const char* function, const Body& body) {
@@ -58,6 +45,20 @@ polyhead_status ask(const polyhead_kv_cache* cache, int64_t* out, const char* fu
 }
 
 }  // namespace
+
+polyhead_kv_cache_config c_cache_config(const KvCache::Config& config) {
+  return {.struct_size = sizeof(polyhead_kv_cache_config),
+          .batch = config.batch,
+          .num_kv_heads = config.num_kv_heads,
+          .head_dim = config.head_dim,
+          .v_head_dim = config.v_head_dim,
+          .page_len = config.page_len,
+          .num_pages = config.num_pages,
+          .window = config.window,
+          .dtype = static_cast<int32_t>(config.dtype),
+          .reserved = 0};
+}
+
 }  // namespace polyhead::c_api
 
 using polyhead::KvCache;
@@ -82,7 +83,7 @@ polyhead_status polyhead_kv_cache_get_config(const polyhead_kv_cache* cache,
                                              polyhead_kv_cache_config* config) {
   const char* function = __func__;
   return c_api::with(cache, function, [&](const KvCache& asked) {
-    c_api::write_options(config, c_api::c_config(asked.config()), {function, "config"});
+    c_api::write_options(config, c_api::c_cache_config(asked.config()), {function, "config"});
   });
 }
 

@@ -7,3 +7,9 @@
 struct polyhead_kv_cache {
   polyhead::KvCache cache;
 };
+
+namespace polyhead::c_api {
+
+polyhead_kv_cache_config c_cache_config(const KvCache::Config& config);
+
+}  // namespace polyhead::c_api

@@ -1,5 +1,6 @@
 #include <polyhead/multihead_attention.h>
 
+#include "c_api/kv_cache_handle.h"
 #include "c_api/module_handle.h"
 
 namespace c_api = polyhead::c_api;
@@ -124,6 +125,33 @@ polyhead_status polyhead_mha_forward(const polyhead_mha* mha,
     const auto weights_view = c_api::optional_view(weights, {function, "weights"});
     mha->module.forward_into(query_view, key_view, value_view,
                              c_api::forward_options(options, function), out_view, weights_view);
+  });
+}
+
+polyhead_status polyhead_mha_forward_cached(const polyhead_mha* mha,
+                                            const polyhead_cached_forward_options* options,
+                                            polyhead_kv_cache* cache, const polyhead_tensor* query,
+                                            const polyhead_tensor* out) {
+  const char* function = __func__;
+  return c_api::guarded(function, [&] {
+    c_api::require_not_null(mha, {function, "mha"});
+    c_api::require_not_null(cache, {function, "cache"});
+    const auto given = c_api::read_options(options, {function, "options"});
+    const auto lengths = c_api::optional_view(given.lengths, {function, "options.lengths"});
+    const auto query_view = c_api::required_view(query, {function, "query"});
+    const auto out_view = c_api::required_view(out, {function, "out"});
+    mha->module.forward_cached_into(query_view, &cache->cache,
+                                    {.lengths = lengths, .sequence = given.sequence}, out_view);
+  });
+}
+
+polyhead_status polyhead_mha_cache_config(const polyhead_mha* mha, int64_t batch, int64_t num_pages,
+                                          polyhead_kv_cache_config* config) {
+  const char* function = __func__;
+  return c_api::guarded(function, [&] {
+    c_api::require_not_null(mha, {function, "mha"});
+    c_api::write_options(config, c_api::c_cache_config(mha->module.cache_config(batch, num_pages)),
+                         {function, "config"});
   });
 }
 

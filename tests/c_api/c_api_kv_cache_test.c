@@ -299,6 +299,90 @@ static void test_tensors(void) {
   expect_lengths(kLen, 1 + kLen, kPages - 2);
 }
 
+/* ---- A module's step ---- */
+
+static polyhead_mha* g_mha;
+
+/* query, out, lengths */
+static arguments step_arguments(void) {
+  const int64_t x[] = {kBatch, kLen, kEmbed}, lengths[] = {kBatch};
+  arguments a;
+  memset(&a, 0, sizeof a);
+  a.missing = a.any_rank = -1;
+  place(&a, 0, g_inputs, POLYHEAD_FLOAT32, 3, x);
+  place(&a, 1, g_outputs[0], POLYHEAD_FLOAT32, 3, x);
+  place(&a, 2, g_lengths, POLYHEAD_INT32, 1, lengths);
+  return a;
+}
+
+static polyhead_status call_step(arguments* a) {
+  polyhead_cached_forward_options options;
+  memset(&options, 0, sizeof options);
+  options.struct_size = sizeof options;
+  options.lengths = at(a, 2);
+  return polyhead_mha_forward_cached(g_mha, &options, g_cache, at(a, 0), at(a, 1));
+}
+
+static void test_step_arguments(void) {
+  static const int64_t sequences[] = {-1, kBatch, INT64_MIN, INT64_MAX};
+  arguments a = step_arguments(), other = step_arguments();
+  polyhead_cached_forward_options options;
+  size_t i;
+  settle(&a);
+  settle(&other);
+  memset(g_outputs, kUntouched, sizeof g_outputs);
+  memset(&options, 0, sizeof options);
+#define STEP(mha, cache, options) \
+  polyhead_mha_forward_cached(mha, options, cache, at(&other, 0), at(&other, 1))
+  EXPECT_FAILS(INVALID, "mha: is null", STEP(NULL, g_cache, NULL));
+  EXPECT_FAILS(INVALID, "cache: is null", STEP(g_mha, NULL, NULL));
+  for (i = 0; i < sizeof kWrongSizes / sizeof kWrongSizes[0]; ++i) {
+    options.struct_size = kWrongSizes[i];
+    EXPECT_FAILS(INVALID, "struct_size", STEP(g_mha, g_cache, &options));
+  }
+  options.struct_size = sizeof options;
+  for (i = 0; i < sizeof sequences / sizeof sequences[0]; ++i) {
+    options.sequence = sequences[i];
+    EXPECT_FAILS(INVALID, "sequence: got", STEP(g_mha, g_cache, &options));
+  }
+  g_lengths[0] = kLen + 1;
+  EXPECT_FAILS(INVALID, "lengths[0]", call_step(&a));
+  g_lengths[0] = -1;
+  EXPECT_FAILS(INVALID, "lengths[0]", call_step(&a));
+  g_lengths[0] = kLen;
+  other.shapes[0][0] = other.shapes[1][0] = kBatch + 1;
+  EXPECT_FAILS(INVALID, "batch is 3", STEP(g_mha, g_cache, NULL));
+  expect_untouched("a step", -1);
+  expect_lengths(0, 0, kPages);
+#undef STEP
+}
+
+static void test_step(void) {
+  polyhead_mha_config config;
+  polyhead_kv_cache_config cached;
+  memset(&config, 0, sizeof config);
+  config.struct_size = sizeof config;
+  config.embed_dim = kEmbed;
+  config.num_heads = 2 * kHeads;
+  config.num_kv_heads = kHeads;
+  config.head_dim = kEmbed;
+  config.layout = POLYHEAD_BATCH_FIRST;
+  EXPECT_OK(polyhead_mha_create(&config, NULL, 0, &g_mha));
+  EXPECT_FAILS(INVALID, "mha: is null", polyhead_mha_cache_config(NULL, kBatch, kPages, &cached));
+  EXPECT_FAILS(INVALID, "config: is null", polyhead_mha_cache_config(g_mha, kBatch, kPages, NULL));
+  memset(&cached, 0, sizeof cached);
+  cached.struct_size = sizeof cached;
+  EXPECT_OK(polyhead_mha_cache_config(g_mha, kBatch, kPages, &cached));
+  EXPECT(cached.batch == kBatch && cached.num_pages == kPages && cached.dtype == POLYHEAD_FLOAT32);
+  EXPECT(cached.num_kv_heads == kHeads && cached.head_dim == kEmbed);
+  EXPECT(cached.page_len == 256 && cached.window == 0);
+  EXPECT_OK(polyhead_kv_cache_reset(g_cache));
+  test_step_arguments();
+  test_forward(call_step, step_arguments, 2, 2);
+  expect_lengths(kLen, 1, kPages - 2);
+  polyhead_mha_destroy(g_mha);
+}
+
 int main(void) {
   const polyhead_kv_cache_config config = right_config();
   EXPECT_OK(polyhead_kv_cache_create(&config, &g_cache));
@@ -310,6 +394,7 @@ int main(void) {
   test_out_of_pages();
   test_queries();
   test_tensors();
+  test_step();
   polyhead_kv_cache_destroy(g_cache);
   return verdict("c_api_kv_cache_test");
 }

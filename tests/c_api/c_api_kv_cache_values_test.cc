@@ -134,5 +134,57 @@ TEST_F(CApiKvCache, CutsAndForgetsAsCpp) {
   expect_same_state();
 }
 
+// A step of each shape: of all sequences, of some tokens of each, and of one sequence.
+TEST(CApiForwardCached, HasTheBitsOfCpp) {
+  auto config = sized<polyhead_mha_config>();
+  config.embed_dim = 8;
+  config.num_heads = 4;
+  config.num_kv_heads = 2;
+  config.seed = 11;
+  config.layout = POLYHEAD_SEQUENCE_FIRST;
+  config.dtype = POLYHEAD_FLOAT64;
+  config.qk_norm = 1;
+  config.rope_pairs = POLYHEAD_ROPE_HALVES;
+  polyhead_mha* mha = nullptr;
+  ASSERT_STREQ(ok(polyhead_mha_create(&config, nullptr, 0, &mha)), "ok");
+  const MultiheadAttention module({.embed_dim = 8,
+                                   .num_heads = 4,
+                                   .layout = Layout::kSequenceFirst,
+                                   .dtype = kType,
+                                   .num_kv_heads = 2,
+                                   .qk_norm = true,
+                                   .rope = {.pairs = RopePairs::kHalves}},
+                                  11);
+  KvCache cpp(module.cache_config(2, 4));
+  auto cached = sized<polyhead_kv_cache_config>();
+  polyhead_kv_cache* c = nullptr;
+  ASSERT_STREQ(ok(polyhead_mha_cache_config(mha, 2, 4, &cached)), "ok");
+  ASSERT_STREQ(ok(polyhead_kv_cache_create(&cached, &c)), "ok");
+  const int64_t lengths[] = {1, 5};
+  const ConstTensorView of_lengths(lengths, {2});
+  const polyhead_tensor c_lengths = oracle::c_tensor(of_lengths);
+  const auto expect_same = [&](std::initializer_list<int64_t> shape,
+                               const polyhead_cached_forward_options& c_options,
+                               const CachedForwardOptions& options) {
+    const Both query{random_tensor(kType, shape, 9)}, out{Tensor(kType, shape)};
+    EXPECT_STREQ(ok(polyhead_mha_forward_cached(mha, &c_options, c, &query.c, &out.c)), "ok");
+    EXPECT_TRUE(
+        expect_same_bits(out.view, module.forward_cached(query.view, &cpp, options), "step"));
+  };
+  auto options = sized<polyhead_cached_forward_options>();
+  expect_same({40, 2, 8}, options, {});
+  options.lengths = &c_lengths;
+  expect_same({5, 2, 8}, options, {.lengths = of_lengths});
+  options.lengths = nullptr;
+  options.sequence = 1;
+  expect_same({3, 8}, options, {.sequence = 1});
+  int64_t n = -1;
+  EXPECT_STREQ(ok(polyhead_kv_cache_length(c, 1, &n)), "ok");
+  EXPECT_EQ(n, 48);
+  EXPECT_EQ(cpp.length(1), 48);
+  polyhead_kv_cache_destroy(c);
+  polyhead_mha_destroy(mha);
+}
+
 }  // namespace
 }  // namespace polyhead

@@ -1,5 +1,6 @@
 // Every function of the C ABI with its n-th allocation failing, for each n, pool threads included:
 // POLYHEAD_MEMORY and a message, outputs as they were, nothing lost, and the next call works.
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdlib>
@@ -447,6 +448,49 @@ TEST_F(CApiMemory, KvCache) {
             {[&] { return polyhead_kv_cache_truncate(cache, 0, 1); }});
   fail_each("polyhead_kv_cache_reset", {[&] { return polyhead_kv_cache_reset(cache); }});
   undo();
+}
+
+// A step of a module over a cache whose window forgets: whatever fails, the next attempt finds all
+// that it needs, and the same results come out as from steps that did not fail.
+TEST_F(CApiMemory, ForwardCached) {
+  polyhead_kv_cache_config config{};
+  config.struct_size = sizeof config;
+  fail_each("polyhead_mha_cache_config",
+            {[&] { return polyhead_mha_cache_config(mha_, 1, 3, &config); }});
+  config.page_len = 32;
+  config.window = 20;
+  polyhead_kv_cache *cache = nullptr, *other = nullptr;
+  ASSERT_EQ(polyhead_kv_cache_create(&config, &cache), POLYHEAD_OK);
+  ASSERT_EQ(polyhead_kv_cache_create(&config, &other), POLYHEAD_OK);
+  const auto state = [](const polyhead_kv_cache* of) {
+    std::array<int64_t, 3> numbers{};
+    EXPECT_EQ(polyhead_kv_cache_length(of, 0, &numbers[0]), POLYHEAD_OK);
+    EXPECT_EQ(polyhead_kv_cache_first_kept(of, 0, &numbers[1]), POLYHEAD_OK);
+    EXPECT_EQ(polyhead_kv_cache_free_pages(of, &numbers[2]), POLYHEAD_OK);
+    return numbers;
+  };
+  Buffers buffers, wanted;
+  buffers.mark();
+  const auto forward = [&] {
+    return polyhead_mha_forward_cached(mha_, nullptr, cache, &buffers.x, &buffers.y);
+  };
+  const auto follow = [&] {  // with the other cache
+    EXPECT_EQ(polyhead_mha_forward_cached(mha_, nullptr, other, &buffers.x, &wanted.y),
+              POLYHEAD_OK);
+    EXPECT_EQ(buffers.out, wanted.out);
+    EXPECT_EQ(state(cache), state(other));
+    for (float& x : buffers.input) x += 0.125f;
+    buffers.mark();
+  };
+  const auto unchanged = [&] { return state(cache) == state(other) && buffers.marked(); };
+  int refused = 0;
+  for (int repeat = 0; repeat < 5; ++repeat) {
+    refused += fail_each("polyhead_mha_forward_cached", {forward, follow, unchanged});
+  }
+  EXPECT_GT(refused, 10);
+  EXPECT_GT(state(cache)[1], 0);
+  polyhead_kv_cache_destroy(cache);
+  polyhead_kv_cache_destroy(other);
 }
 
 TEST_F(CApiMemory, TheRest) {
