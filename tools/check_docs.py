@@ -22,6 +22,7 @@ PRELUDE = """\
 #include <stdexcept>
 #include <string>
 
+#include <polyhead/c_api.h>
 #include <polyhead/polyhead.h>
 
 using namespace polyhead;
