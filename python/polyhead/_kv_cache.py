@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from polyhead import _core
-from polyhead._arguments import explained, pair_of, plain_bool, refuse_masked
+from polyhead._arguments import explained, pair_of, plain_bool, refuse_masked, type_name
 from polyhead._configured import Configured, dtype_name
 from polyhead._typing import Array, EmptyRows, FloatArray, Weights, Window
 
@@ -161,6 +161,13 @@ class KvCache(Configured):
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("KvCache: cannot be copied or pickled; need another cache, and to append to it")
+
+
+def core_of(cache: object, function: str) -> Any:
+    """The library's own; refuses what is no KvCache."""
+    if not isinstance(cache, KvCache):
+        raise TypeError(f"{function}: cache: got {type_name(cache)}; need a KvCache")
+    return cache._cache
 
 
 _ARRAYS = ("sinks", "alibi_slopes", "key_lengths", "segments", "segments", "cu_seqlens_q", "query",

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from polyhead import _core
 from polyhead._arguments import explained, plain_bool, refuse_masked
 from polyhead._configured import Configured, dtype_name
+from polyhead._kv_cache import KvCache, core_of
 from polyhead._typing import Array, CausalAlign, EmptyRows, FloatArray, HeadWidth, Path, Rope
 
 Names = Union[Mapping[str, str], Literal["bert", "vit", "llama"], None]
@@ -204,6 +205,39 @@ class MultiheadAttention(_Module):
         except TypeError as error:
             raise explained(error, MultiheadAttention.forward, locals()) from None
         return result
+
+    def cache_config(self, batch: int, num_pages: int) -> dict[str, Any]:
+        """What a KvCache for this module is made of: KvCache(**module.cache_config(2, 64)); page_len
+        and window may be given beside it."""
+        try:
+            config: dict[str, Any] = self._module.cache_config(batch, num_pages)
+        except TypeError as error:
+            raise explained(error, MultiheadAttention.cache_config, locals()) from None
+        return config
+
+    def forward_cached(self, query: Array, cache: KvCache, lengths: Array | None = None, *,
+                       sequence: int = 0) -> FloatArray:
+        """The next tokens of a decoder, its prompt or one token after the other: out, as query.
+
+        query     [n, B, E], with batch_first [B, n, E], B the cache's: behind the positions that each
+                  sequence has, where rope turns them; unbatched [n, E]
+        cache     their keys and values are appended to it. KvCache(**module.cache_config(B, pages))
+        lengths   [B], int32 or int64: sequence b gets the first lengths[b] of the n tokens; the rest is
+                  not looked at, and 0 in out. None: all
+        sequence  the one whose tokens an unbatched query is
+
+        Each token sees those up to its own that the cache's window leaves: the bits of a forward over
+        the whole sequences with is_causal, in whatever pieces they come. Raises ValueError for what
+        does not fit or has no pages left, and for a module with add_bias_kv, add_zero_attn, kdim or
+        vdim; the cache then is as it was.
+        """
+        refuse_masked("forward_cached", ("query", "lengths"), (query, lengths))
+        try:
+            out: FloatArray = self._module.forward_cached(
+                query, core_of(cache, "forward_cached"), lengths, sequence)
+        except TypeError as error:
+            raise explained(error, MultiheadAttention.forward_cached, locals()) from None
+        return out
 
     __call__ = forward
 

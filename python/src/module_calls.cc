@@ -79,4 +79,17 @@ nb::object forward_scratch(const FromScratchMultiHeadAttention& module,
   return out.array;
 }
 
+nb::object forward_cached_mha(const MultiheadAttention& module, nb::handle query,
+                              SharedCache& cache, nb::handle lengths, int64_t sequence) {
+  const DType dtype = module.config().dtype;
+  const Input tokens = input(query, "MultiheadAttention: query", dtype_name(dtype));
+  const Input counts = optional_input(lengths, "MultiheadAttention: lengths", kIntegers);
+  const NewArray out = new_array(tokens.view.shape(), dtype);
+  cache.change([&](KvCache& alone) {
+    module.forward_cached_into(tokens.view, &alone, {.lengths = counts.view, .sequence = sequence},
+                               out.view);
+  });
+  return out.array;
+}
+
 }  // namespace polyhead::python

@@ -6,6 +6,8 @@
 
 #include <array>
 
+#include "kv_cache.h"
+
 namespace polyhead::python {
 
 namespace nb = nanobind;
@@ -18,5 +20,9 @@ nb::object forward_mha(const MultiheadAttention& module, const std::array<nb::ha
 // inputs: q, k, v, mask.
 nb::object forward_scratch(const FromScratchMultiHeadAttention& module,
                            const std::array<nb::handle, 4>& inputs);
+
+// out of forward_cached: a new array, as query.
+nb::object forward_cached_mha(const MultiheadAttention& module, nb::handle query,
+                              SharedCache& cache, nb::handle lengths, int64_t sequence);
 
 }  // namespace polyhead::python

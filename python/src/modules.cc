@@ -131,6 +131,17 @@ void bind_mha_forward(nb::class_<Mha>& type) {
       nb::arg("query_position") = 0, nb::arg("key_position") = 0);
 }
 
+nb::dict cache_config(const Mha& self, int64_t batch, int64_t num_pages) {
+  const KvCache::Config config = self.cache_config(batch, num_pages);
+  nb::dict dict;  // by the names of Python's KvCache
+  dict["batch"] = config.batch;
+  dict["num_kv_heads"] = config.num_kv_heads;
+  dict["head_dim"] = config.head_dim;
+  dict["dtype"] = dtype_name(config.dtype);
+  dict["num_pages"] = config.num_pages;
+  return dict;
+}
+
 void bind_mha(nb::module_& module) {
   nb::class_<Mha> type(module, "MultiheadAttention");
   bind_state(type);
@@ -175,6 +186,9 @@ void bind_mha(nb::module_& module) {
       nb::arg("batch_first").none(), nb::arg("add_zero_attn").none(), nb::arg("dropout").none(),
       nb::arg("names").none(), nb::arg("rope") = nb::none(), nb::arg("qk_norm_eps") = nb::none());
   bind_mha_forward(type);
+  type.def("forward_cached", forward_cached_mha, nb::arg("query").none(), nb::arg("cache"),
+           nb::arg("lengths").none(), nb::arg("sequence"));
+  type.def("cache_config", cache_config, nb::arg("batch"), nb::arg("num_pages"));
 }
 
 void bind_scratch(nb::module_& module) {

@@ -174,6 +174,15 @@ std::unique_ptr<TrainedCall> PackedModule::forward_training(
   return trained;
 }
 
+void PackedModule::forward_cached(nb::handle query, SharedCache& cache, nb::handle lengths,
+                                  int64_t sequence, nb::handle out) const {
+  const ConstTensorView tokens = tensor_view(query, "query");
+  const CachedForwardOptions options{.lengths = tensor_view(lengths, "lengths"),
+                                     .sequence = sequence};
+  const TensorView to = tensor_view(out, "out");
+  cache.change([&](KvCache& alone) { module_->forward_cached_into(tokens, &alone, options, to); });
+}
+
 void TrainedCall::backward(const std::array<nb::handle, 2>& d_outputs,
                            const std::array<nb::handle, 5>& d_inputs,
                            const nb::tuple& d_parameters) const {
@@ -200,6 +209,8 @@ void bind_calls(nb::module_& module) {
       .def("backward", &TrainedCall::backward, nb::arg("d_outputs"), nb::arg("d_inputs"),
            nb::arg("d_parameters"));
   nb::class_<PackedModule>(module, "PackedModule")
+      .def("forward_cached", &PackedModule::forward_cached, nb::arg("query"), nb::arg("cache"),
+           nb::arg("lengths").none(), nb::arg("sequence"), nb::arg("out"))
       .def(
           "forward",
           [](const PackedModule& self, const std::array<nb::handle, 5>& inputs,

@@ -13,6 +13,8 @@
 #include <utility>
 #include <vector>
 
+#include "kv_cache.h"
+
 namespace polyhead::python {
 
 namespace nb = nanobind;
@@ -51,6 +53,10 @@ class PackedModule {
                                                 const std::array<nb::handle, 2>& outputs,
                                                 ForwardOptions options,
                                                 const DropoutDraw& dropout) const;
+
+  // The next tokens of a decoder; outside of autograd.
+  void forward_cached(nb::handle query, SharedCache& cache, nb::handle lengths, int64_t sequence,
+                      nb::handle out) const;
 
  private:
   std::shared_ptr<const MultiheadAttention> module_;

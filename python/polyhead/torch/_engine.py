@@ -90,6 +90,28 @@ class Engine:
             call, (out, weights), *options[:4], training, *options[5:])
         return out, weights, trained
 
+    def forward_cached(self, parameters: tuple[Tensor, ...], query: Tensor, cache: Any,
+                       lengths: Tensor | None, sequence: int) -> Tensor:
+        """out in self.dtype, without a graph; cache: the library's own."""
+        _threads.follow()
+        out = empty_like(query, memory_format=torch.contiguous_format)
+        self._packed(parameters).forward_cached(query, cache, lengths, sequence, out)
+        return out
+
+
+def config_of(module: MultiheadAttention, parameters: Sequence[Tensor | None]) -> tuple[Any, ...]:
+    """A Config, as long as nobody reads its names."""
+    return (module.embed_dim, module.num_heads, module.kdim, module.vdim, module.batch_first,
+            parameters[4] is not None, parameters[5] is not None, module.add_zero_attn, module._extras)
+
+
+def engine_of(module: MultiheadAttention, config: tuple[Any, ...], dtype: torch.dtype) -> Engine:
+    """The module's own, made anew where it is another's by now."""
+    engine: Engine | None = module.__dict__.get("_engine")
+    if engine is None or engine.config != config or engine.dtype != dtype:
+        engine = module.__dict__["_engine"] = Engine(Config(*config), dtype)
+    return engine
+
 
 def attend(module: MultiheadAttention, call: Call, parameters: list[Tensor | None],
            options: Options) -> tuple[Tensor, Tensor | None]:
@@ -103,10 +125,7 @@ def attend(module: MultiheadAttention, call: Call, parameters: list[Tensor | Non
     elif not query.dtype == key.dtype == value.dtype == own_dtype:
         _checks.raise_torchs_error(module, call)
     dtype = torch.float64 if own_dtype == torch.float64 else torch.float32
-    config = (
-        module.embed_dim, module.num_heads, module.kdim, module.vdim, module.batch_first,
-        parameters[4] is not None, parameters[5] is not None, module.add_zero_attn,
-        module._extras)
+    config = config_of(module, parameters)
     tensors = (*call, *present)
     dtypes = (dtype, result_dtype)
     refuse_tangents(tensors)
@@ -118,9 +137,7 @@ def attend(module: MultiheadAttention, call: Call, parameters: list[Tensor | Non
         from polyhead.torch import _op  # pylint: disable=import-outside-toplevel
         return _op.attend(Config(*config), call, parameters, options, dtypes)
     try:
-        engine = module.__dict__.get("_engine")
-        if engine is None or engine.config != config or engine.dtype != dtype:
-            engine = module.__dict__["_engine"] = Engine(Config(*config), dtype)
+        engine = engine_of(module, config, dtype)
         if not torch.is_grad_enabled() or not (
                 present[0].requires_grad or query.requires_grad
                 or any([x is not None and x.requires_grad for x in tensors])):

@@ -42,7 +42,7 @@ class KvCache(polyhead.KvCache):
         """As polyhead.KvCache.append. Raises RuntimeError for a tensor that requires grad where
         gradients are on."""
         _threads.follow()
-        super().append(*_plain(("key", key), ("value", value), ("lengths", lengths)), sequence=sequence)
+        super().append(*plain(("key", key), ("value", value), ("lengths", lengths)), sequence=sequence)
 
     @overload  # type: ignore[override]
     def attend(
@@ -69,7 +69,7 @@ class KvCache(polyhead.KvCache):
         """As polyhead.KvCache.attend: new tensors of query's dtype. Raises RuntimeError for a tensor
         that requires grad where gradients are on."""
         queries, keys = pair_of(segments, "KvCache.attend")
-        plain_query, mask, bounds, slopes, plain_sinks, queries, keys = _plain(
+        plain_query, mask, bounds, slopes, plain_sinks, queries, keys = plain(
             ("query", query), ("attn_mask", attn_mask), ("cu_seqlens", cu_seqlens_q),
             ("alibi_slopes", alibi_slopes), ("sinks", sinks), ("segments", queries),
             ("segments", keys))
@@ -87,7 +87,7 @@ class KvCache(polyhead.KvCache):
 _HALF = (torch.bfloat16, torch.float16)
 
 
-def _plain(*named: tuple[str, Tensor | None]) -> list[Any]:
+def plain(*named: tuple[str, Tensor | None]) -> list[Any]:
     """As the library reads them; None stays."""
     names, tensors = zip(*named)
     _checks.refuse_other_kinds(tensors, names)

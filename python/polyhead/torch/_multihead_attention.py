@@ -10,9 +10,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+import polyhead
 from polyhead._arguments import explained, plain_bool, type_name
 from polyhead._typing import CausalAlign, EmptyRows, Rope, Weights
-from polyhead.torch import _checks, _engine, _extras
+from polyhead.torch import _checks, _decoding, _engine, _extras
 from polyhead.torch._engine import Options
 
 
@@ -148,6 +149,33 @@ class MultiheadAttention(nn.MultiheadAttention):
         if calls_out_proj:
             out = self.out_proj(out)
         return out, given_weights
+
+    def cache_config(self, batch: int, num_pages: int) -> dict[str, Any]:
+        """What a KvCache for this module is made of: KvCache(**module.cache_config(2, 64)); page_len
+        and window may be given beside it."""
+        weight = self.out_proj.weight
+        dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
+        return {"batch": batch, "num_kv_heads": self.num_kv_heads, "head_dim": self.head_dim,
+                "dtype": dtype, "num_pages": num_pages}
+
+    def forward_cached(self, query: Tensor, cache: polyhead.KvCache, lengths: Tensor | None = None, *,
+                       sequence: int = 0) -> Tensor:
+        """The next tokens of a decoder, its prompt or one token after the other: out, as query.
+
+        query     [n, B, E], with batch_first [B, n, E], B the cache's: behind the positions that each
+                  sequence has, where rope turns them; unbatched [n, E]
+        cache     their keys and values are appended to it. KvCache(**module.cache_config(B, pages))
+        lengths   [B], int32 or int64: sequence b gets the first lengths[b] of the n tokens; the rest is
+                  not looked at, and 0 in out. None: all
+        sequence  the one whose tokens an unbatched query is
+
+        Each token sees those up to its own that the cache's window leaves: the bits of a forward in
+        eval over the whole sequences with is_causal, in whatever pieces they come. Raises
+        RuntimeError where gradients are on and something requires one; ValueError for what does not
+        fit or has no pages left, and for a module with add_bias_kv, add_zero_attn, kdim or vdim; the
+        cache then is as it was.
+        """
+        return _decoding.forward_cached(self, query, cache, lengths, sequence)
 
     def _parameters_in_order(self) -> tuple[list[Tensor | None], bool]:
         """As the state dict has them, and whether out_proj must be called by itself: then its part

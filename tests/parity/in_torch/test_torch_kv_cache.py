@@ -87,3 +87,54 @@ def test_refusals():
     for call, error, words in cases:
         with pytest.raises(error, match=words):
             call()
+
+
+OF_MODULE = [{}, {"num_kv_heads": 2, "qk_norm": True, "rope": {"pairs": "halves"}}, {"head_dim": 8}]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("options", OF_MODULE, ids=str)
+def test_a_module_that_decodes(options, dtype):
+    torch.manual_seed(0)
+    module = polyhead.torch.MultiheadAttention(16, 4, batch_first=True, dtype=dtype, **options)
+    x = torch.randn(B, 40, 16).to(dtype)
+    with torch.no_grad():
+        whole, _ = module(x, x, x, is_causal=True, need_weights=False)
+        cache = polyhead.torch.KvCache(**module.cache_config(B, 4), page_len=32)
+        for part in (slice(0, 33), slice(33, 34), slice(34, 40)):
+            assert torch.equal(module.forward_cached(x[:, part], cache), whole[:, part])
+        cache.reset()
+        out = module.forward_cached(x, cache, torch.tensor([40, 7]))
+        assert torch.equal(out[1, :7], whole[1, :7]) and not out[1, 7:].any()
+        assert torch.equal(module.forward_cached(x[1, 7:9], cache, sequence=1), whole[1, 7:9])
+        module.out_proj.bias.add_(1)  # parameters are followed
+        cache.reset()
+        if dtype != torch.bfloat16:
+            assert not torch.equal(module.forward_cached(x, cache), whole)
+
+
+def test_a_hooked_out_proj_decodes():
+    module = polyhead.torch.MultiheadAttention(16, 4, batch_first=True).requires_grad_(False)
+    x, calls = torch.randn(B, 5, 16), []
+    cache = polyhead.torch.KvCache(**module.cache_config(B, 2), page_len=32)
+    want = module.forward_cached(x, cache)
+    module.out_proj.register_forward_hook(lambda *call: calls.append(1))
+    cache.reset()
+    assert torch.allclose(module.forward_cached(x, cache), want, atol=1e-6) and calls == [1]
+
+
+def test_refusals_of_a_module_that_decodes():
+    module = polyhead.torch.MultiheadAttention(16, 4, batch_first=True)
+    x, cache = torch.randn(B, 5, 16), polyhead.torch.KvCache(**module.cache_config(B, 2))
+    with pytest.raises(RuntimeError, match="parameters require grad, and a cache has no gradients"):
+        module.forward_cached(x, cache)
+    with torch.no_grad():
+        for call, error, words in (
+                (lambda: module.forward_cached(x.double(), cache), ValueError, "torch.float64; need"),
+                (lambda: module.forward_cached(x, None), TypeError, "cache: got NoneType"),
+                (lambda: module.forward_cached(x[0], cache, sequence="1"), TypeError, "sequence: got str"),
+                (lambda: module.forward_cached(x[0], cache, sequence=3), ValueError, "sequence: got 3"),
+                (lambda: module.forward_cached(x[:1], cache), ValueError, "batch is 1")):
+            with pytest.raises(error, match=words):
+                call()
+    assert not cache.lengths.any()

@@ -1,0 +1,39 @@
+"""The module over a KvCache: the next tokens of a decoder."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from polyhead._arguments import type_name
+from polyhead._kv_cache import core_of
+from polyhead.torch import _engine
+from polyhead.torch._kv_cache import plain
+
+if TYPE_CHECKING:
+    from polyhead.torch._multihead_attention import MultiheadAttention
+
+
+def forward_cached(module: MultiheadAttention, query: Tensor, cache: Any, lengths: Tensor | None,
+                   sequence: int) -> Tensor:
+    """As the module's method of this name says."""
+    core = core_of(cache, "forward_cached")
+    if type(sequence) is not int:
+        raise TypeError(f"forward_cached: sequence: got {type_name(sequence)}; need an int")
+    parameters, calls_out_proj = module._parameters_in_order()
+    present = tuple([p for p in parameters if p is not None])
+    if torch.is_grad_enabled() and any(p.requires_grad for p in present):
+        raise RuntimeError("forward_cached: parameters require grad, and a cache has no gradients; call "
+                           "it under torch.no_grad()")
+    tokens, counts = plain(("query", query), ("lengths", lengths))
+    own_dtype = present[0].dtype
+    if query.dtype != own_dtype:
+        raise ValueError(f"forward_cached: query: dtype is {query.dtype}; need the module's {own_dtype}")
+    dtype = torch.float64 if own_dtype == torch.float64 else torch.float32
+    engine = _engine.engine_of(module, _engine.config_of(module, parameters), dtype)
+    out = engine.forward_cached(present, tokens, core, counts, sequence).to(own_dtype)
+    if calls_out_proj:
+        out = module.out_proj(out)
+    return out
