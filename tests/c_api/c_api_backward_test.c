@@ -27,6 +27,7 @@ static polyhead_status call_backward(arguments* a) {
   polyhead_attention_gradients gradients;
   memset(&mask, 0, sizeof mask);
   memset(&options, 0, sizeof options);
+  memset(&gradients, 0, sizeof gradients);
   mask.struct_size = sizeof mask;
   mask.kind = POLYHEAD_MASK_ADDITIVE;
   mask.tensor = at(a, 7);
