@@ -88,7 +88,7 @@ TEST_P(CachedForward, OnEveryInstructionSetAndThread) {
 // Of more keys than one chunk, whose sums several threads share out among them.
 TEST_P(CachedForward, LongSequences) {
   constexpr int64_t kLen = 2100;
-  const auto& [name, config] = kinds(GetParam()).at(1);
+  const auto [name, config] = kinds(GetParam()).at(1);
   for (const int n : {1, 3}) {
     const Threads threads(n);
     DecoderBesideOnePass decoder(config, cache_for(config, 1, 256, kLen), kLen);
