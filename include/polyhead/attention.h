@@ -32,20 +32,24 @@ enum class CausalAlign { kTopLeft, kBottomRight };
 
 // Where the queries stand among the keys: query i at key i + offset. Top left: offset 0. Bottom
 // right: the last query stands at the last key of its batch item, which key lengths may bring
-// forward. Or a number: with 100 keys of the past in front, 100.
+// forward. Or a number: with 100 keys of the past in front, 100. Over a KvCache both alignments
+// stand for the queries' positions, and a number for itself, 0 too.
 class QueryOffset {
  public:
   QueryOffset(CausalAlign align) : align_(align) {}  // NOLINT(google-explicit-constructor)
-  QueryOffset(int64_t offset) : offset_(offset) {}   // NOLINT(google-explicit-constructor)
+  QueryOffset(int64_t offset)                        // NOLINT(google-explicit-constructor)
+      : is_number_(true), offset_(offset) {}
 
   // Of a batch item with so many queries and keys.
   int64_t of(int64_t q_len, int64_t kv_len) const {
     return align_ == CausalAlign::kTopLeft ? offset_ : kv_len - q_len;
   }
-  int64_t number() const { return offset_; }
+  bool is_number() const { return is_number_; }
+  int64_t number() const { return offset_; }  // 0 if it is none
 
  private:
   CausalAlign align_ = CausalAlign::kTopLeft;
+  bool is_number_ = false;
   int64_t offset_ = 0;
 };
 // A row with every key masked: output and weights 0, or NaN as torch's weights path gives.
@@ -56,7 +60,7 @@ enum class WeightsMode { kNone, kAverage, kPerHead };
 // One mask. Options hold a list: additive masks are summed first (in the query's dtype, in list
 // order), then added to the scaled scores; a pair is masked if any of the other masks hides it or
 // the sum is -inf. Nothing of a masked key or value reaches the row, be it NaN. What causal masks,
-// windows and key lengths hide takes no time.
+// windows and key lengths hide is not computed.
 class Mask {
  public:
   enum class Kind { kBoolean, kAdditive, kCausal, kWindow, kKeyLengths, kAlibi, kSegments };
@@ -80,7 +84,9 @@ class Mask {
   // ids are not among those of some 48 queries are skipped.
   static Mask segments(ConstTensorView query_ids, ConstTensorView key_ids);
   // Adds -slope * |i + offset - j|, a slope for each head (Press, Smith and Lewis, "Train short,
-  // test long", ICLR 2022). slopes: float32 or float64 [H] or [B, H]. It has no gradient.
+  // test long", ICLR 2022). slopes: float32 or float64 [H] or [B, H], of a packed call [H] or [N,
+  // H]; finite in the query's dtype, also times L + S + |offset|. It has no gradient. A float32
+  // score loses up to |slope * distance| * 2^-24, a float64 one 2^-53 of it.
   static Mask alibi(ConstTensorView slopes, QueryOffset offset = CausalAlign::kTopLeft);
 
   Kind kind() const { return kind_; }
@@ -165,7 +171,8 @@ struct AttentionGradients {
   TensorView d_key = {};    // [B, Hkv, S, D], summed over the queries and the heads that read it
   TensorView d_value = {};  // [B, Hkv, S, Dv]
   // Empty, or one for each of options.masks, in the mask's own shape and the query's dtype, summed
-  // over what the mask broadcasts over. Only for additive masks of a floating type.
+  // over what the mask broadcasts over. Only for additive masks of a floating type. In a packed
+  // call, pairs of two sequences have gradient 0.
   std::vector<TensorView> d_masks = {};
   TensorView d_sinks = {};  // [H]
 };

@@ -210,11 +210,11 @@ ConstTensorView integers(std::initializer_list<int64_t> numbers) {
 TEST(AttentionValidation, Bands) {
   const BadCall bad[] = {
       {"attention_forward: masks[0].offset: got 1099511627777; must be between -1099511627776 and "
-       "2^40",
+       "1099511627776",
        [](Arguments& a) { a.options.masks = {Mask::causal((int64_t{1} << 40) + 1)}; }},
-      {"attention_forward: masks[0].left: got -2; must be between -1 and 2^40",
+      {"attention_forward: masks[0].left: got -2; must be between -1 and 1099511627776",
        [](Arguments& a) { a.options.masks = {Mask::window(-2, 0)}; }},
-      {"attention_forward: masks[1].right: got -3; must be between -1 and 2^40",
+      {"attention_forward: masks[1].right: got -3; must be between -1 and 1099511627776",
        [](Arguments& a) { a.options.masks = {Mask::causal(), Mask::window(0, -3)}; }},
       {"attention_forward: masks[0]: not given; must be [2]",
        [](Arguments& a) { a.options.masks = {Mask::key_lengths({})}; }},
@@ -271,6 +271,37 @@ TEST(AttentionValidation, ScoreModifiers) {
   for (const BadCall& call : bad) expect_refused(call);
 }
 
+Mask alibi(double slope, DType dtype, QueryOffset offset = CausalAlign::kTopLeft) {
+  static std::vector<Tensor> kept;
+  Tensor& slopes = kept.emplace_back(Tensor(dtype, {4}));
+  write(slopes, {3}, slope);
+  return Mask::alibi(slopes, offset);
+}
+
+// 3 queries and 5 keys: no slope may be more than FLT_MAX / 8, or as much less as an offset is far.
+TEST(AttentionValidation, SlopesAndTheirProductsAreFinite) {
+  const auto refused = [](const char* got, const Mask& mask, const char* distance = "8") {
+    const std::string text = std::string("attention_forward: masks[0]: the slope of head 3 is ") +
+                             got + "; must be a finite float32, also times the distance " +
+                             distance;
+    expect_refused({text.c_str(), [&](Arguments& a) { a.options.masks = {mask}; }});
+  };
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  for (const DType dtype : {DType::kFloat32, DType::kFloat64}) {
+    refused("inf", alibi(kInfinity, dtype));
+    refused("-inf", alibi(-kInfinity, dtype));
+    refused("nan", alibi(std::nan(""), dtype));
+    refused("1e+38", alibi(1e38, dtype));
+    refused("-1e+38", alibi(-1e38, dtype));
+    refused("1e+37", alibi(1e37, dtype, 100), "108");
+    refused("1e+37", alibi(1e37, dtype, -100), "108");
+  }
+  refused("1e+39", alibi(1e39, DType::kFloat64));
+  Arguments right;
+  right.options.masks = {alibi(4e37, DType::kFloat32)};
+  EXPECT_NO_THROW(right.run());
+}
+
 // Of a batch of one, 3 queries and 5 keys.
 BadCall bad_bounds(const char* message, const ConstTensorView& of_queries,
                    const ConstTensorView& of_keys) {
@@ -319,6 +350,48 @@ TEST(AttentionValidation, PackedBatches) {
         [](Arguments& a) { a.options.weights = WeightsMode::kAverage; });
   spoil("attention_forward: masks[0][0]: got 5; must be between 0 and kv_len = 4",
         [](Arguments& a) { a.options.masks = {Mask::key_lengths(integers({5, 0}))}; });
+}
+
+// Nothing that is read may be written over.
+TEST(AttentionValidation, OutputsOverInputs) {
+  const auto spoilers = {
+      +[](Arguments& a) { a.query = a.to({2, 4, 3, 8}); },
+      +[](Arguments& a) { a.key = a.to({2, 2, 5, 8}); },
+      +[](Arguments& a) { a.value = a.to({2, 2, 5, 6}); },
+      +[](Arguments& a) { a.options.sinks = a.to({4}); },
+      +[](Arguments& a) { a.options.masks = {Mask::additive(a.to({3, 5}))}; },
+      +[](Arguments& a) {
+        a.options.masks = {Mask::boolean(a.to({3, 5}, DType::kBool), MaskSense::kIncluded)};
+      },
+      +[](Arguments& a) { a.options.masks = {Mask::alibi(a.to({4}))}; },
+      +[](Arguments& a) {
+        a.options.masks = {Mask::segments(a.in({3}, DType::kInt32), a.to({5}, DType::kInt32))};
+      },
+      +[](Arguments& a) {
+        a.options.masks = {Mask::segments(a.to({3}, DType::kInt32), a.in({5}, DType::kInt32))};
+      }};
+  for (const auto& spoil : spoilers) {
+    expect_refused(
+        {"attention_forward: out: overlaps another tensor of the call; must be memory of its own",
+         spoil});
+  }
+}
+
+// The bounds of one sequence, where its first row goes.
+TEST(AttentionValidation, OutputsOverTheBounds) {
+  for (const bool of_queries : {true, false}) {
+    int64_t memory[4 * 3 * 6] = {0, of_queries ? 3 : 5};
+    const int64_t queries[] = {0, 3}, keys[] = {0, 5}, shape[] = {1, 4, 3, 6};
+    Arguments a;
+    a.query = a.in({1, 4, 3, 8});
+    a.key = a.in({1, 2, 5, 8});
+    a.value = a.in({1, 2, 5, 6});
+    a.options.cu_seqlens_q = {of_queries ? memory : queries, {2}};
+    a.options.cu_seqlens_k = {of_queries ? keys : memory, {2}};
+    a.outputs = {.out = TensorView(memory, DType::kFloat32, shape)};
+    EXPECT_THROW(a.run(), InvalidArgument) << of_queries;
+    EXPECT_EQ(memory[1], of_queries ? 3 : 5);
+  }
 }
 
 TEST(AttentionValidation, ExtraColumns) {

@@ -86,11 +86,14 @@ class CallChecks {
   }
 
   // Finite also in the query's dtype.
-  void number(double x, const std::string& name) const {
+  bool is_finite(double x) const {
     const bool is_float = call_.query.dtype() == DType::kFloat32;
     const double limit =
         is_float ? std::numeric_limits<float>::max() : std::numeric_limits<double>::max();
-    if (!(std::abs(x) <= limit)) {
+    return std::abs(x) <= limit;
+  }
+  void number(double x, const std::string& name) const {
+    if (!is_finite(x)) {
       fail(name, message("got ", x), message("a finite ", dtype_name(call_.query.dtype())));
     }
   }
@@ -128,6 +131,14 @@ class CallChecks {
                 std::initializer_list<const ConstTensorView*> others) const {
     check_separate(output, others,
                    [&](const std::string& got, const char* need) { fail(name, got, need); });
+  }
+
+  // From all that the call reads.
+  void apart_from_inputs(const ConstTensorView& output, const std::string& name) const {
+    separate(output, name,
+             {&call_.query, &call_.key, &call_.value, &call_.extra_key, &call_.extra_value,
+              &call_.sinks, &call_.cu_seqlens_q, &call_.cu_seqlens_k});
+    for (const Mask& mask : call_.masks) separate(output, name, {&mask.tensor(), &mask.key_ids()});
   }
 
  protected:

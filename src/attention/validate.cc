@@ -146,7 +146,7 @@ class Checker : private CallChecks {
 
   void position(int64_t n, const std::string& name, int64_t least) const {
     if (n < least || n > kMaxSize) {
-      fail(name, message("got ", n), message("between ", least, " and 2^40"));
+      fail(name, message("got ", n), message("between ", least, " and ", kMaxSize));
     }
   }
 
@@ -169,7 +169,8 @@ class Checker : private CallChecks {
     size(call_.sinks, "sinks", 0, "num_heads", call_.num_heads());
   }
 
-  void alibi(const ConstTensorView& slopes, const std::string& name) const {
+  void alibi(const Mask& mask, const std::string& name) const {
+    const ConstTensorView& slopes = mask.tensor();
     const int64_t heads = call_.num_heads(), items = call_.num_sequences();
     const int rank = slopes.rank();
     const bool fits = slopes.defined() && (rank == 1 || (rank == 2 && slopes.size(0) == items)) &&
@@ -181,6 +182,18 @@ class Checker : private CallChecks {
     if (slopes.dtype() != DType::kFloat32 && slopes.dtype() != DType::kFloat64) {
       fail(name, message("dtype is ", dtype_name(slopes.dtype())), "float32 or float64");
     }
+    for (int64_t n = 0; n < slopes.numel(); ++n) slope(mask, n / heads, n % heads, name);
+  }
+
+  // A product that overflowed would hide pairs, on some paths of the kernels alone.
+  void slope(const Mask& mask, int64_t b, int64_t h, const std::string& name) const {
+    const double slope = alibi_slope(mask, b, h);
+    const int64_t farthest = call_.q_len() + call_.kv_len() + std::abs(mask.offset().number());
+    constexpr double kRounding = 1 + 0x1p-20;  // more than that of a float32 product can be
+    if (is_finite(slope) && is_finite(slope * static_cast<double>(farthest) * kRounding)) return;
+    fail(name, message("the slope of head ", h, " is ", slope),
+         message("a finite ", dtype_name(call_.query.dtype()), ", also times the distance ",
+                 farthest));
   }
 
   void segments(const ConstTensorView& ids, const std::string& name, int64_t count) const {
@@ -207,8 +220,8 @@ class Checker : private CallChecks {
            message("query_ids's ", dtype_name(dtype)));
     }
     if (!is_tensor_mask(mask)) {
-      if (mask.kind() == Mask::Kind::kAlibi) alibi(mask.tensor(), name);
       position(mask.offset().number(), name + ".offset", -kMaxSize);
+      if (mask.kind() == Mask::Kind::kAlibi) alibi(mask, name);
       position(mask.left(), name + ".left", Mask::kUnbounded);
       position(mask.right(), name + ".right", Mask::kUnbounded);
       return;
@@ -245,9 +258,10 @@ class Checker : private CallChecks {
   }
 
   void output(const ConstTensorView& view, const char* name) const {
-    separate(view, name,
-             {&call_.query, &call_.key, &call_.value, &call_.outputs.out, &call_.outputs.lse,
-              &call_.outputs.lse_rest, &call_.outputs.weights});
+    apart_from_inputs(view, name);
+    separate(
+        view, name,
+        {&call_.outputs.out, &call_.outputs.lse, &call_.outputs.lse_rest, &call_.outputs.weights});
   }
 
   void output_shapes() const {

@@ -297,6 +297,7 @@ TEST_F(KvCacheQueries, Shapes) {
 
 TEST_F(KvCacheQueries, PositionsAndOptions) {
   static constexpr int64_t kBounds[] = {0, 1, 1}, kFive[] = {0, 5, 5};
+  static constexpr float kSlopes[] = {1, std::numeric_limits<float>::infinity()};
   AttentionOptions with_keys = packed(kBounds, 3);
   with_keys.cu_seqlens_k = with_keys.cu_seqlens_q;
   const ConstTensorView one = zeros({2, 2, 1, 4}), of_packed = zeros({1, 2, 1, 4});
@@ -316,6 +317,10 @@ TEST_F(KvCacheQueries, PositionsAndOptions) {
         "own",
         one,
         {.masks = {Mask::causal(), Mask::key_lengths({kBounds, {2}})}}},
+       {"attention_forward: masks[0]: the slope of head 1 is inf; must be a finite float32, also "
+        "times the distance 5",
+        one,
+        {.masks = {Mask::alibi({kSlopes, {2}})}}},
        {"attention_forward: masks[0]: size 1 is 5 in [1, 5]; must be 1 or kv_len = 4",
         one,
         {.masks = {Mask::additive(zeros({1, 5}))}}}});
