@@ -105,7 +105,8 @@ typedef struct polyhead_mask {
                            the last key of its batch item */
   int32_t reserved;
   const polyhead_tensor* key_ids; /* segments: as tensor, [S] or [B, S] */
-  int64_t query_offset;           /* causal, window, ALiBi, under POLYHEAD_TOP_LEFT */
+  int64_t query_offset;           /* causal, window, ALiBi, under POLYHEAD_TOP_LEFT. Over a cache
+                                     query 0 stands at it, but for 0: there at its position */
   int64_t left, right;            /* window: how many keys on each side, or POLYHEAD_UNBOUNDED */
 } polyhead_mask;
 
@@ -344,7 +345,8 @@ typedef struct polyhead_forward_options {
   int32_t causal_align;
   int32_t need_weights; /* POLYHEAD_WEIGHTS_..., as the weights that are passed */
   int32_t empty_rows;
-  int64_t query_position, key_position; /* of the first query and key, with rotary positions */
+  /* Of the first query and key, with rotary positions; equal under POLYHEAD_TOP_LEFT is_causal. */
+  int64_t query_position, key_position;
 } polyhead_forward_options;
 
 /* From a safetensors file. *out receives the handle. */

@@ -75,10 +75,11 @@ class KvCache {
 // longest sequence's length, and each sequence is masked behind its own.
 //
 // The queries are the last L positions of each sequence, so append first. Positions are what masks
-// compare: Mask::causal() and windows, with either alignment, see what each position may see; an
-// offset other than 0 places query 0 at that position. With cu_seqlens_q, query [1, H, total, D],
-// sequences have different numbers of queries, none included; cu_seqlens_k is not given.
-// A score_mod gets positions as its queries. Key lengths and dropout are refused.
+// compare: Mask::causal() and windows, with either alignment, see what each position may see; a
+// number as offset, 0 too, places query 0 at that position. With cu_seqlens_q, query [1, H, total,
+// D], sequences have different numbers of queries, none included; cu_seqlens_k is not given, and
+// segments and tensor masks cannot say another thing of each sequence's keys. A score_mod gets
+// positions as its queries, whatever the masks' offsets are. Key lengths and dropout are refused.
 //
 // Throws InvalidArgument before any output is touched: as attention_forward, and if a sequence with
 // queries is empty or shorter than they are, or has forgotten keys that they see. Safe from many

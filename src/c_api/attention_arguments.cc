@@ -1,5 +1,8 @@
 #include "c_api/attention_arguments.h"
 
+#include <string>
+
+#include <polyhead/error.h>
 #include "base/message.h"
 #include "c_api/score_mod.h"
 
@@ -7,6 +10,19 @@ namespace polyhead::c_api {
 namespace {
 
 constexpr size_t kMaxMasks = 64;
+
+// What body() gives, whose refusals call element i "[]".
+template <class Body>
+auto of_element(size_t i, const Body& body) {
+  try {
+    return body();
+  } catch (const InvalidArgument& error) {
+    std::string text = error.what();
+    const size_t at = text.find("[]");
+    if (at == std::string::npos) throw;
+    throw InvalidArgument(text.insert(at + 1, std::to_string(i)));
+  }
+}
 
 }  // namespace
 
@@ -48,7 +64,8 @@ std::vector<TensorView> AttentionArguments::mask_gradients(const polyhead_tensor
   if (tensors == nullptr) return result;
   result.reserve(num_masks);
   for (size_t i = 0; i < num_masks; ++i) {
-    result.push_back(optional_view(tensors[i], place("gradients.d_masks[]")));
+    result.push_back(
+        of_element(i, [&] { return optional_view(tensors[i], place("gradients.d_masks[]")); }));
   }
   return result;
 }
@@ -56,16 +73,14 @@ std::vector<TensorView> AttentionArguments::mask_gradients(const polyhead_tensor
 QueryOffset AttentionArguments::offset(const polyhead_mask& mask) const {
   const auto align =
       enum_of(mask.causal_align, CausalAlign::kBottomRight, place("masks[].causal_align"));
+  if (mask.query_offset == 0) return align;
   if (align == CausalAlign::kTopLeft) return mask.query_offset;
-  if (mask.query_offset != 0) {
-    fail(place("masks[].query_offset"), message("is ", mask.query_offset),
-         "0 under POLYHEAD_BOTTOM_RIGHT");
-  }
-  return align;
+  fail(place("masks[].query_offset"), message("is ", mask.query_offset),
+       "0 under POLYHEAD_BOTTOM_RIGHT");
 }
 
 Mask AttentionArguments::mask(const polyhead_mask* given) const {
-  const auto mask = read_options(given, place("masks"));
+  const auto mask = read_options(given, place("masks[]"));
   require_zero(mask.reserved, place("masks[].reserved"));
   const auto tensor = [&] { return required_view(mask.tensor, place("masks[].tensor")); };
   switch (enum_of(mask.kind, Mask::Kind::kSegments, place("masks[].kind"))) {
@@ -105,7 +120,7 @@ std::vector<Mask> AttentionArguments::masks(const polyhead_mask* masks, size_t c
       fail(place("masks"), message("struct_size is ", one->struct_size, " in masks[", i, "]"),
            message("that of masks[0], ", step));
     }
-    result.push_back(mask(one));
+    result.push_back(of_element(i, [&] { return mask(one); }));
   }
   return result;
 }

@@ -141,7 +141,7 @@ class CacheBesideTensors {
 
   static Mask at_the_end(const Mask& mask) {
     constexpr auto kEnd = CausalAlign::kBottomRight;
-    if (mask.offset().number() != 0) return mask;
+    if (mask.offset().is_number()) return mask;
     if (mask.kind() == Mask::Kind::kCausal) return Mask::causal(kEnd);
     if (mask.kind() == Mask::Kind::kAlibi) return Mask::alibi(mask.tensor(), kEnd);
     return mask.kind() == Mask::Kind::kWindow ? Mask::window(mask.left(), mask.right(), kEnd)

@@ -26,7 +26,7 @@ bool compares_positions(const Mask& mask) {
 
 // Queries stand at their positions in the sequence: at its end, unless a number says where.
 Mask at_positions(const Mask& mask) {
-  if (!compares_positions(mask) || mask.offset().number() != 0) return mask;
+  if (!compares_positions(mask) || mask.offset().is_number()) return mask;
   constexpr auto kEnd = CausalAlign::kBottomRight;
   if (mask.kind() == Mask::Kind::kCausal) return Mask::causal(kEnd);
   if (mask.kind() == Mask::Kind::kAlibi) return Mask::alibi(mask.tensor(), kEnd);

@@ -186,6 +186,37 @@ TEST_P(CachedAttention, EachOption) {
   }
 }
 
+// A number says where query 0 stands, over a cache as over tensors: 0 too.
+TEST_P(CachedAttention, OffsetsThatAreNumbers) {
+  AttentionCase spec = usual();
+  spec.batch = 1;
+  spec.q_len = spec.kv_len = 100;
+  const AttentionProblem problem(spec);
+  const ConstTensorView queries = problem.query.view().narrow(2, 95, 5);
+  KvCache cache(config_of(spec, 32, 100));
+  cache.append(problem.key.view(), problem.value.view());
+  const Tensor slopes = [&] {
+    Tensor numbers(spec.dtype, {spec.heads});
+    fill(numbers, 0.3);
+    return numbers;
+  }();
+  for (const int64_t offset : {0, -2, 1, 40, 95}) {
+    const std::vector<Mask> cases[] = {{Mask::causal(offset)},
+                                       {Mask::window(2, 1, offset)},
+                                       {Mask::alibi(slopes, offset)},
+                                       {Mask::window(2, 0), Mask::causal(offset)}};
+    for (std::vector<Mask> masks : cases) {
+      Tensor out(spec.dtype, {1, spec.heads, 5, spec.v_head_dim}), want(out);
+      attention_forward(queries, cache, {.masks = masks}, {.out = out});
+      // That of the window over tensors has to be said.
+      if (masks.size() > 1) masks[0] = Mask::window(2, 0, CausalAlign::kBottomRight);
+      attention_forward(queries, problem.key.view(), problem.value.view(), {.masks = masks},
+                        {.out = want});
+      expect_same_bits(out, want, "offset " + std::to_string(offset));
+    }
+  }
+}
+
 // The scores that a score_mod meets are those of the same positions.
 TEST_P(CachedAttention, ScoreModByPosition) {
   const auto slope = [](auto score, int batch, int head, int query, int key) {
