@@ -84,7 +84,7 @@ BackwardRun run_backward(const AttentionCall& call, const AttentionBackwardInput
   if (wanted.sinks) run.d_sinks = like(call.sinks, dtype, storage);
   std::vector<TensorView> d_masks;
   for (const Mask& mask : call.masks) {
-    const bool has = wanted.masks && has_gradient(mask) && !call.packed();
+    const bool has = wanted.masks && has_gradient(mask);
     run.d_masks.push_back(has ? like(mask.tensor(), dtype, storage) : GuardedTensor());
     d_masks.push_back(run.d_masks.back().view());
   }

@@ -183,6 +183,19 @@ void add(const Tensor& from, Tensor& to) {
   for (int64_t n = 0; n < from.numel(); ++n) to.data_as<double>()[n] += from.data_as<double>()[n];
 }
 
+// The gradient of a sequence's part of a mask, to where it is in the whole [.., L, S].
+void add_part(const Tensor& from, const Sequence& of, Tensor& to) {
+  if (!from.defined() || from.numel() == 0) return;
+  const int query = to.rank() - 2, key = to.rank() - 1;
+  const int64_t first_row = to.size(query) == 1 ? 0 : of.q_begin;
+  const int64_t first_key = to.size(key) == 1 ? 0 : of.k_begin;
+  const int64_t rows = from.size(query), keys = from.size(key);
+  for (int64_t n = 0; n < from.numel(); ++n) {
+    const int64_t row = n / keys / rows * to.size(query) + first_row + n / keys % rows;
+    to.data_as<double>()[row * to.size(key) + first_key + n % keys] += from.data_as<double>()[n];
+  }
+}
+
 }  // namespace
 
 ReferenceGradients zero_gradients(const AttentionCall& call) {
@@ -196,7 +209,7 @@ ReferenceGradients zero_gradients(const AttentionCall& call) {
     zeros.d_extra_value = Tensor(kType, call.extra_value.shape());
   }
   for (const Mask& mask : call.masks) {
-    const bool has = mask.kind() == Mask::Kind::kAdditive && !call.packed();
+    const bool has = mask.kind() == Mask::Kind::kAdditive;
     zeros.d_masks.push_back(has ? Tensor(kType, mask.tensor().shape()) : Tensor());
   }
   if (call.sinks.defined()) zeros.d_sinks = Tensor(kType, call.sinks.shape());
@@ -219,6 +232,7 @@ ReferenceGradients gradients_of_sequences(
     add(one.d_extra_key, result.d_extra_key);
     add(one.d_extra_value, result.d_extra_value);
     add(one.d_sinks, result.d_sinks);
+    for (size_t m = 0; m < masks.size(); ++m) add_part(one.d_masks[m], of, result.d_masks[m]);
   }
   return result;
 }

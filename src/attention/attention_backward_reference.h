@@ -32,7 +32,7 @@ struct ReferenceGradients {
 ReferenceGradients attention_backward_reference(const AttentionCall& call,
                                                 const AttentionCotangents& cotangents);
 
-// In the shapes of a call's gradients; of a packed call masks have none.
+// In the shapes of a call's gradients.
 ReferenceGradients zero_gradients(const AttentionCall& call);
 
 // The gradients of a packed call, from those that `alone` has for each of its sequences.

@@ -30,21 +30,31 @@ AttentionBackwardInputs rows_of(const AttentionBackwardInputs& all, int64_t begi
           .lse_rest = all.lse_rest.narrow(2, begin, rows)};
 }
 
+// Of [.., L, S], where it does not broadcast.
+ConstTensorView part_of(ConstTensorView mask, const Sequence& of) {
+  const int query = mask.rank() - 2, key = mask.rank() - 1;
+  if (mask.size(query) != 1) mask = mask.narrow(query, of.q_begin, of.q_len);
+  return mask.size(key) == 1 ? mask : mask.narrow(key, of.k_begin, of.kv_len);
+}
+
 void expect_sequences_alone(const BackwardProblem& packed, const BackwardRun& all,
                             const std::string& what) {
   const AttentionCall call = packed.problem.call();
   for (int64_t n = 0; n < call.num_sequences(); ++n) {
     std::vector<Mask> masks;
     const Sequence of = call.sequence(n);
-    const BackwardRun alone =
-        run_backward(sequence_alone(call, n, &masks),
-                     rows_of(packed.inputs(), of.q_begin, of.q_len), {.masks = false});
+    const BackwardRun alone = run_backward(sequence_alone(call, n, &masks),
+                                           rows_of(packed.inputs(), of.q_begin, of.q_len));
     const std::string which = what + ", sequence " + std::to_string(n);
     expect_same_bits(all.d_query.view().narrow(2, of.q_begin, of.q_len), alone.d_query.view(),
                      which);
     expect_same_bits(all.d_key.view().narrow(2, of.k_begin, of.kv_len), alone.d_key.view(), which);
     expect_same_bits(all.d_value.view().narrow(2, of.k_begin, of.kv_len), alone.d_value.view(),
                      which);
+    for (size_t m = 0; m < masks.size(); ++m) {
+      if (!alone.d_masks[m].defined()) continue;
+      expect_same_bits(part_of(all.d_masks[m].view(), of), alone.d_masks[m].view(), which);
+    }
   }
 }
 
@@ -58,7 +68,8 @@ TEST_P(BackwardPacked, PackedSequencesAsByThemselves) {
                         .masks = {{.kind = kCausal, .align = CausalAlign::kBottomRight},
                                   {.kind = kWindow, .left = 30, .right = 600},
                                   {.dims = "hls"},
-                                  {.kind = kAdditive, .dims = "1s"}},
+                                  {.kind = kAdditive, .dims = "1s"},
+                                  {.kind = kAdditive, .dims = "hls"}},
                         .dropout_p = 0.2};
   for (const Lengths& lengths : some_lengths()) {
     spec.lengths = lengths;
@@ -93,6 +104,22 @@ TEST_P(BackwardPacked, PackedReference) {
   expect_same_bits(reference.d_extra_key.view(), rounded(truth.d_extra_key), "d_extra_key");
   expect_same_bits(reference.d_extra_value.view(), rounded(truth.d_extra_value), "d_extra_value");
   EXPECT_TRUE(kernel.intact() && reference.intact());
+}
+
+// Each way to broadcast over sequences, rows and keys; pairs of two sequences have 0.
+TEST_P(BackwardPacked, MaskGradients) {
+  for (const Lengths& lengths : some_lengths()) {
+    for (const char* dims : {"ls", "hls", "bhls", "1s", "h1s", "l1", "hl1", "11", "h11"}) {
+      check_backward_case({.heads = 4,
+                           .lengths = lengths,
+                           .extra = 1,
+                           .dtype = GetParam(),
+                           .masks = {{.kind = kAdditive, .dims = dims, .factor = -0.5},
+                                     {.kind = kWindow, .left = 30, .right = 600}},
+                           .sinks = true},
+                          "backward_packed");
+    }
+  }
 }
 
 // Sequences of one query and one key, beside a batch of them; the same memory in other strides.

@@ -1,5 +1,6 @@
 // Every wrong argument of the backward is refused with one line that says what was got and what is
 // needed, before any gradient is touched.
+#include <cmath>
 #include <functional>
 #include <string>
 #include <vector>
@@ -88,6 +89,12 @@ TEST(BackwardValidation, WhatTheForwardRefuses) {
        [](Arguments& a) { a.options.scale = 1e39; }},
       {"attention_backward: masks[0]: size 0 is 5 in [5, 3]; must be 1 or q_len = 3",
        [](Arguments& a) { a.options.masks = {Mask::additive(a.in({5, 3}))}; }},
+      {"attention_backward: masks[0]: the slope of head 0 is inf; must be a finite float32, also "
+       "times the distance 8",
+       [](Arguments& a) {
+         static const double slopes[4] = {HUGE_VAL, 1, 1, 1};
+         a.options.masks = {Mask::alibi({slopes, {4}})};
+       }},
       {"attention_backward: dropout_p: got 2; must be between 0 and 1",
        [](Arguments& a) { a.options.dropout_p = 2; }},
       {"attention_backward: plan: got \"tile_per_head\"; must be one that `polyhead info` lists "
@@ -183,6 +190,13 @@ TEST(BackwardValidation, Overlaps) {
                     mask = overlap("d_masks[0]");
   expect_refused({
       {query.c_str(), [](Arguments& a) { a.value = a.to(0, {2, 2, 5, 6}); }},
+      {query.c_str(), [](Arguments& a) { a.options.sinks = a.to(0, {4}); }},
+      {query.c_str(),
+       [](Arguments& a) {
+         a.options.masks.push_back(
+             Mask::segments(a.in({3}, DType::kInt32), a.to(0, {5}, DType::kInt32)));
+         a.gradients.d_masks.emplace_back();
+       }},
       {query.c_str(), [](Arguments& a) { a.inputs.lse = a.to(0, {2, 4, 3}); }},
       {query.c_str(), [](Arguments& a) { a.inputs.lse_rest = a.to(0, {2, 4, 3}); }},
       {query.c_str(), [](Arguments& a) { a.gradients.d_key = a.to(0, {2, 2, 5, 8}); }},

@@ -58,7 +58,6 @@ class Checker : private CallChecks {
     for (size_t i = 0; i < count; ++i) {
       const std::string name = message("d_masks[", i, "]");
       if (!backward_.d_masks[i].defined()) continue;
-      if (call_.packed()) fail(name, "given, with cu_seqlens_q", "undefined");
       const Mask& mask = call_.masks[i];
       const DType dtype =
           mask.kind() == Mask::Kind::kAdditive ? mask.tensor().dtype() : DType::kBool;
@@ -71,16 +70,15 @@ class Checker : private CallChecks {
 
   // From what is read, and from the other gradients.
   void apart(const ConstTensorView& view, const std::string& name) const {
+    apart_from_inputs(view, name);
     separate(view, name,
-             {&call_.query, &call_.key, &call_.value, &call_.extra_key, &call_.extra_value,
-              &call_.sinks, &backward_.inputs.out, &backward_.inputs.lse,
-              &backward_.inputs.lse_rest, &backward_.inputs.d_out, &backward_.inputs.d_weights});
+             {&backward_.inputs.out, &backward_.inputs.lse, &backward_.inputs.lse_rest,
+              &backward_.inputs.d_out, &backward_.inputs.d_weights});
     const TensorView* gradients[] = {&backward_.d_query,       &backward_.d_key,
                                      &backward_.d_value,       &backward_.d_extra_key,
                                      &backward_.d_extra_value, &backward_.d_sinks};
     for (const TensorView* other : gradients) separate(view, name, {other});
     for (const TensorView& other : backward_.d_masks) separate(view, name, {&other});
-    for (const Mask& mask : call_.masks) separate(view, name, {&mask.tensor()});
   }
 
   const BackwardCall& backward_;
