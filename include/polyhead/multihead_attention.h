@@ -60,7 +60,7 @@ struct ForwardOptions {
   CausalAlign causal_align = CausalAlign::kTopLeft;
   WeightsMode need_weights = WeightsMode::kNone;
   EmptyRow empty_rows = EmptyRow::kZero;
-  // Where the first query and the first key stand, with Config::rope; the others follow.
+  // Of the first query and key, with Config::rope. A causal mask aligned top left wants equal ones.
   int64_t query_position = 0, key_position = 0;
 };
 

@@ -30,7 +30,8 @@ template <class Number>
 Number number_of(const std::string& name, nb::handle given) {
   Number number{};
   if (nb::try_cast(given, number)) return number;
-  throw nb::type_error(("rope: " + name + ": need a number").c_str());
+  const std::string got = nb::repr(given).c_str();
+  throw nb::type_error(("rope: " + name + ": got " + got + "; need a number").c_str());
 }
 
 void set_field(Rope* rope, const std::string& name, nb::handle given) {

@@ -9,9 +9,10 @@ struct SineCosine {
   double sine = 0, cosine = 0;
 };
 
-// Of the angle phase * 2^-64 turns: whole numbers wrap as angles do, so that a step times any
-// position is exact. The nearest quarter turn is taken off; what is left, |x| <= pi / 4, goes
-// through the Taylor series, to x^17 and x^16 exact to double's rounding. Error under 2^-52.
+// Of the angle phase * 2^-64 turns: whole numbers wrap as angles do, so that nothing is rounded
+// when a step is multiplied by a position. The nearest quarter turn is taken off; what is left, |x|
+// <= pi / 4, goes through the Taylor series, to x^17 and x^16 exact to double's rounding. Error
+// under 2^-52.
 inline SineCosine sine_cosine(uint64_t phase) {
   constexpr double kTurn = 0x1.921fb54442d18p+2 * 0x1p-64;  // 2 pi radians
   const uint64_t quarter = (phase + (uint64_t{1} << 61)) >> 62;

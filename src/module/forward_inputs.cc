@@ -83,13 +83,25 @@ class Checker {
     inputs_.masks.add(hidden_or_added(attn_mask_for_op(mask, batch, heads)));
   }
 
-  // Angles are exact for positions below this.
+  // Angles are within 2^-34 of a turn for positions below this: a step is rounded to 2^-64 turns.
   static constexpr int64_t kMostPositions = int64_t{1} << 31;
 
   void positions(int64_t query, int64_t key) {
     position(query, inputs_.q_len(), "query_position");
     position(key, inputs_.kv_len(), "key_position");
     inputs_.positions = {query, key};
+  }
+
+  // Top left compares places in the call, which are positions if both begin at the same.
+  void causal(CausalAlign align) {
+    const auto [query, key] = inputs_.positions;
+    if (align == CausalAlign::kTopLeft && query != key) {
+      require_.fail(
+          "is_causal",
+          message("aligned top left, with query_position ", query, " and key_position ", key),
+          "aligned bottom right, or with the same position for both");
+    }
+    inputs_.masks.add(Mask::causal(align));
   }
 
   // The from-scratch class: numbers of any type, right-aligned, times -1e5.
@@ -181,7 +193,7 @@ ForwardInputs check_mha_inputs(const AttentionSizes& sizes, Layout layout,
   checker.key_padding_mask(options.key_padding_mask);
   checker.attn_mask(options.attn_mask);
   checker.positions(options.query_position, options.key_position);
-  if (options.is_causal) checker.inputs().masks.add(Mask::causal(options.causal_align));
+  if (options.is_causal) checker.causal(options.causal_align);
   return checker.inputs();
 }
 

@@ -246,6 +246,25 @@ TEST(ModuleRopeErrors, Positions) {
   EXPECT_THAT(with(kHalves, std::numeric_limits<int64_t>::max(), 0), HasSubstr("query_position"));
 }
 
+// A causal mask from the first query and key on, of queries that begin elsewhere.
+TEST(ModuleRopeErrors, TopLeftOfOtherPositions) {
+  const MultiheadAttention module(config(DType::kFloat32, kHalves, false));
+  const Tensor x(DType::kFloat32, {1, 3, kEmbed});
+  const auto with = [&](CausalAlign align, int64_t query, int64_t key) {
+    return error_of([&] {
+      module.forward(
+          x, x, x,
+          {.is_causal = true, .causal_align = align, .query_position = query, .key_position = key});
+    });
+  };
+  EXPECT_EQ(with(CausalAlign::kTopLeft, 3, 0),
+            "MultiheadAttention: is_causal: aligned top left, with query_position 3 and "
+            "key_position 0; must be aligned bottom right, or with the same position for both");
+  EXPECT_THAT(with(CausalAlign::kTopLeft, 0, 3), HasSubstr("is_causal"));
+  EXPECT_EQ(with(CausalAlign::kTopLeft, 3, 3), "nothing thrown");
+  EXPECT_EQ(with(CausalAlign::kBottomRight, 3, 0), "nothing thrown");
+}
+
 class ModuleRopeFiles : public ::testing::Test {
  protected:
   ~ModuleRopeFiles() override { std::filesystem::remove(path()); }

@@ -45,6 +45,9 @@ void draw_rope(Random& random, TrainingSpec* spec) {
   rope.original_length = 64;
   spec->query_position = pick(random, {int64_t{0}, int64_t{0}, int64_t{17}, int64_t{100000}});
   spec->key_position = pick(random, {int64_t{0}, spec->query_position, int64_t{1000}});
+  if (spec->causal && spec->align == CausalAlign::kTopLeft) {
+    spec->key_position = spec->query_position;  // all else is refused
+  }
 }
 
 // What torch's class has not.
