@@ -8,7 +8,9 @@ from typing import Any, cast, overload
 
 from polyhead import _core
 from polyhead._arguments import explained, pair_of, plain_bool, refuse_masked
-from polyhead._typing import Array, CausalAlign, EmptyRows, FloatArray, Weights, Window
+from polyhead._score_mod import block_function
+from polyhead._typing import (
+    Array, CausalAlign, EmptyRows, FloatArray, ScoreFunction, Weights, Window)
 
 
 @overload
@@ -19,7 +21,8 @@ def scaled_dot_product_attention(
     empty_rows: EmptyRows = "zero", seed: int | None = None, window: Window | None = None,
     query_offset: int | None = None, key_lengths: Array | None = None,
     segments: tuple[Array, Array] | None = None, softcap: float = 0.0,
-    alibi_slopes: Array | None = None, sinks: Array | None = None) -> FloatArray: ...
+    alibi_slopes: Array | None = None, sinks: Array | None = None,
+    score_mod: ScoreFunction | None = None) -> FloatArray: ...
 @overload
 def scaled_dot_product_attention(
     query: Array, key: Array, value: Array, attn_mask: Array | None = None,
@@ -28,8 +31,8 @@ def scaled_dot_product_attention(
     empty_rows: EmptyRows = "zero", seed: int | None = None, window: Window | None = None,
     query_offset: int | None = None, key_lengths: Array | None = None,
     segments: tuple[Array, Array] | None = None, softcap: float = 0.0,
-    alibi_slopes: Array | None = None, sinks: Array | None = None
-) -> tuple[FloatArray, FloatArray]: ...
+    alibi_slopes: Array | None = None, sinks: Array | None = None,
+    score_mod: ScoreFunction | None = None) -> tuple[FloatArray, FloatArray]: ...
 
 
 def scaled_dot_product_attention(
@@ -40,7 +43,7 @@ def scaled_dot_product_attention(
         seed: int | None = None, window: Window | None = None, query_offset: int | None = None,
         key_lengths: Array | None = None, segments: tuple[Array, Array] | None = None,
         softcap: float = 0.0, alibi_slopes: Array | None = None,
-        sinks: Array | None = None) -> Any:
+        sinks: Array | None = None, score_mod: ScoreFunction | None = None) -> Any:
     """softmax(scale * query . key^T + attn_mask) . value, as torch's function of this name.
 
     query       [..., H, L, D], float32 or float64; without heads [L, D]
@@ -72,6 +75,12 @@ def scaled_dot_product_attention(
     softcap       scaled scores become softcap * tanh(score / softcap); 0: they do not
     alibi_slopes  [H] or [B, H], float32 or float64: -slope * |i - j| is added
     sinks         [H], of the query's dtype: a score beside those of the keys, without a value
+    score_mod     score_mod(scores, batch, head, queries, keys) -> new scores, of a block of one head:
+                  scores [queries, keys] after the softcap and before masks, a copy of the query's
+                  dtype, with the positions queries [queries, 1] and keys [1, keys]; -inf hides. It is
+                  called for each block, by several threads but not at once, and must give a pair the
+                  same score in whatever block it comes. Slow: many calls of Python. What it raises
+                  is raised here
 
     Returns out [..., H, L, Dv], or (out, weights): new numpy arrays of the query's dtype. Nothing of
     a masked key or value reaches them, be it NaN. Raises ValueError for shapes, dtypes and options
@@ -88,7 +97,8 @@ def scaled_dot_product_attention(
             refuse_masked("scaled_dot_product_attention", _STRUCTURE, structure)
         options = _core.AttentionOptions(
             "scaled_dot_product_attention", attn_mask, dropout_p, seed, is_causal, scale,
-            causal_align, weights, empty_rows, window, query_offset, softcap, structure)
+            causal_align, weights, empty_rows, window, query_offset, softcap, structure,
+            block_function(score_mod, "scaled_dot_product_attention"))
         return _core.attend(query, key, value, options, enable_gqa)
     except TypeError as error:
         raise explained(error, scaled_dot_product_attention, locals()) from None
@@ -110,7 +120,8 @@ def packed_attention(
         scale: float | None = None, causal_align: CausalAlign = "top_left",
         empty_rows: EmptyRows = "zero", seed: int | None = None, window: Window | None = None,
         query_offset: int | None = None, key_lengths: Array | None = None, softcap: float = 0.0,
-        alibi_slopes: Array | None = None, sinks: Array | None = None) -> FloatArray:
+        alibi_slopes: Array | None = None, sinks: Array | None = None,
+        score_mod: ScoreFunction | None = None) -> FloatArray:
     """Attention of N sequences that stand one after the other, each by itself: no padding.
 
     query         [tokens, H, D], float32 or float64
@@ -123,7 +134,8 @@ def packed_attention(
     alibi_slopes  [H] or [N, H]
 
     The other options are those of scaled_dot_product_attention; positions count from 0 in each
-    sequence, whose result has the bits of a call of its own. Returns [tokens, H, Dv].
+    sequence, whose result has the bits of a call of its own; a score_mod's batch is the sequence.
+    Returns [tokens, H, Dv].
     """
     if seed is None:
         seed = _new_seed(dropout_p)
@@ -137,7 +149,8 @@ def packed_attention(
         refuse_masked("packed_attention", _STRUCTURE, structure)
         options = _core.AttentionOptions(
             "packed_attention", None, dropout_p, seed, is_causal, scale, causal_align, None,
-            empty_rows, window, query_offset, softcap, structure)
+            empty_rows, window, query_offset, softcap, structure,
+            block_function(score_mod, "packed_attention"))
         return cast(FloatArray, _core.attend_packed(query, key, value, options))
     except TypeError as error:
         raise explained(error, packed_attention, locals()) from None

@@ -10,7 +10,8 @@ import numpy.typing as npt
 from polyhead import _core
 from polyhead._arguments import explained, pair_of, plain_bool, refuse_masked, type_name
 from polyhead._configured import Configured, dtype_name
-from polyhead._typing import Array, EmptyRows, FloatArray, Weights, Window
+from polyhead._score_mod import block_function
+from polyhead._typing import Array, EmptyRows, FloatArray, ScoreFunction, Weights, Window
 
 
 class KvCache(Configured):
@@ -118,22 +119,24 @@ class KvCache(Configured):
         scale: float | None = None, cu_seqlens_q: Array | None = None, window: Window | None = None,
         segments: tuple[Array, Array] | None = None, softcap: float = 0.0,
         alibi_slopes: Array | None = None, sinks: Array | None = None, weights: None = None,
-        empty_rows: EmptyRows = "zero") -> FloatArray: ...
+        empty_rows: EmptyRows = "zero", score_mod: ScoreFunction | None = None) -> FloatArray: ...
     @overload
     def attend(
         self, query: Array, attn_mask: Array | None = None, *, is_causal: bool = False,
         scale: float | None = None, cu_seqlens_q: Array | None = None, window: Window | None = None,
         segments: tuple[Array, Array] | None = None, softcap: float = 0.0,
         alibi_slopes: Array | None = None, sinks: Array | None = None, weights: Weights,
-        empty_rows: EmptyRows = "zero") -> tuple[FloatArray, FloatArray]: ...
+        empty_rows: EmptyRows = "zero",
+        score_mod: ScoreFunction | None = None) -> tuple[FloatArray, FloatArray]: ...
 
-    # over-budget: 12 parameters; the names are those of scaled_dot_product_attention.
+    # over-budget: 13 parameters; the names are those of scaled_dot_product_attention.
     def attend(
             self, query: Array, attn_mask: Array | None = None, *, is_causal: bool = False,
             scale: float | None = None, cu_seqlens_q: Array | None = None,
             window: Window | None = None, segments: tuple[Array, Array] | None = None,
             softcap: float = 0.0, alibi_slopes: Array | None = None, sinks: Array | None = None,
-            weights: Weights | None = None, empty_rows: EmptyRows = "zero") -> Any:
+            weights: Weights | None = None, empty_rows: EmptyRows = "zero",
+            score_mod: ScoreFunction | None = None) -> Any:
         """Attention of the last L positions of each sequence over all that it has: append first.
 
         query         [B, H, L, D], of the cache's dtype; with cu_seqlens_q [tokens, H, D]
@@ -142,6 +145,7 @@ class KvCache(Configured):
         attn_mask     broadcasts onto [B, H, L, S], S being the length of the longest sequence
         is_causal     a query sees the positions up to its own
         window        (left, right): so many positions before and after its own
+        score_mod     its queries and keys are positions; it must not change the cache
 
         The other options are those of scaled_dot_product_attention. Returns out [B, H, L, Dv] or
         [tokens, H, Dv], or (out, weights): new numpy arrays of the cache's dtype. Raises ValueError
@@ -154,7 +158,8 @@ class KvCache(Configured):
             refuse_masked("KvCache.attend", _ARRAYS, (*arrays, query, attn_mask))
             options = _core.AttentionOptions(
                 "KvCache.attend", attn_mask, 0.0, 0, is_causal, scale, "top_left", weights,
-                empty_rows, window, None, softcap, (*arrays, None))
+                empty_rows, window, None, softcap, (*arrays, None),
+                block_function(score_mod, "KvCache.attend"))
             return self._cache.attend(query, options)
         except TypeError as error:
             raise explained(error, KvCache.attend, locals()) from None

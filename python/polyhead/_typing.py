@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any, Literal, Protocol, TypedDict, Union
 
 import numpy as np
@@ -23,6 +24,8 @@ EmptyRows = Literal["zero", "nan"]
 Weights = Literal["average", "per_head"]
 HeadWidth = Literal["split", "full"]
 Path = Union[str, "os.PathLike[str]"]
+# (scores [queries, keys], batch, head, queries [queries, 1], keys [1, keys]) -> new scores
+ScoreFunction = Callable[[npt.NDArray[Any], int, int, npt.NDArray[Any], npt.NDArray[Any]], Any]
 Window = tuple[Union[int, None], Union[int, None]]  # keys on the left, on the right; None: all
 
 

@@ -169,7 +169,7 @@ nb::object attend(nb::handle query, nb::handle key, nb::handle value, const Opti
     fail("query", std::string("dtype is ") + dtype_name(dtype), "float32 or float64");
   }
   if (rank > 4 && options.tells_items_apart()) {
-    fail("key_lengths, alibi_slopes, segments",
+    fail("key_lengths, alibi_slopes, segments, score_mod",
          "given for each batch item, with " + std::to_string(rank) + " dimensions",
          "at most 4 with them");
   }
@@ -185,6 +185,7 @@ nb::object attend(nb::handle query, nb::handle key, nb::handle value, const Opti
     nb::gil_scoped_release others_may_run;
     run(all, options);
   }
+  options.rethrow();
   if (!all.weights.defined()) return out.array;
   return nb::make_tuple(out.array, weights.array);
 }
@@ -220,6 +221,7 @@ nb::object attend_packed(nb::handle query, nb::handle key, nb::handle value,
         [&] { return names_of(all, options.function().c_str()); },
         [&] { attention_forward(queries, keys, values, all, {.out = packed(out.view, "out")}); });
   }
+  options.rethrow();
   return out.array;
 }
 

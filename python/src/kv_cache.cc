@@ -100,6 +100,7 @@ nb::object attend(const SharedCache& cache, nb::handle query, const Options& opt
                    {.out = is_packed ? batch_of_one(out.view) : out.view, .weights = weights.view});
              });
   });
+  options.rethrow();
   if (!weights.view.defined()) return out.array;
   return nb::make_tuple(out.array, weights.array);
 }

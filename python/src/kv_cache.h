@@ -8,6 +8,7 @@
 #include <shared_mutex>
 
 #include "renames.h"
+#include "score_mod.h"
 
 namespace polyhead::python {
 
@@ -25,9 +26,13 @@ class SharedCache {
     return use(cache_);
   }
 
-  // change(cache), while nobody else uses it.
+  // change(cache), while nobody else uses it. A score_mod is called while somebody does.
   template <class Change>
   void change(const Change& change) {
+    if (in_score_function()) {
+      throw InvalidArgument(
+          "KvCache: changed by a score_mod; need to wait until attend has returned");
+    }
     nanobind::gil_scoped_release others_may_run;
     const std::unique_lock alone(mutex_);
     in_names([] { return Renames{{"KvCache::", "KvCache."}}; }, [&] { change(cache_); });

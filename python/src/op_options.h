@@ -5,10 +5,12 @@
 #include <polyhead/attention.h>
 
 #include <array>
+#include <memory>
 #include <optional>
 #include <string>
 
 #include "arrays.h"
+#include "score_mod.h"
 #include "structure.h"
 
 namespace polyhead::python {
@@ -19,10 +21,11 @@ using StructureArrays = std::array<nb::object, kStructureTensors>;
 // Keeps the memory of what it was given.
 class Options {
  public:
-  // `function`, Python's name of it, opens messages. attn_mask and arrays may be None. Throws
-  // InvalidArgument, nb::type_error.
+  // `function`, Python's name of it, opens messages. attn_mask, arrays and score_mod (as a
+  // ScoreFunction takes it) may be None. Throws InvalidArgument, nb::type_error.
   Options(const char* function, nb::handle attn_mask, const AttentionOptions& base,
-          const Structure& structure, const std::optional<StructureArrays>& arrays);
+          const Structure& structure, const std::optional<StructureArrays>& arrays,
+          nb::object score_mod);
 
   const std::string& function() const { return function_; }
   const ConstTensorView& mask() const { return mask_.view; }
@@ -32,6 +35,8 @@ class Options {
 
   // For a part of the call: its part of the mask, and a number that makes its dropout its own.
   AttentionOptions of_part(const ConstTensorView& mask, uint32_t part) const;
+  // After the call, with the GIL: throws what score_mod raised.
+  void rethrow() const;
 
  private:
   std::string titled(const char* argument) const { return function_ + ": " + argument; }
@@ -41,6 +46,7 @@ class Options {
   AttentionOptions base_;
   Structure structure_;
   std::array<Input, kStructureTensors> arrays_;
+  std::unique_ptr<ScoreFunction> score_mod_;
 };
 
 void bind_op_options(nb::module_& module);

@@ -84,16 +84,16 @@ def test_signature_is_the_documented_one():
     assert list(parameters) == [
         "query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa",
         "causal_align", "weights", "empty_rows", "seed", "window", "query_offset", "key_lengths",
-        "segments", "softcap", "alibi_slopes", "sinks"]
+        "segments", "softcap", "alibi_slopes", "sinks", "score_mod"]
     assert list(inspect.signature(polyhead.packed_attention).parameters) == [
         "query", "key", "value", "cu_seqlens_q", "cu_seqlens_k", "dropout_p", "is_causal", "scale",
         "causal_align", "empty_rows", "seed", "window", "query_offset", "key_lengths", "softcap",
-        "alibi_slopes", "sinks"]
+        "alibi_slopes", "sinks", "score_mod"]
     assert list(inspect.signature(polyhead.KvCache).parameters) == [
         "batch", "num_kv_heads", "head_dim", "v_head_dim", "dtype", "page_len", "num_pages", "window"]
     assert list(inspect.signature(polyhead.KvCache.attend).parameters) == [
         "self", "query", "attn_mask", "is_causal", "scale", "cu_seqlens_q", "window", "segments",
-        "softcap", "alibi_slopes", "sinks", "weights", "empty_rows"]
+        "softcap", "alibi_slopes", "sinks", "weights", "empty_rows", "score_mod"]
     assert list(inspect.signature(polyhead.MultiheadAttention).parameters) == [
         "embed_dim", "num_heads", "dropout", "bias", "add_bias_kv", "add_zero_attn", "kdim", "vdim",
         "batch_first", "device", "dtype", "seed", "num_kv_heads", "head_dim", "qk_norm",

@@ -28,12 +28,12 @@ OF_ATTENTION = {
     "dropout_p": NUMBERS, "is_causal": FLAGS[:-1], "scale": without_none(NUMBERS), "enable_gqa": FLAGS,
     "causal_align": WORDS, "weights": without_none(WORDS), "empty_rows": WORDS,
     "seed": without_none(INTS), "attn_mask": [[1.0], 3, "x", True], "window": WINDOWS,
-    "query_offset": without_none(INTS), "softcap": NUMBERS, "segments": [3, X, (X,), ("x", X)],
+    "query_offset": without_none(INTS), "softcap": NUMBERS, "score_mod": [3, "x", X], "segments": [3, X, (X,), ("x", X)],
     **dict.fromkeys(("key_lengths", "alibi_slopes", "sinks"), [[1.0], 3, "x", True])}
 OF_PACKED = {
     name: OF_ATTENTION[name] for name in (
         "dropout_p", "is_causal", "scale", "causal_align", "empty_rows", "seed", "window",
-        "query_offset", "softcap", "key_lengths", "alibi_slopes", "sinks")
+        "query_offset", "softcap", "score_mod", "key_lengths", "alibi_slopes", "sinks")
 } | {"cu_seqlens_q": [None, [0, 2], 3], "cu_seqlens_k": [[0, 2], 3]}
 OF_MODULE = {
     "embed_dim": INTS, "num_heads": INTS, "dropout": NUMBERS, "bias": FLAGS, "add_bias_kv": FLAGS,
@@ -53,7 +53,7 @@ OF_APPEND = {**dict.fromkeys(("key", "value"), [None, [1.0], 3, "x"]), "lengths"
 OF_ATTEND = {"query": OF_FORWARD["query"]} | {
     name: OF_ATTENTION[name] for name in (
         "attn_mask", "is_causal", "scale", "window", "segments", "softcap", "alibi_slopes", "sinks",
-        "weights", "empty_rows")} | {"cu_seqlens_q": [[0, 2], 3]}
+        "weights", "empty_rows", "score_mod")} | {"cu_seqlens_q": [[0, 2], 3]}
 OF_FILE = {
     "path": PATHS, "prefix": [None, 3], "num_heads": ["x", 1.5],
     "batch_first": without_none(FLAGS), "add_zero_attn": without_none(FLAGS),

@@ -16,6 +16,8 @@ both = polyhead.scaled_dot_product_attention(x, x, x, weights="average")
 pair: tuple[np.ndarray, np.ndarray] = both
 local: np.ndarray = polyhead.scaled_dot_product_attention(
     x, x, x, window=(3, None), key_lengths=np.array([5, 3]), softcap=30.0)
+shifted: np.ndarray = polyhead.scaled_dot_product_attention(
+    x, x, x, score_mod=lambda scores, batch, head, queries, keys: scores - (queries - keys))
 packed: np.ndarray = polyhead.packed_attention(x, x, x, np.array([0, 2]), is_causal=True)
 cache = polyhead.KvCache(num_kv_heads=2, head_dim=8, num_pages=1, dtype=np.float32)
 cache.append(x, x, lengths=np.array([1]))
