@@ -288,7 +288,7 @@ typedef struct polyhead_load_options {
   double dropout;             /* 0: as the file's metadata says */
   int32_t layout;        /* must be said for polyhead_mha_load, here or by the file's metadata */
   int32_t map;           /* POLYHEAD_MAP_...: ready-made names */
-  int32_t add_zero_attn; /* 0: as the metadata says; 1 is refused if that says otherwise */
+  int32_t add_zero_attn; /* 0: as the file's metadata says */
   int32_t reserved;
   /* What tensors do not tell; 0: as the file's metadata says, of which another is refused. */
   double qk_norm_eps;

@@ -35,14 +35,14 @@ NameMap llama();  // {q,k,v,o}_proj, without biases
 struct LoadOptions {
   // 0: taken from the file's __metadata__ "num_heads"; another than the file's is refused.
   int64_t num_heads = 0;
-  // How the module is called. Given, they hold; not given, the file's __metadata__ says them. The
-  // layout must be said by one of the two; dropout is 0 where neither does.
+  // How the module is called: what is given holds, what is not is as the file's __metadata__ says.
+  // The layout must be said by one of the two; where neither does, add_zero_attn is false, dropout
+  // 0.
   Layout layout = Layout::kUnset;
   std::string prefix =
       {};  // "encoder.layers.0.self_attn."; empty: found if the file holds one module
-  // Not given: the file's __metadata__, or false; another than the file's is refused.
   std::optional<bool> add_zero_attn = {};
-  std::optional<double> dropout = {};  // as layout
+  std::optional<double> dropout = {};
   NameMap names = {};
   // What tensors do not tell; not given: the file's __metadata__, or none. Another than the file's
   // is refused.

@@ -151,10 +151,11 @@ class MultiheadAttention(_Module):
         module in the file. float16 and bfloat16 are widened. What no tensor tells is in the metadata
         of a file that save_safetensors wrote, and may be left out here:
 
-        batch_first, dropout  how the module is called: what is given here holds. batch_first must be
-                              said here or by the file; dropout is 0 where neither does
-        num_heads, add_zero_attn, rope, qk_norm_eps  what the parameters mean: given, they must not
-                              contradict the file. num_heads must be said by one of the two
+        batch_first, add_zero_attn, dropout  how the module is called: what is given here holds.
+                              batch_first must be said here or by the file; where neither does,
+                              add_zero_attn is False and dropout 0
+        num_heads, rope, qk_norm_eps  what the parameters mean: given, they must not contradict the
+                              file. num_heads must be said by one of the two
         names                 {name in the file: torch's name}, or "bert", "vit", "llama"
 
         Raises OSError for a file that is damaged or not there, ValueError for one that holds no such

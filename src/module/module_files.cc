@@ -79,13 +79,8 @@ class Reader {
   }
 
   bool add_zero_attn() const {
-    const std::optional<bool> given = options_.add_zero_attn,
-                              stated = stated_flag(file_.metadata(), "add_zero_attn", context());
-    if (given && stated && *given != *stated) {
-      fail(message("add_zero_attn: got ", *given ? "true" : "false", "; must be ",
-                   *stated ? "true" : "false", ", by the file's __metadata__"));
-    }
-    return given.value_or(stated.value_or(false));
+    if (options_.add_zero_attn) return *options_.add_zero_attn;
+    return stated_flag(file_.metadata(), "add_zero_attn", context()).value_or(false);
   }
 
   double dropout() const {

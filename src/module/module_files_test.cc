@@ -187,12 +187,9 @@ TEST_F(ModuleFiles, SavesHowTheModuleIsCalled) {
     EXPECT_EQ(changed.layout, Layout::kBatchFirst);
     EXPECT_EQ(changed.dropout, 0.5);
     EXPECT_EQ(changed.add_zero_attn, config.add_zero_attn);
-    EXPECT_THAT(message_of([&] {
-                  MultiheadAttention::load(path(), {.add_zero_attn = !config.add_zero_attn});
-                }),
-                HasSubstr(config.add_zero_attn
-                              ? "add_zero_attn: got false; must be true, by the file's __metadata__"
-                              : "add_zero_attn: got true; must be false, by the file's"));
+    const bool other = !config.add_zero_attn;
+    EXPECT_EQ(MultiheadAttention::load(path(), {.add_zero_attn = other}).config().add_zero_attn,
+              other);
   }
 }
 
