@@ -35,6 +35,7 @@ def scaled_dot_product_attention(
     score_mod: ScoreFunction | None = None) -> tuple[FloatArray, FloatArray]: ...
 
 
+# over-budget: 20 parameters, a line of text or more for each; the public names fix them.
 def scaled_dot_product_attention(
         query: Array, key: Array, value: Array, attn_mask: Array | None = None,
         dropout_p: float = 0.0, is_causal: bool = False, scale: float | None = None,
@@ -114,6 +115,7 @@ def _new_seed(dropout_p: float) -> int:
     return 0 if is_zero else secrets.randbits(64)
 
 
+# over-budget: 18 parameters; the public names fix them.
 def packed_attention(
         query: Array, key: Array, value: Array, cu_seqlens_q: Array,
         cu_seqlens_k: Array | None = None, *, dropout_p: float = 0.0, is_causal: bool = False,
