@@ -77,6 +77,18 @@ void expect_same_run(const AttentionRun& a, const AttentionRun& b, const std::st
   }
 }
 
+void expect_same_part(const AttentionRun& part, const AttentionRun& whole, int dim, int64_t first,
+                      const std::string& what) {
+  const int64_t count = part.out.view().size(dim);
+  expect_same_bits(part.out.view(), whole.out.view().narrow(dim, first, count), "out: " + what);
+  expect_same_bits(part.lse.view(), whole.lse.view().narrow(dim, first, count), "lse: " + what);
+  if (!part.weights.defined()) return;
+  const bool averaged = part.weights.view().rank() == 3;  // [B, L, S]
+  const TensorView of_whole =
+      whole.weights.view().narrow(averaged && dim == 2 ? 1 : dim, first, count);
+  expect_same_bits(part.weights.view(), of_whole, "weights: " + what);
+}
+
 void for_each_kernel(
     const AttentionCall& call,
     const std::function<void(const std::string& plan, const std::string& what)>& body) {

@@ -31,6 +31,11 @@ void for_each_kernel(
 // out, lse and weights have the same bits.
 void expect_same_run(const AttentionRun& a, const AttentionRun& b, const std::string& what);
 
+// A run of a part of the call, from index `first` on in `dim` (0: batch, 1: heads, 2: queries; not
+// 1 with averaged weights), has the bits of that part of the whole.
+void expect_same_part(const AttentionRun& part, const AttentionRun& whole, int dim, int64_t first,
+                      const std::string& what);
+
 // Those of a call's runs that promise each other's bits: all but the baseline's.
 template <class Run>
 class OneAnswer {

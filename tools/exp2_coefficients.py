@@ -7,11 +7,11 @@
 small as it can be. p(0) = 1 exactly: a row's maximum then has probability 1 before normalisation.
 """
 import pathlib
-import re
-import struct
 import sys
 
 from mpmath import cos, lu_solve, matrix, mp, mpf, nstr, pi
+
+from coefficients import numbers_in, stored
 
 mp.dps = 60
 HEADER = pathlib.Path(__file__).resolve().parents[1] / 'src/simd/exp2.inc.h'
@@ -61,18 +61,12 @@ def remez(degree):
         points = [GRID[i] for i in alternating_extrema(values)[-degree - 1:]]
 
 
-def header_numbers(name):
-    body = re.search(name + r'\[\] = \{(.*?)\};', HEADER.read_text(), re.S)[1]
-    words = body.replace('F', '').replace(',', ' ').split()
-    return [float.fromhex(w) if 'x' in w else float(w) for w in words]
-
-
 def main():
     agree = True
     for name, degree, bits, pack in (('kExp2Float', 5, 24, 'f'), ('kExp2Double', 11, 53, 'd')):
         coefficients, worst = remez(degree)
-        rounded = [struct.unpack(pack, struct.pack(pack, float(c)))[0] for c in coefficients[::-1]]
-        there = [struct.unpack(pack, struct.pack(pack, x))[0] for x in header_numbers(name)]
+        rounded = stored(coefficients[::-1], pack)
+        there = stored(numbers_in(HEADER, name), pack)
         same = all(abs(a - b) <= 2 * abs(a) * 2.0**-bits
                    for a, b in zip(rounded, there, strict=True))
         agree &= same

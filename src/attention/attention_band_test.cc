@@ -206,11 +206,8 @@ TEST_P(AttentionBandBits, ChunksOfQueriesWithTheirOffset) {
         call.query = call.query.narrow(2, first, rows);
         const std::vector<Mask> masks = {Mask::causal(first), Mask::window(30, kAll, first)};
         call.masks = masks;
-        const AttentionRun part = run_attention_case(call);
-        const std::string what = isa + ", rows from " + std::to_string(first);
-        expect_same_bits(part.out.view(), all.out.view().narrow(2, first, rows), what);
-        expect_same_bits(part.lse.view(), all.lse.view().narrow(2, first, rows), what);
-        expect_same_bits(part.weights.view(), all.weights.view().narrow(2, first, rows), what);
+        expect_same_part(run_attention_case(call), all, 2, first,
+                         isa + ", rows from " + std::to_string(first));
       }
     }
   });

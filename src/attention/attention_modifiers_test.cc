@@ -104,25 +104,23 @@ TEST(AttentionModifiers, Sinks) {
 }
 
 TEST(AttentionModifiers, Segments) {
-  for (DType dtype : kDTypes) {
-    for (MaskPattern pattern : {MaskPattern::kRandom, MaskPattern::kPadding}) {
-      for (const char* dims : {"s", "bs"}) {
-        for (DType ids : {DType::kInt32, DType::kInt64}) {
-          for (int64_t q_len : {1, 4, 70}) {
-            for (Storage storage : {Storage::kContiguous, Storage::kColumns}) {
-              check_case(
-                  {.batch = 2,
-                   .heads = 4,
-                   .q_len = q_len,
-                   .kv_len = 75,
-                   .dtype = dtype,
-                   .masks = {{.kind = kSegments, .dims = dims, .pattern = pattern, .dtype = ids},
-                             {.kind = kCausal, .align = CausalAlign::kBottomRight}},
-                   .weights = WeightsMode::kAverage,
-                   .storage = storage},
-                  "modifiers");
-            }
-          }
+  constexpr auto kRuns = MaskPattern::kPadding;  // of 13, as documents are
+  for (const MaskSpec& segments :
+       {MaskSpec{.kind = kSegments, .dims = "s"}, MaskSpec{.kind = kSegments, .dims = "bs"},
+        MaskSpec{.kind = kSegments, .dims = "s", .pattern = kRuns, .dtype = DType::kInt32},
+        MaskSpec{.kind = kSegments, .dims = "bs", .pattern = kRuns, .dtype = DType::kInt32}}) {
+    for (DType dtype : kDTypes) {
+      for (int64_t q_len : {1, 4, 70}) {
+        for (Storage storage : {Storage::kContiguous, Storage::kColumns}) {
+          check_case({.batch = 2,
+                      .heads = 4,
+                      .q_len = q_len,
+                      .kv_len = 75,
+                      .dtype = dtype,
+                      .masks = {segments, {.kind = kCausal, .align = CausalAlign::kBottomRight}},
+                      .weights = WeightsMode::kAverage,
+                      .storage = storage},
+                     "modifiers");
         }
       }
     }

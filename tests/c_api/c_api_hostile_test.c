@@ -165,19 +165,26 @@ static void test_struct_versions(void) {
   EXPECT(mha == NULL);
 }
 
-/* What torch's class has not. */
-static void test_mha_heads(void) {
-  polyhead_mha_config right, config;
-  polyhead_mha* mha = NULL;
+static polyhead_mha_config right_config(void) {
+  polyhead_mha_config right;
   memset(&right, 0, sizeof right);
   right.struct_size = sizeof right;
   right.embed_dim = kEmbed;
   right.num_heads = kHeads;
   right.layout = POLYHEAD_BATCH_FIRST;
+  return right;
+}
+
+/* Of `right` with one field wrong. */
 #define REFUSED(field, wrong_value)                                    \
   (config = right, config.field = (wrong_value),                       \
    EXPECT(polyhead_mha_create(&config, NULL, 0, &mha) != POLYHEAD_OK), \
    EXPECT(polyhead_last_error()[0] != '\0'), EXPECT(mha == NULL))
+
+/* What torch's class has not. */
+static void test_mha_heads(void) {
+  polyhead_mha_config right = right_config(), config;
+  polyhead_mha* mha = NULL;
   REFUSED(num_kv_heads, -1);
   REFUSED(num_kv_heads, 3);
   REFUSED(head_dim, -1);
@@ -199,23 +206,13 @@ static void test_mha_heads(void) {
   REFUSED(rope_low_freq_factor, -1);
   REFUSED(rope_high_freq_factor, 1);
   REFUSED(rope_original_length, -1);
-#undef REFUSED
 }
 
 static void test_mha_config(void) {
   static const int64_t wrong[] = {0, -1, INT64_MIN, INT64_MAX, INT64_MAX / 2, INT64_MAX / 8};
-  polyhead_mha_config right, config;
+  polyhead_mha_config right = right_config(), config;
   polyhead_mha* mha = NULL;
   size_t i;
-  memset(&right, 0, sizeof right);
-  right.struct_size = sizeof right;
-  right.embed_dim = kEmbed;
-  right.num_heads = kHeads;
-  right.layout = POLYHEAD_BATCH_FIRST;
-#define REFUSED(field, wrong_value)                                    \
-  (config = right, config.field = (wrong_value),                       \
-   EXPECT(polyhead_mha_create(&config, NULL, 0, &mha) != POLYHEAD_OK), \
-   EXPECT(polyhead_last_error()[0] != '\0'), EXPECT(mha == NULL))
   for (i = 0; i < sizeof wrong / sizeof wrong[0]; ++i) {
     REFUSED(embed_dim, wrong[i]);
     REFUSED(num_heads, wrong[i]);

@@ -108,12 +108,29 @@ DEFECTS = {
     'segments_of_neighbouring_rows': (
         CALL.replace('.h', '.cc'), 'tile.row_ids = element(rows, of.q_begin + at.row);',
         'tile.row_ids = element(rows, of.q_begin + at.row - (at.row > 0));'),
+    'slopes_of_the_first_item': (
+        CALL.replace('.h', '.cc'), 'alibi_slope(mask, at.sequence, at.head)',
+        'alibi_slope(mask, 0 * at.sequence, at.head)'),
+    'bottom_right_forgets_key_lengths': (
+        'src/attention/sequences.cc', 'mask.offset().of(of.q_len, of.valid_keys)',
+        'mask.offset().of(of.q_len, of.kv_len)'),
+    'mask_of_the_first_sequence': (
+        CALL, 'of.k_begin * s.key;', '0 * s.key;'),
+    'function_sees_the_first_sequence': (
+        'src/attention/score_mod.cc', '.batch = call.first_sequence + sequence,',
+        '.batch = call.first_sequence + 0 * sequence,'),
+    'function_counts_from_the_tile': (
+        CALL, 'call.first_position(at.sequence) + at.row)', 'call.first_position(at.sequence))'),
     'hidden_by_a_function_and_multiplied': (
         'src/kernels/attention_score_mod.body.h', 'granule->has_bias = granule->has_hidden = true;',
         'granule->has_bias = true;'),
     'backward_softcap_without_slope': (
         'src/kernels/attention_backward_scores.body.h',
         'if (in.softcap > 0) d_s *= load', 'if (in.softcap > 1e30) d_s *= load'),
+    'backward_function_without_derivative': (
+        'src/kernels/attention_backward_scores.body.h',
+        'granule.mod->differentiate(*granule.mod, scores, d_scores);',
+        'if (scores.rows == 0) granule.mod->differentiate(*granule.mod, scores, d_scores);'),
     'backward_sinks_of_one_head': (
         'src/attention/backward/backward_tiles.cc', 'at.head = head;', 'at.head = 0 * head;'),
     'projection_without_bias': (
@@ -162,10 +179,12 @@ PROGRAMS = {'projection_without_bias': 'linear_test',
             'chunk_taken_twice': 'kv_cache_test'}
 
 
-def program_of(defect):
-    """The test program that must notice it."""
-    default = 'attention_backward_test' if defect.startswith('backward_') else 'attention_test'
-    return PROGRAMS.get(defect, default)
+def programs_of(defect):
+    """The test programs of which one must notice it."""
+    if defect in PROGRAMS:
+        return [PROGRAMS[defect]]
+    own = 'attention_backward_test' if defect.startswith('backward_') else 'attention_test'
+    return [own, 'attention_random_test']
 
 
 def planted(defect):
@@ -207,14 +226,15 @@ def main():
                     copy_function=shutil.copyfile)
     subprocess.run(['cmake', '-S', tree, '-B', build, '-G', 'Ninja', '-DPOLYHEAD_COMMAND=OFF'],
                    check=True, stdout=subprocess.DEVNULL)
-    if any(tests_fail(tree, build, name) for name in {program_of(name) for name in DEFECTS}):
+    if any(tests_fail(tree, build, program)
+           for program in {program for name in names for program in programs_of(name)}):
         sys.exit('sabotage: the tests fail without any defect')
     missed = []
     for name in names:
         start = time.monotonic()
         path, text = planted(name)
         (tree / path).write_text(text)
-        noticed = tests_fail(tree, build, program_of(name))
+        noticed = any(tests_fail(tree, build, program) for program in programs_of(name))
         shutil.copyfile(ROOT / path, tree / path)  # its new date has it built again
         missed += [] if noticed else [name]
         verdict = 'noticed' if noticed else 'MISSED'
