@@ -117,24 +117,27 @@ class KvCache(Configured):
     def attend(
         self, query: Array, attn_mask: Array | None = None, *, is_causal: bool = False,
         scale: float | None = None, cu_seqlens_q: Array | None = None, window: Window | None = None,
-        segments: tuple[Array, Array] | None = None, softcap: float = 0.0,
-        alibi_slopes: Array | None = None, sinks: Array | None = None, weights: None = None,
+        query_offset: int | None = None, segments: tuple[Array, Array] | None = None,
+        softcap: float = 0.0, alibi_slopes: Array | None = None, sinks: Array | None = None,
+        weights: None = None,
         empty_rows: EmptyRows = "zero", score_mod: ScoreFunction | None = None) -> FloatArray: ...
     @overload
     def attend(
         self, query: Array, attn_mask: Array | None = None, *, is_causal: bool = False,
         scale: float | None = None, cu_seqlens_q: Array | None = None, window: Window | None = None,
-        segments: tuple[Array, Array] | None = None, softcap: float = 0.0,
-        alibi_slopes: Array | None = None, sinks: Array | None = None, weights: Weights,
+        query_offset: int | None = None, segments: tuple[Array, Array] | None = None,
+        softcap: float = 0.0, alibi_slopes: Array | None = None, sinks: Array | None = None,
+        weights: Weights,
         empty_rows: EmptyRows = "zero",
         score_mod: ScoreFunction | None = None) -> tuple[FloatArray, FloatArray]: ...
 
-    # over-budget: 13 parameters; the names are those of scaled_dot_product_attention.
+    # over-budget: 14 parameters; the names are those of scaled_dot_product_attention.
     def attend(
             self, query: Array, attn_mask: Array | None = None, *, is_causal: bool = False,
             scale: float | None = None, cu_seqlens_q: Array | None = None,
-            window: Window | None = None, segments: tuple[Array, Array] | None = None,
-            softcap: float = 0.0, alibi_slopes: Array | None = None, sinks: Array | None = None,
+            window: Window | None = None, query_offset: int | None = None,
+            segments: tuple[Array, Array] | None = None, softcap: float = 0.0,
+            alibi_slopes: Array | None = None, sinks: Array | None = None,
             weights: Weights | None = None, empty_rows: EmptyRows = "zero",
             score_mod: ScoreFunction | None = None) -> Any:
         """Attention of the last L positions of each sequence over all that it has: append first.
@@ -145,6 +148,8 @@ class KvCache(Configured):
         attn_mask     broadcasts onto [B, H, L, S], S being the length of the longest sequence
         is_causal     a query sees the positions up to its own
         window        (left, right): so many positions before and after its own
+        query_offset  query 0 stands at this position, of every sequence, for is_causal, window and
+                      alibi_slopes; None: the queries are the last
         score_mod     its queries and keys are positions; it must not change the cache
 
         The other options are those of scaled_dot_product_attention. Returns out [B, H, L, Dv] or
@@ -158,7 +163,7 @@ class KvCache(Configured):
             refuse_masked("KvCache.attend", _ARRAYS, (*arrays, query, attn_mask))
             options = _core.AttentionOptions(
                 "KvCache.attend", attn_mask, 0.0, 0, is_causal, scale, "top_left", weights,
-                empty_rows, window, None, softcap, (*arrays, None),
+                empty_rows, window, query_offset, softcap, (*arrays, None),
                 block_function(score_mod, "KvCache.attend"))
             return self._cache.attend(query, options)
         except TypeError as error:

@@ -53,6 +53,15 @@ def test_prefill_and_decode_are_one_pass(dtype, page_len, chunks):
     assert cache.lengths.tolist() == [150, 150] and cache.lengths.dtype == np.int64
 
 
+@pytest.mark.parametrize("first", [0, 7])
+def test_queries_that_are_not_the_last(first):
+    cache, query, key, value = filled(40)
+    whole = sdpa(query, key, value, is_causal=True, enable_gqa=True)
+    part = slice(first, first + 9)
+    got = cache.attend(query[:, :, part], is_causal=True, query_offset=first)
+    expect_same_bits(got, whole[:, :, part])
+
+
 SLOPES = np.array([0.5, 0.25, 0.125, 0.0625])
 OPTIONS = {
     "scale": {"scale": 0.3}, "window": {"window": (11, 0)}, "both sides": {"window": (None, 3)},

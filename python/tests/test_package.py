@@ -92,7 +92,8 @@ def test_signature_is_the_documented_one():
     assert list(inspect.signature(polyhead.KvCache).parameters) == [
         "batch", "num_kv_heads", "head_dim", "v_head_dim", "dtype", "page_len", "num_pages", "window"]
     assert list(inspect.signature(polyhead.KvCache.attend).parameters) == [
-        "self", "query", "attn_mask", "is_causal", "scale", "cu_seqlens_q", "window", "segments",
+        "self", "query", "attn_mask", "is_causal", "scale", "cu_seqlens_q", "window",
+        "query_offset", "segments",
         "softcap", "alibi_slopes", "sinks", "weights", "empty_rows", "score_mod"]
     assert list(inspect.signature(polyhead.MultiheadAttention).parameters) == [
         "embed_dim", "num_heads", "dropout", "bias", "add_bias_kv", "add_zero_attn", "kdim", "vdim",

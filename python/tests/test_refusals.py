@@ -52,7 +52,8 @@ OF_APPEND = {**dict.fromkeys(("key", "value"), [None, [1.0], 3, "x"]), "lengths"
              "sequence": without_none(INTS)}
 OF_ATTEND = {"query": OF_FORWARD["query"]} | {
     name: OF_ATTENTION[name] for name in (
-        "attn_mask", "is_causal", "scale", "window", "segments", "softcap", "alibi_slopes", "sinks",
+        "attn_mask", "is_causal", "scale", "window", "query_offset", "segments", "softcap", "alibi_slopes",
+        "sinks",
         "weights", "empty_rows", "score_mod")} | {"cu_seqlens_q": [[0, 2], 3]}
 OF_FILE = {
     "path": PATHS, "prefix": [None, 3], "num_heads": ["x", 1.5],

@@ -106,7 +106,7 @@ def test_what_is_not_given_is_the_default():
     (lambda: Mha(8, 4, rope={"pairs": "thirds"}), ValueError,
      "rope: pairs: got 'thirds'; need 'halves' or 'interleaved'"),
     (lambda: Mha(8, 4, rope={"pairs": "halves", "theta": 1}), ValueError, "rope: got 'theta'; need"),
-    (lambda: Mha(8, 4, rope={"pairs": "halves", "base": "x"}), TypeError, "rope: base: need a number"),
+    (lambda: Mha(8, 4, rope={"pairs": "halves", "base": "x"}), TypeError, "rope: base: got 'x'; need a number"),
     (lambda: Mha(8, 4, rope={"pairs": "halves", "scaling": "yarn"}), ValueError,
      "rope: scaling: got 'yarn'"),
     (lambda: Mha(8, 4, rope="halves"), TypeError, "rope: got str; need a dict"),

@@ -48,23 +48,26 @@ class KvCache(polyhead.KvCache):
     def attend(
         self, query: Tensor, attn_mask: Tensor | None = None, *, is_causal: bool = False,
         scale: float | None = None, cu_seqlens_q: Tensor | None = None,
-        window: Window | None = None, segments: tuple[Tensor, Tensor] | None = None,
-        softcap: float = 0.0, alibi_slopes: Tensor | None = None, sinks: Tensor | None = None,
+        window: Window | None = None, query_offset: int | None = None,
+        segments: tuple[Tensor, Tensor] | None = None, softcap: float = 0.0,
+        alibi_slopes: Tensor | None = None, sinks: Tensor | None = None,
         weights: None = None, empty_rows: EmptyRows = "zero") -> Tensor: ...
     @overload
     def attend(
         self, query: Tensor, attn_mask: Tensor | None = None, *, is_causal: bool = False,
         scale: float | None = None, cu_seqlens_q: Tensor | None = None,
-        window: Window | None = None, segments: tuple[Tensor, Tensor] | None = None,
-        softcap: float = 0.0, alibi_slopes: Tensor | None = None, sinks: Tensor | None = None,
+        window: Window | None = None, query_offset: int | None = None,
+        segments: tuple[Tensor, Tensor] | None = None, softcap: float = 0.0,
+        alibi_slopes: Tensor | None = None, sinks: Tensor | None = None,
         weights: Weights, empty_rows: EmptyRows = "zero") -> tuple[Tensor, Tensor]: ...
 
-    # over-budget: 12 parameters; the names are those of scaled_dot_product_attention.
+    # over-budget: 13 parameters; the names are those of scaled_dot_product_attention.
     def attend(
             self, query: Tensor, attn_mask: Tensor | None = None, *, is_causal: bool = False,
             scale: float | None = None, cu_seqlens_q: Tensor | None = None,
-            window: Window | None = None, segments: tuple[Tensor, Tensor] | None = None,
-            softcap: float = 0.0, alibi_slopes: Tensor | None = None, sinks: Tensor | None = None,
+            window: Window | None = None, query_offset: int | None = None,
+            segments: tuple[Tensor, Tensor] | None = None, softcap: float = 0.0,
+            alibi_slopes: Tensor | None = None, sinks: Tensor | None = None,
             weights: Weights | None = None, empty_rows: EmptyRows = "zero") -> Any:
         """As polyhead.KvCache.attend: new tensors of query's dtype. Raises RuntimeError for a tensor
         that requires grad where gradients are on."""
@@ -74,10 +77,11 @@ class KvCache(polyhead.KvCache):
             ("alibi_slopes", alibi_slopes), ("sinks", sinks), ("segments", queries),
             ("segments", keys))
         _threads.follow()
-        results = super().attend(
+        attend: Any = super().attend
+        results = attend(
             plain_query, mask, is_causal=is_causal, scale=scale, cu_seqlens_q=bounds, window=window,
-            segments=None if segments is None else (queries, keys), softcap=softcap,
-            alibi_slopes=slopes, sinks=plain_sinks, weights=weights,
+            query_offset=query_offset, segments=None if segments is None else (queries, keys),
+            softcap=softcap, alibi_slopes=slopes, sinks=plain_sinks, weights=weights,
             empty_rows=empty_rows)
         if weights is None:
             return torch.from_numpy(results).to(query.dtype)

@@ -51,6 +51,9 @@ def test_sequences_of_unequal_lengths():
     out = cache.attend(tokens, is_causal=True, cu_seqlens_q=torch.tensor([0, 2, 5]))
     alone = sdpa(query[1, :, :9], key[1, :, :9], value[1, :, :9], is_causal=True, enable_gqa=True)
     assert torch.equal(out[2:].transpose(0, 1), alone[:, 6:])
+    assert torch.equal(cache.attend(query[:, :, :3], is_causal=True, query_offset=0)[0],
+                       sdpa(query[0, :, :3], key[0, :, :3], value[0, :, :3], is_causal=True,
+                            enable_gqa=True))
     cache.truncate(0, 3)
     cache.reset(1)
     assert cache.lengths.tolist() == [3, 0] and isinstance(cache, polyhead.KvCache)
