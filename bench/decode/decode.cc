@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <string>
 #include <vector>
@@ -19,6 +20,7 @@
 #include <polyhead/kv_cache.h>
 #include <polyhead/runtime.h>
 #include "attention/attention_reference.h"
+#include "attention/cache/page_memory.h"
 #include "bench/decode/stream.h"
 #include "testing/compare.h"
 #include "testing/elements.h"
@@ -87,7 +89,8 @@ class Decoder {
                                                     .page_len = page_len,
                                                     .num_pages = line.batch * pages}));
       caches_.back()->append(key_, value_);
-      streams_.push_back(key_);
+      streams_.push_back(allocate_page_memory(static_cast<size_t>(this->bytes() / 2)));
+      std::memcpy(streams_.back().get(), key_.data(), static_cast<size_t>(this->bytes() / 2));
     }
   }
 
@@ -96,22 +99,23 @@ class Decoder {
   void step(size_t turn) {
     attention_forward(query_, *caches_[turn % caches_.size()], {}, {.out = out_});
   }
-  // As many bytes, in as many parts.
+  // As many bytes, of memory like that of a cache, in as many parts.
   float stream(size_t turn) const {
     const auto parts = static_cast<size_t>(line_.batch * line_.kv_heads);
     const auto size = static_cast<size_t>(positions_ * kHeadDim);
     struct Sums {
-      const Tensor* tensors[2];
+      const std::byte* memory[2];
       size_t size;
       float sum[2];
-    } sums{{&streams_[turn % streams_.size()],
-            &streams_[(turn + streams_.size() / 2) % streams_.size()]},
+    } sums{{streams_[turn % streams_.size()].get(),
+            streams_[(turn + streams_.size() / 2) % streams_.size()].get()},
            size,
            {}};
     const auto add = [](void* argument, size_t part) {
       Sums& of = *static_cast<Sums*>(argument);
       for (int n = 0; n < 2; ++n) {
-        const float sum = sum_of(of.tensors[n]->data_as<float>() + part * of.size, of.size);
+        const auto* data = reinterpret_cast<const float*>(of.memory[n]) + part * of.size;
+        const float sum = sum_of(data, of.size);
         if (part == 0) of.sum[n] = sum;
         asm volatile("" : : "r"(&sum) : "memory");  // or nothing would be read
       }
@@ -136,7 +140,7 @@ class Decoder {
   int64_t positions_;
   Tensor key_, value_, query_, out_;
   std::vector<std::unique_ptr<KvCache>> caches_;
-  std::vector<Tensor> streams_;
+  std::vector<PageMemory> streams_;
 };
 
 bool measure(const Line& line, int64_t positions, int rounds) {

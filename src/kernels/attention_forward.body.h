@@ -211,7 +211,7 @@ void run_tile(const AttentionTile<T>& in, std::byte* workspace) {
 // without lanes of queries.
 template <class T>
 void run_attention_tile(const AttentionTile<T>& in, std::byte* workspace) noexcept {
-  if (in.rows <= kFewRows<T>) return run_few_rows(in, workspace);
+  if (rows_are_few(in)) return run_few_rows(in, workspace);
   if (in.rows <= kLanes<T>) return run_tile<T, 1>(in, workspace);
   if (in.rows <= 2 * kLanes<T>) return run_tile<T, 2>(in, workspace);
   run_tile<T, 3>(in, workspace);
@@ -222,7 +222,7 @@ size_t attention_workspace_bytes(const AttentionTile<T>& largest) noexcept {
   Row<T> rows[kFewRows<T>];
   size_t few, many = 0;
   carve_rows(largest, rows, at_most(largest.rows, kFewRows<T>), nullptr, &few);
-  if (largest.rows > kFewRows<T>) {
+  if (largest.rows > 1) {
     carve_scratch(largest, round_up(largest.rows, kLanes<T>), nullptr, &many);
   }
   return few > many ? few : many;

@@ -5,7 +5,12 @@ template <class T>
 POLYHEAD_INLINE void load_square(const T* row, const Strided<const T>& source, size_t rows,
                                  size_t n, Vec<T> (&square)[kLanes<T>]) {
   constexpr size_t kN = kLanes<T>;
-  if (n == kN && source.column_stride == 1) {
+  if (rows == kN && n == kN && source.column_stride == 1) {
+#pragma GCC unroll 16
+    for (size_t r = 0; r < kN; ++r) {
+      square[r] = load(row + static_cast<ptrdiff_t>(r) * source.row_stride);
+    }
+  } else if (n == kN && source.column_stride == 1) {
 #pragma GCC unroll 16
     for (size_t r = 0; r < kN; ++r) {
       square[r] = r < rows ? load(row + static_cast<ptrdiff_t>(r) * source.row_stride) : Vec<T>{};

@@ -55,18 +55,17 @@ POLYHEAD_INLINE size_t fold_stretch(const RowTile<T>& tile, size_t key, size_t m
   const AttentionTile<T>& in = tile.in;
   const KeyRun<T> run = keys_from(in, key);
   const size_t count = at_most(run.count, most);
-  Errand<T> values, next_keys;
-  if (in.keys_are_far) {
-    values = Errand<T>(run.value, count, in.v_head_dim);
-    if (key + count < in.band.end) {
-      const KeyRun<T> ahead = keys_from(in, key + count);
-      next_keys = Errand<T>(ahead.key, at_most(ahead.count, stretch_of(in)), in.head_dim);
-    }
+  Errand<T> next_keys, next_values;
+  if (in.keys_are_far && key + count < in.band.end) {
+    const KeyRun<T> ahead = keys_from(in, key + count);
+    const size_t next = at_most(ahead.count, stretch_of(in));
+    next_keys = Errand<T>(ahead.key, next, in.head_dim);
+    next_values = Errand<T>(ahead.value, next, in.v_head_dim);
   }
   const Stretch<T> stretch{run.key,
                            run.value,
-                           &values,
                            &next_keys,
+                           &next_values,
                            count,
                            in.wants_weights ? key : 0,
                            static_cast<uint32_t>(key / kGranule),

@@ -83,19 +83,21 @@ POLYHEAD_INLINE void accumulate(const SeenKeys<T>& seen, Row<T>& row, size_t dim
   std::swap(row.out, row.next_out);
 }
 
-// accumulate_row of all rows, which see every key of a stretch: a value is loaded once for all.
+// accumulate_row of a party, which sees every key of a stretch: a value is loaded once for all.
 // innermost kernel
 template <int kRows, int kVecs, class T>
-__attribute__((noinline)) void accumulate_rows(const RowTile<T>& tile, const Stretch<T>& stretch) {
+__attribute__((noinline)) void accumulate_rows(const RowTile<T>& tile, Row<T>* party,
+                                               const Stretch<T>& stretch) {
   constexpr size_t kWidth = kVecs * kLanes<T>;
   const size_t dims = tile.in.v_head_dim, count = stretch.count;
   const ptrdiff_t row_stride = stretch.value.row_stride;
-  Errand<T> errand = *stretch.next_keys;
+  const int lines = lines_meanwhile(tile, kVecs);
+  Errand<T> errand = *stretch.next_values;
   const T* probs[kRows];
   Vec<T> before[kRows], sum[kRows];
   for (int r = 0; r < kRows; ++r) {
-    probs[r] = tile.rows[r].probs + stretch.column;
-    sum[r] = before[r] = tile.rows[r].sum;
+    probs[r] = party[r].probs + stretch.column;
+    sum[r] = before[r] = party[r].sum;
   }
   for (size_t d = 0; d < dims; d += kWidth) {
     const size_t first = at_most(d, dims - kWidth);
@@ -104,11 +106,11 @@ __attribute__((noinline)) void accumulate_rows(const RowTile<T>& tile, const Str
 #pragma GCC unroll 32
     for (int n = 0; n < kRows * kVecs; ++n) {
       const int r = n / kVecs, i = n % kVecs;
-      acc[r][i] = load(tile.rows[r].out + first + i * kLanes<T>);
+      acc[r][i] = load(party[r].out + first + i * kLanes<T>);
       sum[r] = before[r];
     }
     for (size_t key = 0; key < count; ++key, v += row_stride) {
-      errand.fetch(kVecs);
+      errand.fetch(lines);
       Vec<T> value[kVecs];
 #pragma GCC unroll 8
       for (int i = 0; i < kVecs; ++i) value[i] = load(v + i * kLanes<T>);
@@ -123,13 +125,13 @@ __attribute__((noinline)) void accumulate_rows(const RowTile<T>& tile, const Str
 #pragma GCC unroll 32
     for (int n = 0; n < kRows * kVecs; ++n) {
       const int r = n / kVecs, i = n % kVecs;
-      store(tile.rows[r].next_out + first + i * kLanes<T>, acc[r][i]);
+      store(party[r].next_out + first + i * kLanes<T>, acc[r][i]);
     }
   }
-  *stretch.next_keys = errand;
+  *stretch.next_values = errand;
   for (int r = 0; r < kRows; ++r) {
-    tile.rows[r].sum = sum[r];
-    std::swap(tile.rows[r].out, tile.rows[r].next_out);
+    party[r].sum = sum[r];
+    std::swap(party[r].out, party[r].next_out);
   }
 }
 
@@ -138,18 +140,18 @@ template <int kRows, class T>
 inline constexpr int kColumnVecs =
     (kLanes<T> * sizeof(T) == 64 ? 16 : 8) / (kRows == 3 ? 4 : kRows);
 
-// What rows left to be done together, if all of them did.
+// What rows left to be done together, if all rows did.
 template <class T>
 POLYHEAD_INLINE void accumulate_together(const RowTile<T>& tile, const Stretch<T>& stretch) {
   const size_t dims = tile.in.v_head_dim;
-  for_so_many_rows<T>(tile.in.rows, [&](auto rows) {
+  for_parties(tile, [&](auto rows, Row<T>* party) {
     constexpr int kMost = kColumnVecs<rows, T> < 8 ? kColumnVecs<rows, T> : 8;
     if (dims >= kMost * kLanes<T>) {
-      accumulate_rows<rows, kMost>(tile, stretch);
+      accumulate_rows<rows, kMost>(tile, party, stretch);
     } else if (dims >= 2 * kLanes<T>) {
-      accumulate_rows<rows, 2>(tile, stretch);
+      accumulate_rows<rows, 2>(tile, party, stretch);
     } else {
-      accumulate_rows<rows, 1>(tile, stretch);
+      accumulate_rows<rows, 1>(tile, party, stretch);
     }
   });
 }
@@ -211,7 +213,7 @@ POLYHEAD_INLINE void add_waiting(const RowTile<T>& tile, const Stretch<T>& stret
     Row<T>& row = tile.rows[r];
     if (!row.waits) continue;
     accumulate<T>({kEveryKey.keys, stretch.count, row.probs + stretch.column, stretch.value,
-                   stretch.next_keys},
+                   stretch.next_values},
                   row, tile.in.v_head_dim);
   }
 }
@@ -227,7 +229,7 @@ POLYHEAD_INLINE void fold_scores(const RowTile<T>& tile, Row<T>& row, const Stre
     return;
   }
   SeenKeys<T> seen{kEveryKey.keys + begin, end - begin, row.probs + stretch.column, stretch.value,
-                   stretch.next_keys};
+                   stretch.next_values};
   if (row.has_bias) {
     seen.keys = tile.seen_keys;
     seen.count = 0;

@@ -41,7 +41,7 @@ KvCache::Config checked(KvCache::Config config) {
 }
 
 // Not cleared: what is not appended is not read.
-TensorView allocate_pages(const KvCache::Config& config, int64_t columns, AlignedBytes* memory) {
+TensorView allocate_pages(const KvCache::Config& config, int64_t columns, PageMemory* memory) {
   const int64_t shape[] = {config.num_pages, config.num_kv_heads, config.page_len, columns};
   int64_t bytes = static_cast<int64_t>(dtype_bytes(config.dtype));
   bool fits = true;
@@ -50,7 +50,7 @@ TensorView allocate_pages(const KvCache::Config& config, int64_t columns, Aligne
     refuse_cache("KvCache", "config", message(config.num_pages, " pages of more than 2^63 bytes"),
                  "smaller");
   }
-  *memory = allocate_aligned(static_cast<size_t>(bytes));
+  *memory = allocate_page_memory(static_cast<size_t>(bytes));
   return {memory->get(), config.dtype, shape};
 }
 

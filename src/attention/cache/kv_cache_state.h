@@ -7,8 +7,8 @@
 #include <polyhead/kv_cache.h>
 #include "attention/attention_call.h"
 #include "attention/cache/new_positions.h"
+#include "attention/cache/page_memory.h"
 #include "attention/cache/page_pool.h"
-#include "base/workspace.h"
 
 namespace polyhead {
 
@@ -26,7 +26,7 @@ struct KvCache::State {
   }
 
   Config config;
-  AlignedBytes key_memory, value_memory;
+  PageMemory key_memory, value_memory;
   TensorView key, value;  // [num_pages, Hkv, page_len, D] and Dv
   PagePool pool;
   std::vector<CachedSequence> cached;  // what the pool says of each sequence,
