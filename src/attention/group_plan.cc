@@ -10,7 +10,7 @@
 namespace polyhead {
 namespace {
 
-// With more, the rows of one head fill a tile well enough.
+// With more, no tile mixes heads.
 constexpr int64_t kFewQueries = 16;
 
 // Parts of the keys that tasks of their own take: one, or where heads are fewer than threads, the

@@ -1,7 +1,6 @@
 // From keys to probabilities, and to the gradient of their scores.
 
-// Loops over a granule's vectors here stay rolled, on numbers in L1: unrolled they were a sixth of
-// the library, and no faster.
+// Loops over a granule's vectors here stay rolled, to keep the code small: their numbers are in L1.
 
 // Scores [8, W] of a granule, without what masks add. With a softcap, scratch.slopes are its
 // derivatives; a score_mod may hide pairs, and finds its scores again in scratch.scores.

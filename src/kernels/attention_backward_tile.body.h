@@ -57,7 +57,7 @@ BackwardScratch<T> carve_backward(const AttentionTile<T>& in, size_t width, std:
   scratch.d_weights = take(kGranule * width);
   scratch.d_probs = take(kGranule * width);
   scratch.slopes = take(in.softcap > 0 ? kGranule * width : 0);
-  scratch.scores = take(kGranule * width);
+  scratch.scores = take(in.mod != nullptr ? kGranule * width : 0);
   scratch.probs = take(kMaxPending * kGranule * width);
   scratch.d_scores = take(kMaxPending * kGranule * width);
   scratch.query_rows = take(gradient_stride<T>(in.head_dim) * width);

@@ -47,6 +47,7 @@ BackwardTiles<T>::BackwardTiles(const BackwardCall& of, size_t partial_bytes)
       tiling(of.call, kernel.max_rows),
       key_chunks_(key_chunks_of(of.call)) {
   shape_.in = tile_of<T>(call);
+  tile_bytes_ = bytes_of_tile();
   const auto rows = static_cast<size_t>(call.batch() * call.num_heads() * call.q_len());
   const auto kv_heads = static_cast<size_t>(call.num_sequences() * call.num_kv_heads());
   const size_t delta = round_up(rows * sizeof(T), kAlignment);
@@ -56,6 +57,15 @@ BackwardTiles<T>::BackwardTiles(const BackwardCall& of, size_t partial_bytes)
   extra_sums_ = reinterpret_cast<T*>(memory + delta);
   partials_ = memory + delta + extra;
   compute_delta();
+}
+
+// Tiles have a score_mod of their own, which takes room.
+template <class T>
+size_t BackwardTiles<T>::bytes_of_tile() const {
+  const TileScoreMod any{};
+  BackwardTile<T> largest = shape_;
+  if (call.score_mod.forward != nullptr) largest.in.mod = &any;
+  return backward_workspace_bytes(largest, tiling.lanes);
 }
 
 template <class T>
@@ -182,8 +192,7 @@ void BackwardTiles<T>::compute_delta() {
     point_at(chunk(key_chunks_, of), at, &tile);
     kernel.delta(tile, {}, delta, workspace);
   };
-  parallel_tasks(static_cast<size_t>(tiling.places() * call.num_heads()), flops,
-                 backward_workspace_bytes(shape_, tiling.lanes), run);
+  parallel_tasks(static_cast<size_t>(tiling.places() * call.num_heads()), flops, tile_bytes(), run);
 }
 
 template <class T>

@@ -51,7 +51,7 @@ class BackwardTiles {
   size_t lanes_of(int64_t rows) const {
     return round_up(static_cast<size_t>(rows), kernel.max_rows / 3);
   }
-  size_t tile_bytes() const { return backward_workspace_bytes(shape_, tiling.lanes); }
+  size_t tile_bytes() const { return tile_bytes_; }
   size_t key_stride() const { return gradient_stride<T>(static_cast<size_t>(call.head_dim())); }
   size_t value_stride() const { return gradient_stride<T>(static_cast<size_t>(call.v_head_dim())); }
   // Of a tile, and of the sums of the longest range of keys.
@@ -97,8 +97,11 @@ class BackwardTiles {
   void store_keys(const Sequence& of, int64_t kv_head, const KeyRange& keys, const T* key,
                   const T* value) const;
 
+  size_t bytes_of_tile() const;
+
   const int64_t key_chunks_;
   BackwardTile<T> shape_;
+  size_t tile_bytes_ = 0;
   WorkspaceLease lease_;
   T* delta_ = nullptr;       // [B, H, L]
   T* extra_sums_ = nullptr;  // [batch items, Hkv, 8, key_stride + value_stride]
