@@ -47,7 +47,7 @@ TensorView allocate_pages(const KvCache::Config& config, int64_t columns, PageMe
   bool fits = true;
   for (int64_t n : shape) fits = fits && checked_multiply(bytes, n, &bytes);
   if (!fits) {
-    refuse_cache("KvCache", "config", message(config.num_pages, " pages of more than 2^63 bytes"),
+    refuse_cache("KvCache", "config", message(config.num_pages, " pages take 2^63 bytes or more"),
                  "smaller");
   }
   *memory = allocate_page_memory(static_cast<size_t>(bytes));

@@ -108,7 +108,7 @@ TEST(KvCache, RefusesConfigs) {
        [](auto& config) { config.num_pages = int64_t{1} << 31; }},
       {"KvCache: config.window: got -1; must be between 0 and 2147483647",
        [](auto& config) { config.window = -1; }},
-      {"KvCache: config: 2147483647 pages of more than 2^63 bytes; must be smaller",
+      {"KvCache: config: 2147483647 pages take 2^63 bytes or more; must be smaller",
        [](auto& config) {
          config.num_pages = config.num_kv_heads = config.head_dim =
              std::numeric_limits<int32_t>::max();
