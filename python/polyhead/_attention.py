@@ -61,7 +61,7 @@ def scaled_dot_product_attention(
     empty_rows  a row whose every key is masked: "zero" or "nan"
     seed        of dropout: the same number drops the same weights. None: others at each call
 
-    What a row sees by its position takes no time for what it does not see:
+    What a row sees by its position, without a mask in memory:
 
     query_offset  query i stands at key i + query_offset, for is_causal, window and alibi_slopes;
                   None: as causal_align says

@@ -12,8 +12,9 @@
 namespace polyhead::python {
 namespace {
 
-constexpr const char* kNames[kStructureTensors] = {
-    "sinks", "alibi_slopes", "key_lengths", "segments", "segments", "cu_seqlens_q", "cu_seqlens_k"};
+constexpr const char* kNames[kStructureTensors] = {"sinks",       "alibi_slopes", "key_lengths",
+                                                   "segments[0]", "segments[1]",  "cu_seqlens_q",
+                                                   "cu_seqlens_k"};
 constexpr size_t kFirstOfIntegers = 2;  // among them
 
 }  // namespace

@@ -22,10 +22,13 @@ QueryOffset offset_of(const char* causal_align_word, std::optional<int64_t> quer
   return *query_offset;
 }
 
-void check_side(std::optional<int64_t> keys) {
-  if (keys.value_or(Mask::kUnbounded) >= Mask::kUnbounded) return;
-  throw InvalidArgument("window: got " + std::to_string(*keys) +
-                        " keys on a side; need 0 or more, or None (or -1) for all");
+// True and False are numbers to Python, too.
+bool has_bool(nanobind::handle given) {
+  if (!nanobind::isinstance<nanobind::sequence>(given)) return false;
+  for (const nanobind::handle side : nanobind::cast<nanobind::sequence>(given)) {
+    if (nanobind::isinstance<nanobind::bool_>(side)) return true;
+  }
+  return false;
 }
 
 void check_given_together(const ConstTensorView& a, const ConstTensorView& b, const char* names) {
@@ -52,6 +55,13 @@ const char* argument_of(Mask::Kind kind) {
   return "attn_mask";
 }
 
+// The argument that says where the queries stand; null: none does, and they stand at the start.
+const char* placed_by(const QueryOffset& offset) {
+  if (offset.is_number()) return "query_offset";
+  const bool at_the_start = offset.of(0, 1) == 0;
+  return at_the_start ? nullptr : "causal_align='bottom_right'";
+}
+
 }  // namespace
 
 Renames names_of(const AttentionOptions& options, const char* function) {
@@ -72,7 +82,7 @@ Renames names_of(const AttentionOptions& options, const char* function) {
 std::optional<Window> window_of(nanobind::handle given) {
   if (given.is_none()) return {};
   Window window;
-  if (nanobind::try_cast(given, window)) return window;
+  if (!has_bool(given) && nanobind::try_cast(given, window)) return window;
   const std::string got = nanobind::repr(given).c_str();
   throw nanobind::type_error(
       ("window: got " + got + "; need (left, right), an int or None each").c_str());
@@ -80,14 +90,16 @@ std::optional<Window> window_of(nanobind::handle given) {
 
 Structure::Structure(bool is_causal, const char* causal_align, const std::optional<Window>& window,
                      std::optional<int64_t> query_offset)
-    : is_causal_(is_causal), offset_(offset_of(causal_align, query_offset)), window_(window) {
-  if (!window.has_value()) return;
-  for (const std::optional<int64_t>& keys : *window) check_side(keys);
-}
+    : is_causal_(is_causal), offset_(offset_of(causal_align, query_offset)), window_(window) {}
 
 void Structure::add_to(AttentionOptions* options, const StructureTensors& tensors) const {
   std::vector<Mask>& masks = options->masks;
   check_given_together(tensors.query_segments, tensors.key_segments, "segments");
+  const bool compares = is_causal_ || window_.has_value() || tensors.alibi_slopes.defined();
+  if (const char* name = placed_by(offset_); name != nullptr && !compares) {
+    throw InvalidArgument(std::string(name) +
+                          ": nothing compares positions; need is_causal, window or alibi_slopes");
+  }
   if (is_causal_) masks.push_back(Mask::causal(offset_));
   if (window_.has_value()) {
     const auto [left, right] = *window_;

@@ -110,7 +110,7 @@ def draw(rng):
     shape = (*rng.integers(1, 4, 2), *rng.integers(1, 21, 2))
     chosen = lambda: rng.random() < 0.5
     offset = int(rng.integers(-20, 21))
-    options, truth = {"query_offset": offset}, {"visible": np.ones(shape, bool), "bias": 0.0}
+    options, truth = {}, {"visible": np.ones(shape, bool), "bias": 0.0}
     if chosen():
         options["window"] = tuple(int(rng.integers(10)) if chosen() else None for _ in range(2))
         truth["visible"] &= seen_in(options["window"], offset, shape)
@@ -123,6 +123,8 @@ def draw(rng):
     if chosen():
         options["alibi_slopes"] = eighths(rng, shape[1])
         truth["bias"] = truth["bias"] + alibi(options["alibi_slopes"], offset, shape)
+    if options.keys() & {"window", "alibi_slopes"}:
+        options["query_offset"] = offset
     if chosen():
         options["softcap"] = truth["softcap"] = 1.5
     if chosen():
@@ -188,7 +190,9 @@ def test_dropout_of_a_packed_batch():
 
 
 @pytest.mark.parametrize("options, words", [
-    ({"window": (-2, 0)}, "window: got -2 keys on a side; need 0 or more"),
+    ({"window": (-2, 0)}, "window: got -2; must be between -1 and"),
+    ({"query_offset": 0}, "query_offset: nothing compares positions; need is_causal, window or"),
+    ({"causal_align": "bottom_right", "softcap": 2.0}, "causal_align='bottom_right': nothing compares"),
     ({"query_offset": 1, "causal_align": "bottom_right"}, "query_offset: got 1, with causal_align"),
     ({"query_offset": 2**62, "is_causal": True}, "offset: got 4611686018427387904"),
     ({"key_lengths": np.array([1, 10])}, "got 10; must be between 0 and kv_len = 9"),
@@ -208,7 +212,8 @@ def test_refusals(options, words):
 
 def test_refusals_of_types():
     inputs = random_inputs(15)
-    for options in ({"key_lengths": [1, 2]}, {"sinks": "none"}, {"window": 3}, {"softcap": None}):
+    for options in ({"key_lengths": [1, 2]}, {"sinks": "none"}, {"window": 3}, {"window": (True, 0)},
+                    {"softcap": None}):
         with pytest.raises(TypeError):
             sdpa(*inputs, **options)
     five = [x[None] for x in inputs]

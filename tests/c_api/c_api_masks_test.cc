@@ -196,6 +196,23 @@ TEST_F(CApiMasks, PackedBatches) {
   expect_same_bits_in_c("a packed batch");
 }
 
+TEST_F(CApiMasks, RefusalsSayWhichMask) {
+  const Both x{random_tensor(kType, {1, 1, 3, 4}, 1)}, out{Tensor(kType, {1, 1, 3, 4})};
+  auto outputs = sized<polyhead_attention_outputs>();
+  outputs.out = &out.c;
+  polyhead_mask masks[] = {mask, mask};
+  masks[0].kind = POLYHEAD_MASK_CAUSAL;
+  masks[1].kind = 77;
+  c_options.masks = masks;
+  c_options.num_masks = 2;
+  const auto refusal = [&] {
+    return std::string(ok(polyhead_attention_forward(&c_options, &x.c, &x.c, &x.c, &outputs)));
+  };
+  EXPECT_NE(refusal().find("masks[1].kind: "), std::string::npos) << refusal();
+  masks[1].kind = POLYHEAD_MASK_BOOLEAN;
+  EXPECT_NE(refusal().find("masks[1].tensor: "), std::string::npos) << refusal();
+}
+
 // score + factor * score^2, but nothing of the keys from `end` on.
 struct Square {
   double factor;

@@ -155,13 +155,15 @@ class AttentionNode:
         window = None
         if attributes.has_window:
             window = (attributes.left_window_size, attributes.right_window_size)
+        compares = attributes.is_causal == 1 or window is not None
+        # Bottom right means the end of each item's own keys.
+        ends = compares and operands.lengths is not None
         result: Any = scaled_dot_product_attention(
             operands.query, operands.key, operands.value, operands.mask,
             is_causal=attributes.is_causal == 1, scale=attributes.scale, enable_gqa=True,
-            # Bottom right means the end of each item's own keys.
-            causal_align="top_left" if operands.lengths is None else "bottom_right",
-            weights="per_head" if has_probs else None,
-            window=window, query_offset=operands.past_len, key_lengths=operands.lengths,
+            causal_align="bottom_right" if ends else "top_left",
+            weights="per_head" if has_probs else None, window=window,
+            query_offset=operands.past_len if compares else None, key_lengths=operands.lengths,
             softcap=attributes.softcap)
         if has_probs:
             return result[0], result[1]

@@ -58,7 +58,7 @@ def scaled_dot_product_attention(
     weights     "per_head" [..., H, L, S] or "average" [..., L, S]: also return them, after dropout
     empty_rows  a row whose every key is masked: "zero" or "nan"
 
-    What a row sees by its position takes no time for what it does not see:
+    What a row sees by its position, without a mask in memory:
 
     query_offset  query i stands at key i + query_offset, for is_causal, window and alibi_slopes;
                   None: as causal_align says

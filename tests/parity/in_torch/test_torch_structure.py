@@ -144,7 +144,7 @@ def test_a_packed_batch_is_its_sequences(options):
 
 @pytest.mark.parametrize("options, error, words", [
     ({"window": 3}, TypeError, "window: got 3; need"),
-    ({"window": (-5, 1)}, ValueError, "window: got -5 keys"),
+    ({"window": (-5, 1)}, ValueError, "window: got -5; must be"),
     ({"query_offset": 1, "causal_align": "bottom_right"}, ValueError, "query_offset: got 1"),
     ({"key_lengths": [1, 2]}, TypeError, "key_lengths must be Tensor, not list"),
     ({"key_lengths": torch.tensor([1, S + 1])}, ValueError, "between 0 and kv_len"),
