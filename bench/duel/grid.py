@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from duel.cells import Attention, Module
+from duel.decoding import Decode
 from duel.training import TrainAttention, TrainModule
 
-KINDS = {kind.kind: kind for kind in (Attention, Module, TrainAttention, TrainModule)}
+KINDS = {kind.kind: kind for kind in (Attention, Module, Decode, TrainAttention, TrainModule)}
 
 
 def make_cell(entry):

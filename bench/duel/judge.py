@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from duel import gradients, truth
+from duel import decoding, gradients, truth
 from error_rule import expect_as_good  # the same rule as ./dev parity
 
 YARDSTICKS = ("polyhead", "torch")  # each may err as the other does; no other engine widens it
 
-ANSWERS = {"attention": truth.attention, "module": truth.module,
+ANSWERS = {"attention": truth.attention, "module": truth.module, "decode": decoding.decode,
            "train-attention": gradients.attention, "train-module": gradients.module}
 
 

@@ -7,6 +7,7 @@ WORST_FIRST = ("wrong", "loss", "slower, once", "undecided", "inconclusive", "pa
 FAILED = ("wrong", "loss")
 BEST_PEER = "best peer"
 KINDS = {"module": "modules", "attention": "attention alone",  # in the order of the tables
+         "decode": "a decoder's step",
          "train-module": "training, modules", "train-attention": "training, attention alone"}
 
 

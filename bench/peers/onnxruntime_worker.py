@@ -1,8 +1,10 @@
 """ONNX Runtime's side: its contributed operators, the ONNX domain's Attention, a plain graph."""
 
+import numpy as np
 import onnxruntime as ort
 
 from cell_inputs import ModuleInputs
+from decode_cells import DecodeInputs, InTurn, variant_in_turn
 from onnx_graphs import CONTRIB, Graph, ModuleGraph
 from serving import NO_GRADIENTS, NotOffered, Server, Variant, wanted_threads, zeros
 
@@ -113,7 +115,60 @@ def attention_variants(words):
     return offered(builders)
 
 
-MAKERS = {"attention": attention_variants, "module": module_variants}
+def group_query_attention(cell, caches):
+    """Its caches are its own outputs: the newest token is written into them."""
+    words, (b, kv_heads, kv_len, d) = cell.words, cell.keys_shape
+    newest = [caches[0][n][:, :, -1:].reshape(b, 1, kv_heads * d) for n in (0, 1)]
+    graph = Graph()
+    inputs = [graph.read("query", cell.query().reshape(b, 1, -1)), graph.read("key", newest[0]),
+              graph.read("value", newest[1]), graph.read("past_key", caches[0][0]),
+              graph.read("past_value", caches[0][1]),
+              graph.read("last", np.full(b, kv_len - 1, np.int32)),
+              graph.read("total", np.array([kv_len], np.int32))]
+    out, *present = graph.node("GroupQueryAttention", inputs, domain=CONTRIB, outputs=3,
+                               num_heads=words.heads, kv_num_heads=kv_heads)
+    out_shape = graph.inputs["query"].shape
+    session = session_of(graph.model({out: out_shape, present[0]: cell.keys_shape,
+                                      present[1]: cell.keys_shape}))
+    result, bindings, kept = zeros(out_shape), [], []
+    for pair in caches:
+        binding = session.io_binding()
+        values = {name: ort.OrtValue.ortvalue_from_numpy(array)
+                  for name, array in graph.inputs.items() if not name.startswith("past")}
+        for name, value in values.items():
+            binding.bind_ortvalue_input(name, value)
+        for name, output, array in zip(("past_key", "past_value"), present, pair):
+            binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+            binding.bind_output(output, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+        binding.bind_output(out, "cpu", 0, result.dtype, out_shape, result.ctypes.data)
+        bindings.append(binding)
+        kept.append((values, pair))
+
+    def run(step=InTurn([lambda binding=binding: session.run_with_iobinding(binding)
+                          for binding in bindings]), _kept=kept):
+        step()
+    return Variant(run, lambda: {"out": result.reshape(cell.query_shape)})
+
+
+def decode_attention_23(cell, caches):
+    variants = []
+    for pair in caches:
+        graph = Graph()
+        operands = [graph.read(name, array)
+                    for name, array in zip(("query", "key", "value"), (cell.query(), *pair))]
+        out = graph.node("Attention", operands)
+        variants.append(variant_of(graph, {out: ("out", cell.query_shape)}))
+    return variant_in_turn(variants)
+
+
+def decode_variants(words):
+    cell = DecodeInputs(words)
+    caches = cell.caches()
+    return offered({"contrib GroupQueryAttention": lambda: group_query_attention(cell, caches),
+                    "Attention-23": lambda: decode_attention_23(cell, caches)})
+
+
+MAKERS = {"attention": attention_variants, "module": module_variants, "decode": decode_variants}
 
 if __name__ == "__main__":
     Server(f"onnxruntime {ort.__version__}", MAKERS, NO_GRADIENTS,

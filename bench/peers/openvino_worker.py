@@ -7,6 +7,7 @@ import openvino as ov
 from openvino import opset13 as ops
 
 from cell_inputs import ModuleInputs
+from decode_cells import DecodeInputs, variant_in_turn
 from serving import NO_GRADIENTS, NotOffered, Server, Variant, wanted_threads, zeros
 
 CORE = ov.Core()
@@ -152,6 +153,26 @@ def attention_variants(words):
             for dynamic in (False, True)}
 
 
+def decode_variant(cell, caches, dynamic):
+    """Heads that share keys as queries of one head."""
+    query = cell.query().reshape(cell.grouped_shape)
+    variants = []
+    for key, value in caches:
+        graph = Graph(dynamic)
+        operands = [graph.read(name, array, 3)
+                    for name, array in (("query", query), ("key", key), ("value", value))]
+        out = ops.scaled_dot_product_attention(*operands, causal=False)
+        variants.append(graph.variant({"out": (out, cell.grouped_shape)}))
+    return variant_in_turn(variants)
+
+
+def decode_variants(words):
+    cell = DecodeInputs(words)
+    caches = cell.caches()
+    return {f"SDPA, a group as queries, {shapes_text(dynamic)}": decode_variant(
+        cell, caches, dynamic) for dynamic in (False, True)}
+
+
 def if_it_builds(maker):
     def variants(words):
         try:
@@ -161,7 +182,8 @@ def if_it_builds(maker):
     return variants
 
 
-MAKERS = {"attention": if_it_builds(attention_variants), "module": if_it_builds(module_variants)}
+MAKERS = {"attention": if_it_builds(attention_variants), "module": if_it_builds(module_variants),
+          "decode": if_it_builds(decode_variants)}
 
 if __name__ == "__main__":
     version = ov.get_version().split("-")[0]

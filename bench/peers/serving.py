@@ -18,7 +18,7 @@ import numpy as np
 
 from parking import wait_until_parked
 
-KINDS = "attention", "module", "train-attention", "train-module"
+KINDS = "attention", "module", "decode", "train-attention", "train-module"
 NO_GRADIENTS = "it computes no gradients"
 TRIALS = 3
 HOPELESS = 1.5  # times the best after one trial: not tried again

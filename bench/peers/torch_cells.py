@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import linear, scaled_dot_product_attention
 
+from decode_cells import DecodeInputs, InTurn
 from serving import Variant
 
 
@@ -63,6 +64,22 @@ class AttentionCell:
     def attend(self, *operands):
         """Each [B, H, n, D]"""
         return scaled_dot_product_attention(*operands, is_causal=self.words.mask == "causal")
+
+
+def decode_calls(words):
+    """{name: (call, its layout, whether by the plain formula)}, over the same caches."""
+    cell = DecodeInputs(words)
+    query = tensor(cell.query())
+    grouped = query.view(cell.grouped_shape)
+    caches = [(tensor(key), tensor(value)) for key, value in cell.caches()]
+
+    def over(rows, **flags):
+        return InTurn([lambda pair=pair: scaled_dot_product_attention(rows, *pair, **flags)
+                        for pair in caches])
+    as_heads = lambda out: out.reshape(cell.query_shape)
+    return {"SDPA, enable_gqa": (over(query, enable_gqa=True), as_heads, False),
+            "SDPA, a group as queries": (over(grouped), as_heads, False),
+            "plain formula, a group as queries": (over(grouped), as_heads, True)}
 
 
 class ModuleCell:

@@ -11,7 +11,7 @@ from functools import partial
 import torch
 
 from serving import NotOffered, Server, wanted_threads
-from torch_cells import AttentionCell, ModuleCell, Timed, way
+from torch_cells import AttentionCell, ModuleCell, Timed, decode_calls, way
 from torch_training import train_as_written, train_attention_variants, train_module_variants
 
 
@@ -20,6 +20,11 @@ def attention_variants(words):
     call = partial(cell.attend, *map(cell.heads_outer, cell.operands.values()))
     return {"SDPA": Timed(call, way, cell.heads_outer),
             "SDPA, plain formula": Timed(call, partial(way, plain=True), cell.heads_outer)}
+
+
+def decode_variants(words):
+    return {name: Timed(call, partial(way, plain=plain), layout)
+            for name, (call, layout, plain) in decode_calls(words).items()}
 
 
 def module_variants(words):
@@ -42,7 +47,7 @@ def as_written(words):
     return {"mha(x, x, x)": Timed(ModuleCell(words).as_written(), partial(way, fast_path=True))}
 
 
-BEST = {"attention": attention_variants, "module": module_variants,
+BEST = {"attention": attention_variants, "module": module_variants, "decode": decode_variants,
         "train-attention": train_attention_variants, "train-module": train_module_variants}
 DEFAULT = {"module": as_written, "train-module": train_as_written}
 

@@ -38,7 +38,10 @@ std::unique_ptr<Problem> make_attention(const Words& words);
 // mask=none|causal|padding|float|bool folder; inputs=self: query is key and value, too; memory: key
 // is value, too; separate
 std::unique_ptr<Problem> make_module(const Words& words);
-// They take the same words, and find the gradients of the outputs in the folder, too.
+// batch heads kv_heads kv_len head_dim caches folder: one query over each cache in turn
+std::unique_ptr<Problem> make_decode(const Words& words);
+// They take the words of attention and module, and find the gradients of the outputs in the folder,
+// too.
 std::unique_ptr<Problem> make_train_attention(const Words& words);
 std::unique_ptr<Problem> make_train_module(const Words& words);
 // A module's words; what it costs to pack the module's weights: one line of JSON.

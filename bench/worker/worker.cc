@@ -4,6 +4,7 @@
 //   hello                  what runs here
 //   attention NAME=VALUE.. takes a cell and its inputs: raw float32 files in a folder (problem.h)
 //   module NAME=VALUE..    the same, for a whole module
+//   decode NAME=VALUE..    the same, for a step over a KV cache
 //   train-attention NAME=VALUE.., train-module NAME=VALUE..  forward and backward
 //   call PREFIX            one call, its outputs to PREFIX.NAME.f32: {"seconds", "cpu_seconds"}
 //   slice N                N calls after one that does not count, if N > 1: same
@@ -63,6 +64,7 @@ std::string hello() {
 using Maker = std::unique_ptr<Problem> (*)(const Words&);
 const std::map<std::string, Maker> kMakers = {{"attention", make_attention},
                                               {"module", make_module},
+                                              {"decode", make_decode},
                                               {"train-attention", make_train_attention},
                                               {"train-module", make_train_module}};
 
