@@ -17,15 +17,11 @@ TEST(BackwardAllocation, TheCounterCounts) {
 TEST(BackwardAllocation, AllocatesOnce) {
   for (const int n : {1, 2, 7}) {
     const Threads threads(n);
-    const BackwardProblem problem(
-        {.batch = 2,
-         .heads = 4,
-         .kv_heads = 2,
-         .q_len = 101,
-         .kv_len = 600,
-         .masks = {{.dims = "b11s"}, {.kind = Mask::Kind::kAdditive, .dims = "1s"}},
-         .weights = WeightsMode::kPerHead,
-         .dropout_p = 0.1});
+    AttentionCase spec = {.batch = 2, .heads = 4, .kv_heads = 2, .q_len = 101, .kv_len = 600};
+    spec.masks = {{.dims = "b11s"}, {.kind = Mask::Kind::kAdditive, .dims = "1s"}};
+    spec.weights = WeightsMode::kPerHead;
+    spec.dropout_p = 0.1;
+    const BackwardProblem problem(spec);
     const AttentionProblem& of = problem.problem;
     Tensor d_query(of.query.view()), d_key(of.key.view()), d_value(of.value.view());
     Tensor d_mask(DType::kFloat32, {1, 600});
