@@ -3,12 +3,15 @@
 
 inline constexpr size_t kStretch = 256;  // keys whose scores wait in L1; divides kChunk
 
-// Keys of a stretch. What is fetched ahead must still be in L1 when its turn comes: 32 far keys of
-// 128, where 64 cost 10 % and 256 cost 30 % (Zen 5, 2026-11, bench/decode, heads 32:8).
+// Keys of a stretch. Far ones come 16 KiB at a time, which a second party of rows finds in L1.
+// Where one party has more arithmetic to do than one row, 64 KiB leave what is fetched more time to
+// arrive: 1.00 of a stream's rate after 0.95, heads 32:8, D = 128; but one row loses 3 % by it and
+// two parties 14 % (Zen 5, 2026-11, bench/decode).
 template <class T>
 POLYHEAD_INLINE size_t stretch_of(const AttentionTile<T>& in) {
   if (!in.keys_are_far || in.head_dim == 0) return kStretch;
-  const size_t fits = (size_t{16} << 10) / (sizeof(T) * in.head_dim);
+  const size_t bytes = (in.rows > 1 && in.rows <= 4 ? size_t{64} : size_t{16}) << 10;
+  const size_t fits = bytes / (sizeof(T) * in.head_dim);
   return fits < 32 ? 32 : at_most(fits / 32 * 32, kStretch);
 }
 
