@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from polyhead._arguments import type_name
 from polyhead._kv_cache import core_of
@@ -22,6 +22,8 @@ def forward_cached(module: MultiheadAttention, query: Tensor, cache: Any, length
     core = core_of(cache, "forward_cached")
     if type(sequence) is not int:
         raise TypeError(f"forward_cached: sequence: got {type_name(sequence)}; need an int")
+    if module._forward_pre_hooks or module._forward_hooks:
+        _refuse_hooks(module)
     parameters, calls_out_proj = module._parameters_in_order()
     present = tuple([p for p in parameters if p is not None])
     if torch.is_grad_enabled() and any(p.requires_grad for p in present):
@@ -37,3 +39,15 @@ def forward_cached(module: MultiheadAttention, query: Tensor, cache: Any, length
     if calls_out_proj:
         out = module.out_proj(out)
     return out
+
+
+def _refuse_hooks(module: nn.Module) -> None:
+    """Those of the module itself: they are made for a call's arguments and results."""
+    from polyhead.torch._convert import _do_nothing  # pylint: disable=import-outside-toplevel
+    for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values()):
+        if hook is not _do_nothing:
+            name = getattr(hook, "__qualname__", type_name(hook))
+            raise RuntimeError(
+                f"forward_cached: module: has the forward hook {name}, which only a call of the module "
+                "runs; need none: what prune, weight_norm and spectral_norm make is kept by "
+                "torch.nn.utils.prune.remove, remove_weight_norm and remove_spectral_norm")

@@ -172,9 +172,9 @@ class MultiheadAttention(nn.MultiheadAttention):
 
         Each token sees those up to its own that the cache's window leaves: the bits of a forward in
         eval over the whole sequences with is_causal, in whatever pieces they come. Raises
-        RuntimeError where gradients are on and something requires one; ValueError for what does not
-        fit or has no pages left, and for a module with add_bias_kv, add_zero_attn, kdim or vdim; the
-        cache then is as it was.
+        RuntimeError where gradients are on and something requires one, and for a module with forward
+        hooks of its own, which only a call runs; ValueError for what does not fit or has no pages left,
+        and for a module with add_bias_kv, add_zero_attn, kdim or vdim; the cache then is as it was.
         """
         return _decoding.forward_cached(self, query, cache, lengths, sequence)
 

@@ -20,7 +20,7 @@ def test_page():
     torch.manual_seed(0)
     text = PAGE.read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     exec(compile("\n".join(blocks), str(PAGE), "exec"), {})  # pylint: disable=exec-used
 
 
