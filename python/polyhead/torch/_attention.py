@@ -12,6 +12,7 @@ from polyhead._arguments import explained, plain_bool
 from polyhead._typing import CausalAlign, EmptyRows, Weights, Window
 from polyhead.torch import _checks
 from polyhead.torch._attention_call import NO_STRUCTURE, Operands, OpOptions, attend
+from polyhead.torch._engine import autocast_dtype
 from polyhead.torch._structure import structure_of
 
 
@@ -103,9 +104,7 @@ def _attended(given: Operands, enable_gqa: bool, options: OpOptions,
     _checks.check_operands(*given)
     if enable_gqa is not True and enable_gqa is not False:
         raise TypeError(f"enable_gqa: got {type(enable_gqa).__name__}; need True or False")
-    result_dtype = given[0].dtype
-    if torch.is_autocast_enabled("cpu") and result_dtype != torch.float64:
-        result_dtype = torch.get_autocast_dtype("cpu")
+    result_dtype = autocast_dtype(given[0].dtype) or given[0].dtype
     operands, leading = four_dimensional(given, enable_gqa)
     has_structure = any(x is not None for x in structure.values())
     others = structure_of(operands[0].dtype, leading[:-1] or [1], **structure) if has_structure \

@@ -31,14 +31,31 @@ def forward_cached(module: MultiheadAttention, query: Tensor, cache: Any, length
                            "it under torch.no_grad()")
     tokens, counts = plain(("query", query), ("lengths", lengths))
     own_dtype = present[0].dtype
-    if query.dtype != own_dtype:
-        raise ValueError(f"forward_cached: query: dtype is {query.dtype}; need the module's {own_dtype}")
     dtype = torch.float64 if own_dtype == torch.float64 else torch.float32
+    result_dtype = _engine.autocast_dtype(own_dtype)
+    if result_dtype is not None:
+        tokens = tokens.to(dtype)
+    elif query.dtype != own_dtype:
+        raise ValueError(f"forward_cached: query: dtype is {query.dtype}; need the module's {own_dtype}")
     engine = _engine.engine_of(module, _engine.config_of(module, parameters), dtype)
-    out = engine.forward_cached(present, tokens, core, counts, sequence).to(own_dtype)
-    if calls_out_proj:
-        out = module.out_proj(out)
-    return out
+    before = core.lengths if calls_out_proj else None
+    out = engine.forward_cached(present, tokens, core, counts, sequence).to(result_dtype or own_dtype)
+    if before is None:
+        return out
+    try:
+        return _with_zeros(module.out_proj(out), counts, module.batch_first)
+    except BaseException:  # KeyboardInterrupt, too
+        for b, length in enumerate(before):
+            core.truncate(b, length)
+        raise
+
+
+def _with_zeros(out: Tensor, lengths: Tensor | None, batch_first: bool) -> Tensor:
+    """out [B, n, E] or [n, B, E], where sequence b has lengths[b] tokens: others are 0."""
+    if lengths is None:
+        return out
+    left_out = torch.arange(out.shape[1 if batch_first else 0]) >= lengths[:, None]  # [B, n]
+    return out.masked_fill((left_out if batch_first else left_out.T)[..., None], 0)
 
 
 def _refuse_hooks(module: nn.Module) -> None:

@@ -113,17 +113,24 @@ def engine_of(module: MultiheadAttention, config: tuple[Any, ...], dtype: torch.
     return engine
 
 
+def autocast_dtype(own_dtype: torch.dtype) -> torch.dtype | None:
+    """Of the results where autocast decides it; float64 it lets be."""
+    if torch.is_autocast_enabled("cpu") and own_dtype != torch.float64:
+        return torch.get_autocast_dtype("cpu")
+    return None
+
+
 def attend(module: MultiheadAttention, call: Call, parameters: list[Tensor | None],
            options: Options) -> tuple[Tensor, Tensor | None]:
     """out before the module's out_proj is called, if it is; and the weights."""
     query, key, value, _, _ = call
     present = [p for p in parameters if p is not None]
     own_dtype = present[0].dtype
-    result_dtype = own_dtype
-    if torch.is_autocast_enabled("cpu") and own_dtype != torch.float64:
-        result_dtype = torch.get_autocast_dtype("cpu")
-    elif not query.dtype == key.dtype == value.dtype == own_dtype:
-        _checks.raise_torchs_error(module, call)
+    result_dtype = autocast_dtype(own_dtype)
+    if result_dtype is None:
+        result_dtype = own_dtype
+        if not query.dtype == key.dtype == value.dtype == own_dtype:
+            _checks.raise_torchs_error(module, call)
     dtype = torch.float64 if own_dtype == torch.float64 else torch.float32
     config = config_of(module, parameters)
     tensors = (*call, *present)

@@ -154,7 +154,7 @@ class MultiheadAttention(nn.MultiheadAttention):
     def cache_config(self, batch: int, num_pages: int) -> dict[str, Any]:
         """What a KvCache for this module is made of: KvCache(**module.cache_config(2, 64)); page_len
         and window may be given beside it."""
-        weight = self.out_proj.weight
+        weight = self.q_proj_weight if self.in_proj_weight is None else self.in_proj_weight
         dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
         return {"batch": batch, "num_kv_heads": self.num_kv_heads, "head_dim": self.head_dim,
                 "dtype": dtype, "num_pages": num_pages}
@@ -174,7 +174,8 @@ class MultiheadAttention(nn.MultiheadAttention):
         eval over the whole sequences with is_causal, in whatever pieces they come. Raises
         RuntimeError where gradients are on and something requires one, and for a module with forward
         hooks of its own, which only a call runs; ValueError for what does not fit or has no pages left,
-        and for a module with add_bias_kv, add_zero_attn, kdim or vdim; the cache then is as it was.
+        and for a module with add_bias_kv, add_zero_attn, kdim or vdim; the cache then is as it was. So
+        it is if an out_proj that is called by itself raises, but for what its window has forgotten.
         """
         return _decoding.forward_cached(self, query, cache, lengths, sequence)
 
