@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -48,6 +49,17 @@ def forward_cached(module: MultiheadAttention, query: Tensor, cache: Any, length
         for b, length in enumerate(before):
             core.truncate(b, length)
         raise
+
+
+def behind_a_graph_break() -> Callable[..., Tensor]:
+    """forward_cached, for torch.compile to call and not to look into: a cache is no tensor."""
+    global _unseen  # pylint: disable=global-statement
+    if _unseen is None:
+        _unseen = torch.compiler.disable(forward_cached, reason="it changes a KvCache")
+    return _unseen
+
+
+_unseen: Callable[..., Tensor] | None = None  # made late: it loads dynamo, which takes seconds
 
 
 def _with_zeros(out: Tensor, lengths: Tensor | None, batch_first: bool) -> Tensor:

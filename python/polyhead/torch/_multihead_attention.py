@@ -177,7 +177,10 @@ class MultiheadAttention(nn.MultiheadAttention):
         and for a module with add_bias_kv, add_zero_attn, kdim or vdim; the cache then is as it was. So
         it is if an out_proj that is called by itself raises, but for what its window has forgotten.
         """
-        return _decoding.forward_cached(self, query, cache, lengths, sequence)
+        step = _decoding.forward_cached
+        if torch.compiler.is_compiling():
+            step = _decoding.behind_a_graph_break()
+        return step(self, query, cache, lengths, sequence)
 
     def _parameters_in_order(self) -> tuple[list[Tensor | None], bool]:
         """As the state dict has them, and whether out_proj must be called by itself: then its part

@@ -1,6 +1,8 @@
 """MultiheadAttention.forward_cached among torch's other ways: hooks, replaced projections, autocast,
 torch.compile; and what a step that fails leaves."""
 
+import warnings
+
 import polyhead.torch
 import pytest
 import torch
@@ -140,3 +142,31 @@ def test_autocast_is_that_of_forward(dtype, out_proj):
         assert wide.forward_cached(x.double(), cache_of(wide)).dtype == torch.float64
         with pytest.raises(ValueError, match="dtype is torch.float32; need the module's torch.float64"):
             wide.forward_cached(x, cache_of(wide))
+
+
+def test_compile_breaks_the_graph_and_no_more():
+    module, x = decoder(), tokens()
+    cache, seen = cache_of(module), []
+
+    def step(x):
+        return module.forward_cached(x * 2, cache, torch.tensor([x.shape[1], 2])) + 1
+
+    def count(graph, inputs):
+        seen.append(graph)
+        return graph
+
+    torch.compiler.reset()
+    want = step(x)
+    cache.reset()
+    compiled = torch.compile(step, backend=count)
+    with warnings.catch_warnings(record=True) as said:
+        assert torch.equal(compiled(x), want)
+    assert not [warning for warning in said if "cache" in str(warning.message)]
+    assert cache.lengths.tolist() == [L, 2]
+    graphs = len(seen)
+    for _ in range(12):  # more than dynamo compiles one function anew
+        cache.reset()
+        assert torch.equal(compiled(x), want)
+    assert len(seen) == graphs == 2  # before the step and after it
+    with pytest.raises(Exception, match="forward_cached|disable"):
+        torch.compile(step, backend="eager", fullgraph=True)(x)
