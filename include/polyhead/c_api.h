@@ -64,7 +64,8 @@ enum { /* dtype */
 };
 
 /* The caller's memory. rank is 0 to 8; data is aligned to its dtype. An argument that is not
- * wanted is a null pointer to the tensor. Outputs must not overlap inputs. */
+ * wanted is a null pointer to the tensor. Outputs must not overlap inputs, unless a function says
+ * that they may. */
 typedef struct polyhead_tensor {
   void* data;
   int32_t dtype;
@@ -378,14 +379,16 @@ typedef struct polyhead_cached_forward_options {
 /* A decoder's step: the next tokens of the cache's sequences, a prompt or one token after the
  * other, are projected, turned at their positions, appended and attended to causally. query
  * [B, n, E] -> out [B, n, E], or sequence first, or unbatched without B, has the bits of a forward
- * over the whole sequences with is_causal. A failure leaves the cache as it was. Not for modules
- * with add_bias_kv or add_zero_attn, nor whose kdim or vdim is not embed_dim. */
+ * over the whole sequences with is_causal. out may be query itself, which is read before. A failure
+ * leaves the cache as it was. Not for modules with add_bias_kv or add_zero_attn, nor whose kdim or
+ * vdim is not embed_dim. */
 polyhead_status polyhead_mha_forward_cached(const polyhead_mha* mha,
                                             const polyhead_cached_forward_options* options_or_null,
                                             polyhead_kv_cache* cache, const polyhead_tensor* query,
                                             const polyhead_tensor* out);
 /* That of a cache for the module: fills in what fits in config->struct_size, page_len and window
- * being defaults. */
+ * being defaults. POLYHEAD_INVALID_ARGUMENT for a module that cannot have one, and unless batch and
+ * num_pages are at least 1. */
 polyhead_status polyhead_mha_cache_config(const polyhead_mha* mha, int64_t batch, int64_t num_pages,
                                           polyhead_kv_cache_config* config);
 /* Whole or not at all. prefix, null or "": put before each name. */

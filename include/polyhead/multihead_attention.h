@@ -152,10 +152,11 @@ class MultiheadAttention {
   // Not for modules with add_bias_kv or add_zero_attn, nor whose kdim or vdim is not embed_dim.
   Tensor forward_cached(const ConstTensorView& query, KvCache* cache,
                         const CachedForwardOptions& options = {}) const;
-  // Into the caller's memory, any strides.
+  // Into the caller's memory, any strides; that of query, too, which is read before.
   void forward_cached_into(const ConstTensorView& query, KvCache* cache,
                            const CachedForwardOptions& options, const TensorView& out) const;
-  // That of a cache for this module; page_len and window may be changed.
+  // That of a cache for this module; page_len and window may be changed. InvalidArgument for a
+  // module that cannot have one, and unless batch and num_pages are at least 1.
   KvCache::Config cache_config(int64_t batch, int64_t num_pages) const;
 
   const Config& config() const;

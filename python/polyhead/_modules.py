@@ -212,7 +212,7 @@ class MultiheadAttention(_Module):
 
     def cache_config(self, batch: int, num_pages: int) -> dict[str, Any]:
         """What a KvCache for this module is made of: KvCache(**module.cache_config(2, 64)); page_len
-        and window may be given beside it."""
+        and window may be given beside it. Raises ValueError for a module that can have none."""
         try:
             config: dict[str, Any] = self._module.cache_config(batch, num_pages)
         except TypeError as error:

@@ -82,6 +82,13 @@ def test_refusals_leave_the_cache():
             (TypeError, "sequence: got str; need an int",
              lambda: module.forward_cached(x[0], cache, sequence="0")),
             (TypeError, "batch: got str", lambda: module.cache_config("2", 1)),
+            (ValueError, "batch: got -1", lambda: module.cache_config(-1, 2)),
+            (ValueError, "num_pages: got 0", lambda: module.cache_config(2, 0)),
+            (ValueError, "batch: got 4611686018427387904", lambda: module.cache_config(2**62, 2**62)),
+            (ValueError, "cache_config: asked of a module of kdim 5 and vdim 16",
+             lambda: module_of(kdim=5).cache_config(2, 2)),
+            (ValueError, "cache_config: asked of .*add_zero_attn",
+             lambda: module_of(add_zero_attn=True).cache_config(2, 2)),
             (ValueError, "num_kv_heads is 4; must be 2",
              lambda: module_of(num_kv_heads=2).forward_cached(x, cache)),
             (ValueError, "add_bias_kv", lambda: module_of(add_bias_kv=True).forward_cached(x, cache))):

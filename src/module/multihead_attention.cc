@@ -200,11 +200,7 @@ void MultiheadAttention::forward_cached_into(const ConstTensorView& query, KvCac
 }
 
 KvCache::Config MultiheadAttention::cache_config(int64_t batch, int64_t num_pages) const {
-  return {.batch = batch,
-          .num_kv_heads = impl_->config.num_kv_heads,
-          .head_dim = impl_->config.head_dim,
-          .dtype = impl_->config.dtype,
-          .num_pages = num_pages};
+  return config_of_cache(impl_->attention.sizes(), batch, num_pages);
 }
 
 const MultiheadAttention::Config& MultiheadAttention::config() const { return impl_->config; }

@@ -52,7 +52,8 @@ void require_room(const KvCache::State& state, const AppendNames& names) {
   if (shortage <= 0) return;
   const int64_t free = state.pool.free_pages();
   refuse_cache(names.function, names.argument, message("needs ", shortage + free, " more pages"),
-               message("at most the ", free, " of ", state.config.num_pages, " that are free"));
+               message("at most the ", free, " of ", state.config.num_pages,
+                       " that are free (reset a sequence, or make a cache with more num_pages)"));
 }
 
 void append_added(KvCache::State* state, const ConstTensorView& key, const ConstTensorView& value) {

@@ -120,11 +120,17 @@ TEST(KvCache, RefusesConfigs) {
   }
 }
 
+std::string needs_pages(int64_t wanted, int64_t free, int64_t all) {
+  return "KvCache::append: key: needs " + std::to_string(wanted) +
+         " more pages; must be at most the " + std::to_string(free) + " of " + std::to_string(all) +
+         " that are free (reset a sequence, or make a cache with more num_pages)";
+}
+
 // Each of `cases` is refused, and neither lengths nor pages nor what attention sees changes.
 class KvCacheRefusal : public ::testing::Test {
  protected:
   struct Case {
-    const char* message;
+    std::string message;
     std::function<void()> call;
   };
   KvCache cache{small()};
@@ -157,12 +163,9 @@ class KvCacheRefusal : public ::testing::Test {
 
 TEST_F(KvCacheRefusal, Keys) {
   expect_refused(
-      {{"KvCache::append: key: needs 2 more pages; must be at most the 0 of 3 that are free",
-        [&] { cache.append(zeros({2, 2, 33, 4}), zeros({2, 2, 33, 3})); }},
-       {"KvCache::append: key: needs 1 more pages; must be at most the 0 of 3 that are free",
-        [&] { append(cache, {24, 2}); }},
-       {"KvCache::append: key: needs 1 more pages; must be at most the 0 of 3 that are free",
-        [&] { cache.append(1, zeros({2, 2, 4}), zeros({2, 2, 3})); }},
+      {{needs_pages(2, 0, 3), [&] { cache.append(zeros({2, 2, 33, 4}), zeros({2, 2, 33, 3})); }},
+       {needs_pages(1, 0, 3), [&] { append(cache, {24, 2}); }},
+       {needs_pages(1, 0, 3), [&] { cache.append(1, zeros({2, 2, 4}), zeros({2, 2, 3})); }},
        {"KvCache::append: key: shape is [2, 2, 3, 5]; must be [2, 2, n, 4]",
         [&] { cache.append(zeros({2, 2, 3, 5}), v); }},
        {"KvCache::append: key: shape is [2, 3, 4]; must be [2, 2, n, 4]",
@@ -220,7 +223,7 @@ TEST(KvCache, TooLong) {
             "KvCache::append: key: 2147483648 positions, with 0 in sequence 0; must be at most "
             "2147483647 together");
   EXPECT_EQ(message_of([&] { cache.append(endless.narrow(2, 0, 65), endless.narrow(2, 0, 65)); }),
-            "KvCache::append: key: needs 3 more pages; must be at most the 2 of 2 that are free");
+            needs_pages(3, 2, 2));
   EXPECT_EQ(cache.length(0), 0);
 }
 
@@ -254,7 +257,7 @@ TEST(KvCache, ForgottenPositionsDoNotComeBack) {
 class KvCacheQueries : public ::testing::Test {
  protected:
   struct Case {
-    const char* message;
+    std::string message;
     ConstTensorView query;
     AttentionOptions options = {};
   };

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
 
 #include "attention/cache/cached_step.h"
 #include "base/float_type.h"
@@ -13,15 +14,15 @@ namespace {
 
 constexpr AppendNames kNames{kMhaName, "query"};
 
-void require_decoder(const AttentionSizes& sizes) {
+// `given` leads the module that cannot have a cache.
+void require_decoder(const AttentionSizes& sizes, const char* name, const char* given) {
   const Require require(kMhaName);
   if (sizes.num_extra() > 0) {
-    require.fail("cache", "given, to a module with add_bias_kv or add_zero_attn",
+    require.fail(name, message(given, " a module with add_bias_kv or add_zero_attn"),
                  "for one without");
   }
   if (sizes.kdim == sizes.embed_dim && sizes.vdim == sizes.embed_dim) return;
-  require.fail("cache",
-               message("given, to a module of kdim ", sizes.kdim, " and vdim ", sizes.vdim),
+  require.fail(name, message(given, " a module of kdim ", sizes.kdim, " and vdim ", sizes.vdim),
                message("for one whose tokens are query, key and value: ", sizes.embed_dim));
 }
 
@@ -122,11 +123,24 @@ class PackedTokens {
 
 }  // namespace
 
+KvCache::Config config_of_cache(const AttentionSizes& sizes, int64_t batch, int64_t num_pages) {
+  require_decoder(sizes, "cache_config", "asked of");
+  for (const auto& [name, n] : {std::pair("batch", batch), std::pair("num_pages", num_pages)}) {
+    if (n >= 1 && n <= kMostPositions) continue;
+    Require(kMhaName).fail(name, message("got ", n), message("between 1 and ", kMostPositions));
+  }
+  return {.batch = batch,
+          .num_kv_heads = sizes.num_kv_heads,
+          .head_dim = sizes.head_dim,
+          .dtype = sizes.dtype,
+          .num_pages = num_pages};
+}
+
 ForwardInputs check_cached_inputs(const AttentionSizes& sizes, Layout layout,
                                   const ConstTensorView& query, KvCache* cache,
                                   const CachedForwardOptions& options) {
   if (cache == nullptr) Require(kMhaName).fail("cache", "is null", "given");
-  require_decoder(sizes);
+  require_decoder(sizes, "cache", "given, to");
   require_fit(sizes, cache->config());
   const ForwardInputs inputs = check_mha_inputs(sizes, layout, query, query, query, {});
   require_batch(inputs, cache->config(), options);

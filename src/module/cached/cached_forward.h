@@ -8,6 +8,9 @@
 
 namespace polyhead {
 
+// That of a cache for the module. Throws InvalidArgument unless it can have one.
+KvCache::Config config_of_cache(const AttentionSizes& sizes, int64_t batch, int64_t num_pages);
+
 // Query as [B, len, E]. Throws InvalidArgument unless the module can have a cache, this is one for
 // it, and the query fits both.
 ForwardInputs check_cached_inputs(const AttentionSizes& sizes, Layout layout,

@@ -81,7 +81,7 @@ TEST_F(CachedForwardErrors, Room) {
   oracle::fill(out_, 77);
   EXPECT_EQ(with(tokens(2, 62)),
             "MultiheadAttention: query: needs 4 more pages; must be at most the 1 of 3 that are "
-            "free");
+            "free (reset a sequence, or make a cache with more num_pages)");
   float one[8] = {};
   const int64_t shape[] = {2, int64_t{1} << 31, 8}, strides[] = {0, 0, 1};
   const ConstTensorView endless(one, DType::kFloat32, shape, strides);
@@ -156,6 +156,31 @@ TEST(CachedForwardConfig, IsTheModules) {
   EXPECT_EQ(config.v_head_dim, 0);
   EXPECT_EQ(config.dtype, DType::kFloat32);
   EXPECT_EQ(config.window, 0);
+}
+
+TEST(CachedForwardConfig, IsRefusedWhereNoCacheCanCome) {
+  const auto of = [](int64_t batch, int64_t pages, void (*change)(MultiheadAttention::Config&)) {
+    MultiheadAttention::Config config = small();
+    change(config);
+    const MultiheadAttention module(config);
+    return error_of([&] { module.cache_config(batch, pages); });
+  };
+  const auto same = [](MultiheadAttention::Config&) {};
+  EXPECT_EQ(of(0, 1, same), "MultiheadAttention: batch: got 0; must be between 1 and 2147483647");
+  EXPECT_EQ(of(-1, 2, same), "MultiheadAttention: batch: got -1; must be between 1 and 2147483647");
+  EXPECT_EQ(of(2, 0, same),
+            "MultiheadAttention: num_pages: got 0; must be between 1 and 2147483647");
+  EXPECT_EQ(of(2, int64_t{1} << 62, same),
+            "MultiheadAttention: num_pages: got 4611686018427387904; must be between 1 and "
+            "2147483647");
+  EXPECT_EQ(of(1, 1, [](MultiheadAttention::Config& c) { c.add_bias_kv = true; }),
+            "MultiheadAttention: cache_config: asked of a module with add_bias_kv or "
+            "add_zero_attn; must be for one without");
+  EXPECT_EQ(of(1, 1, [](MultiheadAttention::Config& c) { c.add_zero_attn = true; }),
+            of(1, 1, [](MultiheadAttention::Config& c) { c.add_bias_kv = true; }));
+  EXPECT_EQ(of(1, 1, [](MultiheadAttention::Config& c) { c.kdim = 5; }),
+            "MultiheadAttention: cache_config: asked of a module of kdim 5 and vdim 8; must be for "
+            "one whose tokens are query, key and value: 8");
 }
 
 }  // namespace

@@ -85,6 +85,23 @@ TEST_P(CachedForward, OnEveryInstructionSetAndThread) {
   }
 }
 
+TEST_P(CachedForward, WritesOverItsQuery) {
+  for (const auto& [name, config] : kinds(GetParam())) {
+    const MultiheadAttention module = random_mha(config);
+    KvCache apart(cache_for(config, 3, 32, 40)), over(apart.config());
+    const bool batch_first = config.layout == Layout::kBatchFirst;
+    const int64_t counts[] = {20, 0, 7};
+    for (const ConstTensorView& lengths : {ConstTensorView{}, {counts, {3}}}) {
+      const Tensor query = random_tensor(
+          GetParam(), {batch_first ? 3 : 20, batch_first ? 20 : 3, config.embed_dim}, 1);
+      const Tensor out = module.forward_cached(query, &apart, {.lengths = lengths});
+      Tensor in_place(query.view());
+      module.forward_cached_into(in_place, &over, {.lengths = lengths}, in_place);
+      expect_same_bits(in_place, out, name);
+    }
+  }
+}
+
 // Of more keys than one chunk, whose sums several threads share out among them.
 TEST_P(CachedForward, LongSequences) {
   constexpr int64_t kLen = 2100;
