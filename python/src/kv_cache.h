@@ -13,7 +13,8 @@
 namespace polyhead::python {
 
 // The GIL is let go before a lock is waited for and taken back after the lock is given up: none
-// waits for the other's.
+// waits for the other's. The shared lock alone lets readers in for ever while a change waits: all
+// pass the turnstile, where a waiting change stops those that come later.
 class SharedCache {
  public:
   explicit SharedCache(const KvCache::Config& config) : cache_(config) {}
@@ -21,7 +22,10 @@ class SharedCache {
   // use(cache), while nobody changes it.
   template <class Use>
   auto read(const Use& use) const {
+    // A score_mod's own look at the cache must not wait for a change that waits for its attend.
+    const bool inner = in_score_function();
     nanobind::gil_scoped_release others_may_run;
+    if (!inner) const std::scoped_lock pass(turnstile_);
     const std::shared_lock unchanged(mutex_);
     return use(cache_);
   }
@@ -34,7 +38,9 @@ class SharedCache {
           "KvCache: changed by a score_mod; need to wait until attend has returned");
     }
     nanobind::gil_scoped_release others_may_run;
+    std::unique_lock waiting(turnstile_);
     const std::unique_lock alone(mutex_);
+    waiting.unlock();
     in_names([] { return Renames{{"KvCache::", "KvCache."}}; }, [&] { change(cache_); });
   }
 
@@ -42,6 +48,7 @@ class SharedCache {
 
  private:
   KvCache cache_;
+  mutable std::mutex turnstile_;
   mutable std::shared_mutex mutex_;
 };
 

@@ -3,6 +3,7 @@
 import copy
 import pickle
 import threading
+import time
 
 import numpy as np
 import polyhead
@@ -272,3 +273,47 @@ def test_threads_that_attend_and_change():
     for reader in readers:
         reader.join()
     assert not wrong
+
+
+def test_an_append_goes_before_later_readers():
+    cache = polyhead.KvCache(num_kv_heads=2, head_dim=64, num_pages=9)
+    key = normal(1, 1, 2, 2048, 64)
+    cache.append(key, np.zeros_like(key))
+    query, called, ran_before = normal(2, 1, 2, 1, 64), threading.Event(), []
+
+    def attend():
+        late = 0
+        for _ in range(1000):
+            is_late = called.is_set()
+            if cache.attend(query).any():  # the append is there
+                break
+            late += is_late
+        ran_before.append(late)
+
+    readers = [threading.Thread(target=attend) for _ in range(16)]
+    for reader in readers:
+        reader.start()
+    called.set()
+    cache.append(key[:, :, :1], np.ones_like(key[:, :, :1]))
+    for reader in readers:
+        reader.join()
+    assert sum(ran_before) <= 3 * len(readers)  # those that ran, and those just to begin
+
+
+def test_a_score_mod_reads_the_cache_beside_an_append():
+    cache, query, key, value = filled(40, num_pages=8)
+    seen = []
+
+    def look(scores, batch, head, queries, keys):
+        if not seen:
+            writer.start()
+            while writer.is_alive() and len(seen) < 50:
+                seen.append(cache.lengths.tolist())
+                time.sleep(0.001)
+            assert writer.is_alive()  # it waits for this attend
+        return scores
+
+    writer = threading.Thread(target=cache.append, args=(key, value))
+    cache.attend(query[:, :, -1:], score_mod=look)
+    writer.join()
+    assert seen == [[40, 40]] * 50 and cache.lengths.tolist() == [80, 80]
