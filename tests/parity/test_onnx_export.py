@@ -138,6 +138,21 @@ def test_one_model_for_all_sizes(tmp_path):
         np.testing.assert_array_equal(out[0], np.broadcast_to(bias, out[0].shape))
 
 
+@pytest.mark.parametrize("weights", ["average", "per_head"])
+@pytest.mark.parametrize("extra", [False, True])
+def test_declared_sizes_of_the_weights(tmp_path, capfd, weights, extra):
+    file = tmp_path / "weights.onnx"
+    module = polyhead.MultiheadAttention(16, 4, batch_first=True, add_bias_kv=extra, num_kv_heads=2)
+    polyhead.onnx.export(module, file, weights=weights)
+    model = session(file)
+    shape = ["batch", 4, "q_len", "kv_len + 1" if extra else "kv_len"]
+    assert model.get_outputs()[1].shape == shape[:1] + shape[1 if weights == "per_head" else 2:]
+    x = np.ones((2, 5, 16), np.float32)
+    for q_len in (1, 5):
+        model.run(None, {"query": x[:, :q_len], "key": x, "value": x})
+    assert "Expected shape" not in capfd.readouterr().err
+
+
 def test_far_positions(tmp_path):
     """Where angles in float32 would have lost four digits."""
     options = {"embed_dim": 8, "num_heads": 1, "batch_first": True, "rope": {"pairs": "halves"}}
@@ -210,8 +225,14 @@ def test_what_is_refused(tmp_path):
 
 def test_the_file_is_whole_or_not_there(tmp_path, monkeypatch):
     module = polyhead.MultiheadAttention(8, 2)
-    with pytest.raises(FileNotFoundError):
-        polyhead.onnx.export(module, tmp_path / "no folder" / "attention.onnx")
+    missing = tmp_path / "no folder" / "attention.onnx"
+    with pytest.raises(FileNotFoundError) as refusal:
+        polyhead.onnx.export(module, missing)
+    assert str(refusal.value) == f"export: {missing}: cannot write: No such file or directory"
+    with pytest.raises(FileNotFoundError, match="export: : cannot write: the path is empty"):
+        polyhead.onnx.export(module, "")
+    with pytest.raises(ValueError, match="need a path without null characters"):
+        polyhead.onnx.export(module, "a\0b")
 
     def no_space(*_):
         raise OSError("no space left")

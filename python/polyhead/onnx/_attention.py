@@ -122,6 +122,9 @@ class AttentionNode:
         lengths = given.get("nonpad_kv_seqlen")
         if lengths is not None and lengths.shape != (batch,):
             refuse("nonpad_kv_seqlen", _shape(lengths), f"[{batch}]")
+        for length in () if lengths is None else lengths.tolist():
+            if not 0 <= length <= kv_len:
+                refuse("nonpad_kv_seqlen", f"got {length}", f"0 to {kv_len}, the keys there are")
         dtype = self._dtype(given)
         query, key, value = (x.astype(dtype, copy=False) for x in (query, key, value))
         operands = _Operands(query, key, value, None, None if past is None else past.shape[2], lengths)

@@ -99,12 +99,18 @@ def _check(own: MultiheadAttention, words: dict[str, tuple[Any, Any]], is_causal
 
 
 def _write(file: str, content: bytes) -> None:
+    if not file:
+        raise FileNotFoundError("export: : cannot write: the path is empty")
     part = f"{file}.{os.getpid()}.part"
     try:
         with open(part, "wb") as stream:
             stream.write(content)
         os.replace(part, file)
-    except BaseException:
+    except ValueError:
+        raise ValueError(f"export: path: got {file!r}; need a path without null characters and "
+                         "surrogates") from None
+    except OSError as error:  # which speaks of `part`
+        raise type(error)(f"export: {file}: cannot write: {error.strerror or error}") from None
+    finally:
         if os.path.exists(part):
             os.remove(part)
-        raise

@@ -68,11 +68,21 @@ class Writer:
         out = self._linear("out", y, self._state["out_proj.weight"], self._state.get("out_proj.bias"))
         graph.output("out", self._batch_first_or_back(out), self._sizes("q_len", own.embed_dim))
         kv_len = f"kv_len + {self._extras}" if self._extras else "kv_len"
+        probs = self._with_sizes(probs, parts) if weights else ""
         if weights == "average":
             average = graph.add("ReduceMean", probs, graph.constant("head_axis", [1]), keepdims=0)
             graph.output("weights", average, ("batch", "q_len", kv_len))
         elif weights == "per_head":
             graph.output("weights", probs, ("batch", own.num_heads, "q_len", kv_len))
+
+    def _with_sizes(self, probs: str, parts: list[str]) -> str:
+        """What these sizes are: the operator's shape inference, ONNX Runtime's too, says that probs has
+        no keys where kv_len is a name."""
+        graph = self.graph
+        heads = graph.constant("num_heads", [self._own.num_heads])
+        sizes = graph.add("Concat", graph.size(parts[0], 0), heads, graph.size(parts[0], 1),
+                          graph.size(parts[1], 1), axis=0)
+        return graph.add("Reshape", probs, sizes)
 
     def _projected(self, heads: list[int]) -> list[str]:
         """q, k, v [batch, len, heads * head_dim]"""
