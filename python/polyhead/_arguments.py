@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import operator
 import os
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Real
@@ -67,6 +68,21 @@ def has_utf8(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def index_of(value: Any, argument: str) -> int:
+    """An int, of whatever can be an index of a list; True and False are none. `argument`: "function:
+    argument"."""
+    is_flag = isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool")
+    try:
+        index = None if is_flag else operator.index(value)
+    except TypeError:
+        index = None
+    if index is None:
+        raise TypeError(f"{argument}: got {type_name(value)}; need an int")
+    if index not in _INTS:
+        raise ValueError(f"{argument}: got {value}; need {_INTS[0]} to {_INTS[-1]}")
+    return index
 
 
 def plain_bool(value: Any) -> Any:

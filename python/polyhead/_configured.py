@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 
 class Configured:
@@ -31,8 +30,25 @@ class Configured:
         return f"{type(self).__name__}({options})"
 
 
-def dtype_name(dtype: npt.DTypeLike | None) -> str:
+def dtype_name(dtype: Any) -> str:
+    """Of a name, or of numpy's or torch's objects."""
+    if dtype is None:
+        return "float32"
+    name = str(dtype).removeprefix("torch.") if _is_torchs(dtype) else _numpys_name(dtype)
+    if name in ("float32", "float64"):
+        return name
+    error = ValueError if name or isinstance(dtype, str) else TypeError
+    raise error(f"dtype: got {dtype!r}; need 'float32' or 'float64', or numpy's or torch's of this name")
+
+
+def _is_torchs(dtype: Any) -> bool:
+    """Without torch, which need not be there."""
+    return type(dtype).__module__ == "torch" and type(dtype).__name__ == "dtype"
+
+
+def _numpys_name(dtype: Any) -> str:
+    """Nothing of what is no dtype."""
     try:
-        return "float32" if dtype is None else np.dtype(dtype).name
-    except TypeError:
-        raise TypeError(f"dtype: got {dtype!r}; need 'float32' or 'float64'") from None
+        return np.dtype(dtype).name
+    except (TypeError, ValueError):
+        return ""

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from polyhead import _core
-from polyhead._arguments import explained, pair_of, plain_bool, refuse_masked, type_name
+from polyhead._arguments import explained, index_of, pair_of, plain_bool, refuse_masked, type_name
 from polyhead._configured import Configured, dtype_name
 from polyhead._score_mod import block_function
 from polyhead._typing import Array, EmptyRows, FloatArray, ScoreFunction, Weights, Window
@@ -25,7 +25,7 @@ class KvCache(Configured):
     num_kv_heads  heads of key and value; those of a query are a multiple
     head_dim      width of a key
     v_head_dim    width of a value; default head_dim
-    dtype         "float32" (default) or "float64", or numpy's objects for them
+    dtype         "float32" (default) or "float64", or numpy's or torch's objects for them
     page_len      positions in a page, a multiple of 32
     num_pages     of all sequences together; their memory is taken at once
     window        a position sees so many, itself included; older ones are forgotten, by whole pages,
@@ -89,29 +89,25 @@ class KvCache(Configured):
         the cache then is as it was.
         """
         refuse_masked("KvCache.append", ("key", "value", "lengths"), (key, value, lengths))
-        if sequence is not None and lengths is not None:
-            raise ValueError("KvCache.append: lengths: got an array, with a sequence; need one of them")
-        try:
-            self._cache.append(key, value, lengths, sequence)
-        except TypeError as error:
-            raise explained(error, KvCache.append, locals()) from None
+        if sequence is not None:
+            sequence = index_of(sequence, "KvCache.append: sequence")
+            if lengths is not None:
+                raise ValueError("KvCache.append: lengths: got an array, with a sequence; need one of them")
+        self._cache.append(key, value, lengths, sequence)
 
     def truncate(self, sequence: int, length: int) -> None:
         """Takes the positions of a sequence from `length` on back, as a decoder does with guesses.
         Raises ValueError for a length beyond its own, and if position `length` would see what is
         forgotten."""
-        try:
-            self._cache.truncate(sequence, length)
-        except TypeError as error:
-            raise explained(error, KvCache.truncate, locals()) from None
+        self._cache.truncate(index_of(sequence, "KvCache.truncate: sequence"),
+                             index_of(length, "KvCache.truncate: length"))
 
     def reset(self, sequence: int | None = None) -> None:
         """Takes all positions of a sequence back; None: of all sequences. Their pages are free for
         others."""
-        try:
-            self._cache.reset(sequence)
-        except TypeError as error:
-            raise explained(error, KvCache.reset, locals()) from None
+        if sequence is not None:
+            sequence = index_of(sequence, "KvCache.reset: sequence")
+        self._cache.reset(sequence)
 
     @overload
     def attend(

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from polyhead import _core
-from polyhead._arguments import explained, plain_bool, refuse_masked
+from polyhead._arguments import explained, index_of, plain_bool, refuse_masked
 from polyhead._configured import Configured, dtype_name
 from polyhead._kv_cache import KvCache, core_of
 from polyhead._typing import Array, CausalAlign, EmptyRows, FloatArray, HeadWidth, Path, Rope
@@ -236,11 +236,9 @@ class MultiheadAttention(_Module):
         vdim; the cache then is as it was.
         """
         refuse_masked("forward_cached", ("query", "lengths"), (query, lengths))
-        try:
-            out: FloatArray = self._module.forward_cached(
-                query, core_of(cache, "forward_cached"), lengths, sequence)
-        except TypeError as error:
-            raise explained(error, MultiheadAttention.forward_cached, locals()) from None
+        out: FloatArray = self._module.forward_cached(
+            query, core_of(cache, "forward_cached"), lengths,
+            index_of(sequence, "forward_cached: sequence"))
         return out
 
     __call__ = forward

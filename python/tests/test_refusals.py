@@ -38,8 +38,8 @@ OF_PACKED = {
 OF_MODULE = {
     "embed_dim": INTS, "num_heads": INTS, "dropout": NUMBERS, "bias": FLAGS, "add_bias_kv": FLAGS,
     "add_zero_attn": FLAGS, "kdim": without_none(INTS), "vdim": without_none(INTS),
-    "batch_first": FLAGS, "dtype": ["x", 1, object()], "seed": INTS}
-OF_SCRATCH = {"embed_size": INTS, "num_heads": INTS, "head_width": WORDS, "dtype": ["x", 1],
+    "batch_first": FLAGS, "dtype": [1, object()], "seed": INTS}
+OF_SCRATCH = {"embed_size": INTS, "num_heads": INTS, "head_width": WORDS, "dtype": [1],
               "seed": INTS}
 OF_FORWARD = {
     **dict.fromkeys(("query", "key", "value"), [None, [1.0], 3, "x"]),
@@ -47,7 +47,7 @@ OF_FORWARD = {
     "is_causal": FLAGS[:-1], "causal_align": WORDS, "empty_rows": WORDS}
 OF_CACHE = {
     "batch": INTS, "num_kv_heads": INTS, "head_dim": INTS, "v_head_dim": without_none(INTS),
-    "dtype": ["x", 1], "page_len": INTS, "num_pages": INTS, "window": without_none(INTS)}
+    "dtype": [1], "page_len": INTS, "num_pages": INTS, "window": without_none(INTS)}
 OF_APPEND = {**dict.fromkeys(("key", "value"), [None, [1.0], 3, "x"]), "lengths": [[1], 3, "x"],
              "sequence": without_none(INTS)}
 OF_ATTEND = {"query": OF_FORWARD["query"]} | {

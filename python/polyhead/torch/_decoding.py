@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from polyhead._arguments import type_name
+from polyhead._arguments import index_of, type_name
 from polyhead._kv_cache import core_of
 from polyhead.torch import _engine
 from polyhead.torch._kv_cache import plain
@@ -21,8 +21,7 @@ def forward_cached(module: MultiheadAttention, query: Tensor, cache: Any, length
                    sequence: int) -> Tensor:
     """As the module's method of this name says."""
     core = core_of(cache, "forward_cached")
-    if type(sequence) is not int:
-        raise TypeError(f"forward_cached: sequence: got {type_name(sequence)}; need an int")
+    sequence = index_of(sequence, "forward_cached: sequence")
     if module._forward_pre_hooks or module._forward_hooks:
         _refuse_hooks(module)
     parameters, calls_out_proj = module._parameters_in_order()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any, overload
 
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 import polyhead
 from polyhead._arguments import pair_of
+from polyhead._configured import dtype_name
 from polyhead._typing import EmptyRows, Weights, Window
 from polyhead.torch import _checks, _threads
 
@@ -20,7 +22,8 @@ class KvCache(polyhead.KvCache):
         cache.append(key, value)                    # [B, Hkv, n, D] and Dv: n new positions each
         out = cache.attend(query, is_causal=True)   # [B, H, L, D] -> [B, H, L, Dv]
 
-    dtype       torch.float32 (default) or torch.float64; tensors of bfloat16 and float16 are converted
+    dtype       torch.float32 (default) or torch.float64, or numpy's objects or the names of these;
+                tensors of bfloat16 and float16 are converted
 
     The rest as polyhead.KvCache has it.
     """
@@ -28,14 +31,11 @@ class KvCache(polyhead.KvCache):
     # over-budget: 8 parameters; the library's own names fix them.
     def __init__(
             self, *, batch: int = 1, num_kv_heads: int, head_dim: int, v_head_dim: int | None = None,
-            dtype: torch.dtype | None = None, page_len: int = 256, num_pages: int,
+            dtype: torch.dtype | npt.DTypeLike | None = None, page_len: int = 256, num_pages: int,
             window: int | None = None) -> None:
-        if dtype is not None and not isinstance(dtype, torch.dtype):
-            raise TypeError(f"KvCache: dtype: got {dtype!r}; need torch.float32 or torch.float64")
         super().__init__(
             batch=batch, num_kv_heads=num_kv_heads, head_dim=head_dim, v_head_dim=v_head_dim,
-            dtype=None if dtype is None else str(dtype).removeprefix("torch."), page_len=page_len,
-            num_pages=num_pages, window=window)
+            dtype=dtype_name(dtype), page_len=page_len, num_pages=num_pages, window=window)
 
     def append(self, key: Tensor, value: Tensor, lengths: Tensor | None = None,  # type: ignore[override]
                *, sequence: int | None = None) -> None:

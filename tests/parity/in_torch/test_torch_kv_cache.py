@@ -1,5 +1,6 @@
 """KvCache on torch's tensors: the bits of attention over the whole sequences."""
 
+import numpy as np
 import polyhead.torch
 import pytest
 import torch
@@ -83,11 +84,7 @@ def test_refusals():
         (lambda: cache.attend(None), TypeError, "query must be Tensor"),
         (lambda: cache.attend(query), ValueError, "append first"),
         (lambda: cache.attend(query, segments=key), TypeError, "KvCache.attend: segments"),
-        (lambda: cache.attend(query, is_causal="no"), TypeError, "is_causal: got str"),
-        (lambda: polyhead.torch.KvCache(num_kv_heads=1, head_dim=2, num_pages=1, dtype="float32"),
-         TypeError, "need torch.float32"),
-        (lambda: polyhead.torch.KvCache(num_kv_heads=1, head_dim=2, num_pages=1, dtype=torch.bfloat16),
-         TypeError, "got 'bfloat16'")]
+        (lambda: cache.attend(query, is_causal="no"), TypeError, "is_causal: got str")]
     for call, error, words in cases:
         with pytest.raises(error, match=words):
             call()
@@ -142,3 +139,55 @@ def test_refusals_of_a_module_that_decodes():
             with pytest.raises(error, match=words):
                 call()
     assert not cache.lengths.any()
+
+
+@pytest.mark.parametrize("kind", [polyhead.KvCache, polyhead.torch.KvCache])
+@pytest.mark.parametrize("dtype", [torch.float64, np.float64, np.dtype("float64"), "float64", float])
+def test_a_dtype_by_any_name(kind, dtype):
+    cache = kind(num_kv_heads=1, head_dim=2, num_pages=1, dtype=dtype)
+    assert cache.dtype == "float64"
+    assert kind(num_kv_heads=1, head_dim=2, num_pages=1, dtype=cache.dtype).dtype == "float64"
+
+
+@pytest.mark.parametrize("kind", [polyhead.KvCache, polyhead.torch.KvCache])
+@pytest.mark.parametrize("dtype, error", [
+    (torch.bfloat16, ValueError), ("bfloat16", ValueError), (np.float16, ValueError), ("f2", ValueError),
+    (torch.int32, ValueError), (3, TypeError), (torch.zeros(1), TypeError)], ids=str)
+def test_refused_dtypes(kind, dtype, error):
+    with pytest.raises(error) as refusal:
+        kind(num_kv_heads=1, head_dim=2, num_pages=1, dtype=dtype)
+    assert str(refusal.value) == (
+        f"dtype: got {dtype!r}; need 'float32' or 'float64', or numpy's or torch's of this name")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_each_cache_is_made_for_the_others_module(dtype):
+    numpys = polyhead.MultiheadAttention(16, 4, batch_first=True, dtype=getattr(torch, dtype))
+    ours = polyhead.torch.MultiheadAttention(16, 4, batch_first=True, dtype=getattr(torch, dtype))
+    ours.load_state_dict({name: torch.tensor(x) for name, x in numpys.state_dict().items()})
+    x = torch.randn(B, 5, 16, dtype=ours.in_proj_weight.dtype)
+    first = polyhead.torch.KvCache(**numpys.cache_config(B, 2))
+    second = polyhead.KvCache(**ours.cache_config(B, 2))
+    with torch.no_grad():
+        out = ours.forward_cached(x, first)
+    assert np.array_equal(out.numpy(), numpys.forward_cached(x, second))
+
+
+@pytest.mark.parametrize("kind", ["numpy", "torch"])
+def test_what_counts_as_a_sequence(kind):
+    module = {"numpy": polyhead.MultiheadAttention, "torch": polyhead.torch.MultiheadAttention}[kind](
+        16, 4, batch_first=True)
+    cache = {"numpy": polyhead.KvCache, "torch": polyhead.torch.KvCache}[kind](**module.cache_config(B, 2))
+    x, key = torch.zeros(3, 16), torch.zeros(4, 3, 4)
+    calls = (lambda n: module.forward_cached(x, cache, sequence=n),
+             lambda n: cache.append(key, key, sequence=n), lambda n: cache.truncate(n, 2),
+             lambda n: cache.truncate(1, n), cache.reset)
+    with torch.no_grad():
+        for call in calls:
+            for one in (1, np.int64(1), np.array(1), torch.tensor(1)):
+                call(one)
+            for other in (True, np.True_, np.array(True), torch.tensor(True), 1.0, "1"):
+                with pytest.raises(TypeError, match="(sequence|length): got .*; need an int$"):
+                    call(other)
+            with pytest.raises(ValueError, match="(sequence|length): got "):
+                call(2**70)
