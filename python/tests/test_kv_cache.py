@@ -177,7 +177,8 @@ def test_what_it_is():
     ({"page_len": 33}, "page_len: got 33; must be a multiple of 32"),
     ({"num_pages": 0}, "num_pages: got 0"), ({"batch": 0}, "batch: got 0"),
     ({"v_head_dim": 0}, "v_head_dim: got 0"), ({"window": 0}, "window: got 0"),
-    ({"window": -1}, "window: got -1"), ({"dtype": "float16"}, "dtype: got 'float16'"), ({"dtype": "x"}, "dtype: got 'x'")], ids=str)
+    ({"window": -1}, "window: got -1"), ({"dtype": "float16"}, "dtype: got 'float16'"),
+    ({"dtype": "x"}, "dtype: got 'x'")], ids=str)
 def test_refused_configurations(changed, words):
     with pytest.raises(ValueError) as error:
         new_cache(**changed)

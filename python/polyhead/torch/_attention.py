@@ -101,7 +101,7 @@ def scaled_dot_product_attention(
 def _attended(given: Operands, enable_gqa: bool, options: OpOptions,
               structure: dict[str, Any]) -> Any:
     """What the operator gives for tensors of any rank and floating dtype."""
-    _checks.check_operands(*given)
+    _checks.check_operands("scaled_dot_product_attention", *given)
     if enable_gqa is not True and enable_gqa is not False:
         raise TypeError(f"enable_gqa: got {type(enable_gqa).__name__}; need True or False")
     result_dtype = autocast_dtype(given[0].dtype) or given[0].dtype

@@ -69,6 +69,12 @@ def require_one_device(tensors: Sequence[Tensor | None], names: Sequence[str] = 
             raise RuntimeError(f"{name}: is on {x.device}; need {names[0]}'s device, {first.device}")
 
 
+def require_device_of(module: torch.nn.Module, query: Tensor) -> None:
+    for name, parameter in module.named_parameters():
+        if parameter.device != query.device:
+            raise RuntimeError(f"{name}: is on {parameter.device}; need query's device, {query.device}")
+
+
 def raise_torchs_error(module: MultiheadAttention, call: Sequence[Tensor | None]) -> None:
     """For a call that does not fit: what torch's Python path raises for it. Returns if torch would
     take the call, or has no such module."""
@@ -151,20 +157,23 @@ def refuse_operands(*operands: Tensor | None) -> None:
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
-def check_operands(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None) -> None:
+def check_operands(function: str, query: Tensor, key: Tensor, value: Tensor,
+                   attn_mask: Tensor | None) -> None:
     """What torch would not notice, or not in time."""
-    if min(query.dim(), key.dim(), value.dim()) < 2 or not query.dtype == key.dtype == value.dtype:
-        raise ValueError("scaled_dot_product_attention: query, key, value: need one dtype and at "
-                         "least 2 dimensions")
+    if min(query.dim(), key.dim(), value.dim()) < 2:
+        raise ValueError(f"{function}: query, key, value: need at least 2 dimensions")
+    if not query.dtype == key.dtype == value.dtype:
+        raise ValueError(f"{function}: query, key, value: dtypes are {query.dtype}, {key.dtype}, "
+                         f"{value.dtype}; need one dtype")
     if key.shape[-2] != value.shape[-2]:
-        raise ValueError("scaled_dot_product_attention: key, value: need one length")
+        raise ValueError(f"{function}: value: length is {value.shape[-2]}; need the key's {key.shape[-2]}")
     if query.dtype not in _DTYPES:
-        raise TypeError(f"scaled_dot_product_attention: query, key, value: dtype is {query.dtype}; "
+        raise TypeError(f"{function}: query, key, value: dtype is {query.dtype}; "
                         "need float32, float64, float16 or bfloat16")
     if attn_mask is None:
         return
     if attn_mask.dtype != torch.bool and attn_mask.dtype not in (torch.float32, query.dtype):
-        raise ValueError(f"scaled_dot_product_attention: attn_mask: dtype is {attn_mask.dtype}; "
+        raise ValueError(f"{function}: attn_mask: dtype is {attn_mask.dtype}; "
                          "need bool, float32 or the query's")
 
 

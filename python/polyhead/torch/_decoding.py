@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from polyhead._arguments import index_of, type_name
 from polyhead._kv_cache import core_of
-from polyhead.torch import _engine
+from polyhead.torch import _checks, _engine
 from polyhead.torch._kv_cache import plain
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def forward_cached(module: MultiheadAttention, query: Tensor, cache: Any, length
     if torch.is_grad_enabled() and any(p.requires_grad for p in present):
         raise RuntimeError("forward_cached: parameters require grad, and a cache has no gradients; call "
                            "it under torch.no_grad()")
-    tokens, counts = plain(("query", query), ("lengths", lengths))
+    tokens, counts = plain("float32", ("query", query), ("lengths", lengths))
     own_dtype = present[0].dtype
     dtype = torch.float64 if own_dtype == torch.float64 else torch.float32
     result_dtype = _engine.autocast_dtype(own_dtype)
@@ -39,7 +39,12 @@ def forward_cached(module: MultiheadAttention, query: Tensor, cache: Any, length
         raise ValueError(f"forward_cached: query: dtype is {query.dtype}; need the module's {own_dtype}")
     engine = _engine.engine_of(module, _engine.config_of(module, parameters), dtype)
     before = core.lengths if calls_out_proj else None
-    out = engine.forward_cached(present, tokens, core, counts, sequence).to(result_dtype or own_dtype)
+    try:
+        out = engine.forward_cached(present, tokens, core, counts, sequence)
+    except TypeError:
+        _checks.require_device_of(module, query)
+        raise
+    out = out.to(result_dtype or own_dtype)
     if before is None:
         return out
     try:

@@ -141,6 +141,7 @@ def attend(module: MultiheadAttention, call: Call, parameters: list[Tensor | Non
         if any(x is not None and x.device != query.device for x in tensors):
             _checks.raise_torchs_error(module, call)
             _checks.require_one_device(call)
+            _checks.require_device_of(module, query)
         from polyhead.torch import _op  # pylint: disable=import-outside-toplevel
         return _op.attend(Config(*config), call, parameters, options, dtypes)
     try:

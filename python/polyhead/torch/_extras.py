@@ -17,13 +17,16 @@ if TYPE_CHECKING:
 
 PlainLinear = nn.modules.linear.NonDynamicallyQuantizableLinear
 NORMS = ("q_norm", "k_norm")
+# embed_dim, num_heads, kdim, vdim
+Sizes = tuple[int, int, "int | None", "int | None"]
 # num_kv_heads, head_dim, qk_norm, qk_norm_eps, rope; None: not given
 Given = tuple["int | None", "int | None", bool, float, "Rope | None"]
 
 
-def checked(embed_dim: int, num_heads: int, given: Given) -> str:
+def checked(sizes: Sizes, dropout: float, given: Given) -> str:
     """The options with all that is left out, as text: what operators and comparisons take. Raises
     ValueError and TypeError as the library does."""
+    embed_dim, num_heads, kdim, vdim = sizes
     num_kv_heads, head_dim, qk_norm, qk_norm_eps, rope = given
     if head_dim is None:
         if embed_dim % num_heads:
@@ -31,10 +34,15 @@ def checked(embed_dim: int, num_heads: int, given: Given) -> str:
         head_dim = embed_dim // num_heads
     # One that is as small as may be knows what is allowed.
     config = _core.MultiheadAttention(
-        1, num_heads, 0.0, False, False, False, None, None, True, "float32", 0, num_kv_heads,
-        head_dim, qk_norm, qk_norm_eps, rope).config
+        1, num_heads, dropout, False, False, False, _small(kdim), _small(vdim), True, "float32", 0,
+        num_kv_heads, head_dim, qk_norm, qk_norm_eps, rope).config
     names = ("num_kv_heads", "head_dim", "qk_norm", "qk_norm_eps", "rope")
     return json.dumps({name: config[name] for name in names})
+
+
+def _small(width: int | None) -> int | None:
+    """One that is refused as `width` is."""
+    return 1 if isinstance(width, int) and width > 0 else width
 
 
 def read(extras: str) -> dict[str, Any]:

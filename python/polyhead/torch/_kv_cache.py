@@ -23,7 +23,7 @@ class KvCache(polyhead.KvCache):
         out = cache.attend(query, is_causal=True)   # [B, H, L, D] -> [B, H, L, Dv]
 
     dtype       torch.float32 (default) or torch.float64, or numpy's objects or the names of these;
-                tensors of bfloat16 and float16 are converted
+                tensors of bfloat16 and float16 are converted to it
 
     The rest as polyhead.KvCache has it.
     """
@@ -42,7 +42,8 @@ class KvCache(polyhead.KvCache):
         """As polyhead.KvCache.append. Raises RuntimeError for a tensor that requires grad where
         gradients are on."""
         _threads.follow()
-        super().append(*plain(("key", key), ("value", value), ("lengths", lengths)), sequence=sequence)
+        super().append(*plain(self.dtype, ("key", key), ("value", value), ("lengths", lengths)),
+                       sequence=sequence)
 
     @overload  # type: ignore[override]
     def attend(
@@ -73,7 +74,7 @@ class KvCache(polyhead.KvCache):
         that requires grad where gradients are on."""
         queries, keys = pair_of(segments, "KvCache.attend")
         plain_query, mask, bounds, slopes, plain_sinks, queries, keys = plain(
-            ("query", query), ("attn_mask", attn_mask), ("cu_seqlens", cu_seqlens_q),
+            self.dtype, ("query", query), ("attn_mask", attn_mask), ("cu_seqlens_q", cu_seqlens_q),
             ("alibi_slopes", alibi_slopes), ("sinks", sinks), ("segments", queries),
             ("segments", keys))
         _threads.follow()
@@ -89,15 +90,21 @@ class KvCache(polyhead.KvCache):
 
 
 _HALF = (torch.bfloat16, torch.float16)
+_NEEDED = ("query", "key", "value")
 
 
-def plain(*named: tuple[str, Tensor | None]) -> list[Any]:
-    """As the library reads them; None stays."""
-    names, tensors = zip(*named)
-    _checks.refuse_other_kinds(tensors, names)
+def plain(dtype: str, *named: tuple[str, Tensor | None]) -> list[Any]:
+    """As the library reads them, what has 16 bits in `dtype`; None stays, where it may be."""
     for name, x in named:
-        if x is not None and x.requires_grad and torch.is_grad_enabled():
+        if x is None and name not in _NEEDED:
+            continue
+        _checks.refuse_other_kinds([x], [name])
+        assert x is not None
+        if x.device.type != "cpu":
+            raise RuntimeError(f"KvCache: {name}: is on {x.device}; need a tensor in the CPU's memory")
+        if x.requires_grad and torch.is_grad_enabled():
             raise RuntimeError(f"KvCache: {name}: requires grad, and a cache has no gradients; give "
                                f"{name}.detach(), or call it under torch.no_grad()")
-    return [x if x is None else x.detach().resolve_neg().to(torch.float32 if x.dtype in _HALF else x.dtype)
-            for x in tensors]
+    wide = torch.float64 if dtype == "float64" else torch.float32
+    return [x if x is None else x.detach().resolve_neg().to(wide if x.dtype in _HALF else x.dtype)
+            for _, x in named]

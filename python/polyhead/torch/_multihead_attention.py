@@ -48,15 +48,16 @@ class MultiheadAttention(nn.MultiheadAttention):
             head_dim: int | None = None, qk_norm: bool = False, qk_norm_eps: float = 1e-6,
             rope: Rope | None = None) -> None:
         options = (dropout, bias, add_bias_kv, add_zero_attn)
-        if num_kv_heads is None and head_dim is None and qk_norm is False and rope is None:
+        if num_kv_heads is None and head_dim is None and qk_norm is False and rope is None \
+                and qk_norm_eps == 1e-6:
             super().__init__(embed_dim, num_heads, *options, kdim, vdim, batch_first, device, dtype)
             return
         # torch checks the rest, and draws nothing on this device.
-        super().__init__(num_heads if embed_dim > 0 else embed_dim, num_heads, *options,
+        super().__init__(num_heads if embed_dim > 0 and num_heads > 0 else embed_dim, num_heads, *options,
                          batch_first=batch_first, device="meta", dtype=dtype)
         try:
-            extras = _extras.checked(
-                embed_dim, num_heads, (num_kv_heads, head_dim, qk_norm, qk_norm_eps, rope))
+            extras = _extras.checked((embed_dim, num_heads, kdim, vdim), dropout, (
+                num_kv_heads, head_dim, qk_norm, qk_norm_eps, rope))
         except TypeError as error:
             raise explained(error, MultiheadAttention.__init__, locals()) from None
         widths = (embed_dim, embed_dim if kdim is None else kdim, embed_dim if vdim is None else vdim)

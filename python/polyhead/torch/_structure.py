@@ -78,7 +78,7 @@ def packed_attention(
                              key_lengths=key_lengths, segments=None)
     bounds = cu_seqlens_q, cu_seqlens_q if cu_seqlens_k is None else cu_seqlens_k
     q, k, v = (x.transpose(0, 1)[None] for x in (query, key, value))  # [1, H, tokens, D]
-    _checks.check_operands(q, k, v, None)
+    _checks.check_operands("packed_attention", q, k, v, None)
     try:
         out, _ = attend((q.to(dtype), k.to(dtype), v.to(dtype), None, *structure[:5], *bounds),
                         options)

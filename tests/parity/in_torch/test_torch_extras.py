@@ -213,11 +213,35 @@ def test_a_draw_is_torchs_where_shapes_are():
     ({"rope": "halves"}, TypeError, "rope: got str; need a dict"),
     ({"rope": HALVES}, ValueError, "rotary_dim"),  # heads of 3
     ({"embed_dim": 0, "num_kv_heads": 1}, ValueError, "must be greater than 0, got embed_dim=0"),
+    ({"num_heads": 0, "num_kv_heads": 1}, ValueError, "got embed_dim=12 and num_heads=0"),
+    ({"qk_norm_eps": 5.0}, ValueError, "qk_norm_eps: got 5; must be between 0 and 1"),
+    ({"qk_norm_eps": "x"}, TypeError, "qk_norm_eps: got str; need a number"),
+    ({"num_kv_heads": 1, "kdim": 0}, ValueError, "kdim: got 0"),
+    ({"num_kv_heads": 1, "vdim": -3}, ValueError, "vdim: got -3"),
+    ({"num_kv_heads": 1, "vdim": "3"}, TypeError, "vdim: got str; need an int"),
+    ({"num_kv_heads": 1, "dropout": 3.0}, ValueError, "dropout: got 3; must be between 0 and 1"),
     ({"embed_dim": 13, "num_kv_heads": 1}, AssertionError, "divisible by num_heads")], ids=str)
 def test_refused_options(options, error, words):
     with pytest.raises(error) as refusal:
         Mha(**{"embed_dim": WIDTH, "num_heads": HEADS} | options)
     assert words in str(refusal.value)
+
+
+def test_an_eps_without_norms_is_kept():
+    assert Mha(WIDTH, HEADS, qk_norm_eps=0.5).qk_norm_eps == 0.5
+    assert polyhead.MultiheadAttention(WIDTH, HEADS, qk_norm_eps=0.5).qk_norm_eps == 0.5
+
+
+@pytest.mark.parametrize("options", [{}, {"num_kv_heads": 2}])
+def test_parameters_without_memory(options):
+    """Nothing is computed of what is not there."""
+    module, x = Mha(WIDTH, HEADS, device="meta", batch_first=True, **options), torch.zeros(2, 3, WIDTH)
+    with torch.no_grad():
+        with pytest.raises(RuntimeError, match="is on meta; need query's device, cpu|on device meta"):
+            module(x, x, x)
+        cache = polyhead.torch.KvCache(**module.cache_config(2, 2))
+        with pytest.raises(RuntimeError, match="^(in|q)_proj_weight: is on meta; need query's device, cpu$"):
+            module.forward_cached(x, cache)
 
 
 def test_refused_calls():

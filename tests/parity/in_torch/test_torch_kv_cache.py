@@ -82,6 +82,10 @@ def test_refusals():
         (lambda: cache.append(key.double(), value), ValueError, "key: dtype is float64"),
         (lambda: cache.append(key.to_sparse(), value), RuntimeError, "layout is torch.sparse_coo"),
         (lambda: cache.attend(None), TypeError, "query must be Tensor"),
+        (lambda: cache.append(None, value), TypeError, "key must be Tensor"),
+        (lambda: cache.append(key.to("meta"), value), RuntimeError, "KvCache: key: is on meta; need a tensor"),
+        (lambda: cache.attend(query, cu_seqlens_q=np.array([0])), TypeError,
+         "cu_seqlens_q must be Tensor, not ndarray"),
         (lambda: cache.attend(query), ValueError, "append first"),
         (lambda: cache.attend(query, segments=key), TypeError, "KvCache.attend: segments"),
         (lambda: cache.attend(query, is_causal="no"), TypeError, "is_causal: got str")]
@@ -191,3 +195,14 @@ def test_what_counts_as_a_sequence(kind):
                     call(other)
             with pytest.raises(ValueError, match="(sequence|length): got "):
                 call(2**70)
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_16_bits_in_a_cache_of_float64(half):
+    cache, query, key, value = filled(dtype=torch.float64)
+    query, key, value = (x.to(half) for x in (query, key, value))
+    cache.append(key, value)
+    out = cache.attend(query, is_causal=True, sinks=torch.ones(H, dtype=half))
+    want = sdpa(query.double(), key.double(), value.double(), is_causal=True, enable_gqa=True,
+                sinks=torch.ones(H))
+    assert out.dtype == half and torch.equal(out, want.to(half))

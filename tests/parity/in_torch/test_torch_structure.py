@@ -168,3 +168,14 @@ def test_refusals_of_a_packed_batch():
         with pytest.raises(error) as refusal:
             packed_attention(*arguments)
         assert words in str(refusal.value), refusal.value
+
+
+@pytest.mark.parametrize("change, words", [
+    ({"key": torch.zeros(4, 2, 8).double()},
+     "dtypes are torch.float32, torch.float64, torch.float32; need one dtype"),
+    ({"key": torch.zeros(3, 2, 8)}, "value: length is 4; need the key's 3")])
+def test_refusals_of_packed_operands_say_what_was_got(change, words):
+    given = dict.fromkeys(("query", "key", "value"), torch.zeros(4, 2, 8)) | change
+    with pytest.raises(ValueError) as refusal:
+        polyhead.torch.packed_attention(**given, cu_seqlens_q=torch.tensor([0, 4]))
+    assert str(refusal.value).startswith("packed_attention: ") and words in str(refusal.value)
