@@ -44,6 +44,9 @@ def explained(error: TypeError, function: Callable[..., Any], given: Mapping[str
         if kind is Integral and int(value) not in limits:
             return ValueError(f"{_title(function)}: {name}: got {value}; need {limits[0]} to "
                               f"{limits[-1]}")
+        if kind is Real and not _fits_float(value):
+            return ValueError(f"{_title(function)}: {name}: got a number too large for a float; need one "
+                              "that a float has")
         if need in ("a path", "a string") and not _can_be(need, value):
             return ValueError(f"{_title(function)}: {name}: got {value!r}; need {need} without null "
                               "characters and surrogates")
@@ -59,6 +62,14 @@ def _can_be(need: str, value: Any) -> bool:
         return b"\0" not in os.fsencode(value)
     except (UnicodeEncodeError, TypeError):
         return False
+
+
+def _fits_float(value: Any) -> bool:
+    try:
+        float(value)
+    except OverflowError:
+        return False
+    return True
 
 
 def has_utf8(text: str) -> bool:
@@ -117,5 +128,8 @@ def type_name(value: object) -> str:
 
 
 def _title(function: Callable[..., Any]) -> str:
+    """As the extension opens its own refusals."""
     owner, _, name = function.__qualname__.rpartition(".")
-    return owner if name in ("__init__", "forward") else name
+    if owner == "KvCache" and name != "__init__":
+        return f"{owner}.{name}"
+    return owner if name in ("__init__", "forward", "forward_cached", "cache_config") else name

@@ -60,6 +60,12 @@ class KvCache(Configured):
                 window)
         except TypeError as error:
             raise explained(error, KvCache.__init__, locals()) from None
+        except MemoryError:
+            width = head_dim + (head_dim if v_head_dim is None else v_head_dim)
+            size = num_pages * num_kv_heads * page_len * width * (
+                8 if dtype_name(dtype) == "float64" else 4)
+            raise MemoryError(f"KvCache: num_pages: got {num_pages}, which take {size} bytes; need as many "
+                              "as there is memory for") from None
         self._config = self._cache.config
 
     @property

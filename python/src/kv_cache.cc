@@ -132,9 +132,18 @@ void bind_kv_cache(nb::module_& module) {
       [](SharedCache* self, int64_t batch, int64_t num_kv_heads, int64_t head_dim,
          std::optional<int64_t> v_head_dim, const char* dtype, int64_t page_len, int64_t num_pages,
          std::optional<int64_t> window) {
-        new (self) SharedCache({batch, num_kv_heads, head_dim,
-                                given(v_head_dim, "KvCache: v_head_dim"), float_dtype(dtype),
-                                page_len, num_pages, given(window, "KvCache: window")});
+        led_by("KvCache", [&] {
+          const KvCache::Config config{batch,
+                                       num_kv_heads,
+                                       head_dim,
+                                       given(v_head_dim, "v_head_dim"),
+                                       float_dtype(dtype),
+                                       page_len,
+                                       num_pages,
+                                       given(window, "window")};
+          in_names([] { return Renames{{"KvCache: config.", "KvCache: "}}; },
+                   [&] { new (self) SharedCache(config); });
+        });
       },
       nb::arg("batch"), nb::arg("num_kv_heads"), nb::arg("head_dim"), nb::arg("v_head_dim").none(),
       nb::arg("dtype"), nb::arg("page_len"), nb::arg("num_pages"), nb::arg("window").none());

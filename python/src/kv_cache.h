@@ -41,7 +41,9 @@ class SharedCache {
     std::unique_lock waiting(turnstile_);
     const std::unique_lock alone(mutex_);
     waiting.unlock();
-    in_names([] { return Renames{{"KvCache::", "KvCache."}}; }, [&] { change(cache_); });
+    in_names(
+        [] { return Renames{{"KvCache::", "KvCache."}, {"must be undefined", "must be None"}}; },
+        [&] { change(cache_); });
   }
 
   const KvCache::Config& config() const { return cache_.config(); }

@@ -44,9 +44,11 @@ NameMap name_map(nb::handle names) {
   if (names.is_none()) return {};
   if (NameMap map; nb::try_cast<NameMap>(names, map)) return map;
   if (!nb::isinstance<nb::str>(names)) {
+    const std::string got = nb::type_name(names.type()).c_str();
     throw nb::type_error(
-        "from_safetensors: names: need a dict {name in the file: torch's name}, 'bert', 'vit' or "
-        "'llama'");
+        ("from_safetensors: names: got " + got +
+         "; need a dict {name in the file: torch's name}, 'bert', 'vit' or 'llama'")
+            .c_str());
   }
   const auto word = nb::cast<std::string>(names);
   if (word == "bert") return name_maps::bert();
@@ -117,13 +119,15 @@ void bind_mha_forward(nb::class_<Mha>& type) {
          nb::handle key_padding_mask, nb::handle attn_mask, std::optional<const char*> weights,
          bool is_causal, const char* causal_align_word, const char* empty_rows_word,
          int64_t query_position, int64_t key_position) {
-        return forward_mha(self, {query, key, value, key_padding_mask, attn_mask},
-                           {.is_causal = is_causal,
-                            .causal_align = causal_align(causal_align_word),
-                            .need_weights = weights_mode(weights),
-                            .empty_rows = empty_rows(empty_rows_word),
-                            .query_position = query_position,
-                            .key_position = key_position});
+        const auto options = led_by("MultiheadAttention", [&] {
+          return ForwardOptions{.is_causal = is_causal,
+                                .causal_align = causal_align(causal_align_word),
+                                .need_weights = weights_mode(weights),
+                                .empty_rows = empty_rows(empty_rows_word),
+                                .query_position = query_position,
+                                .key_position = key_position};
+        });
+        return forward_mha(self, {query, key, value, key_padding_mask, attn_mask}, options);
       },
       nb::arg("query").none(), nb::arg("key").none(), nb::arg("value").none(),
       nb::arg("key_padding_mask").none(), nb::arg("attn_mask").none(), nb::arg("weights").none(),
@@ -152,12 +156,13 @@ void bind_mha(nb::module_& module) {
          std::optional<int64_t> vdim, bool batch_first, const char* dtype, uint64_t seed,
          std::optional<int64_t> num_kv_heads, std::optional<int64_t> head_dim, bool qk_norm,
          double qk_norm_eps, nb::handle rope) {
-        new (self) Mha(
-            {embed_dim, num_heads, layout_of(batch_first), bias, add_bias_kv, add_zero_attn,
-             given(kdim, "MultiheadAttention: kdim"), given(vdim, "MultiheadAttention: vdim"),
-             dropout, float_dtype(dtype), given(num_kv_heads, "MultiheadAttention: num_kv_heads"),
-             given(head_dim, "MultiheadAttention: head_dim"), qk_norm, qk_norm_eps, rope_of(rope)},
-            seed);
+        led_by("MultiheadAttention", [&] {
+          new (self) Mha({embed_dim, num_heads, layout_of(batch_first), bias, add_bias_kv,
+                          add_zero_attn, given(kdim, "kdim"), given(vdim, "vdim"), dropout,
+                          float_dtype(dtype), given(num_kv_heads, "num_kv_heads"),
+                          given(head_dim, "head_dim"), qk_norm, qk_norm_eps, rope_of(rope)},
+                         seed);
+        });
       },
       nb::arg("embed_dim"), nb::arg("num_heads"), nb::arg("dropout"), nb::arg("bias"),
       nb::arg("add_bias_kv"), nb::arg("add_zero_attn"), nb::arg("kdim").none(),
@@ -177,7 +182,7 @@ void bind_mha(nb::module_& module) {
                                   add_zero_attn,
                                   dropout,
                                   name_map(names),
-                                  rope_of(rope),
+                                  led_by("from_safetensors", [&] { return rope_of(rope); }),
                                   qk_norm_eps};
         nb::gil_scoped_release others_may_run;
         return in_names(names_of_load, [&] { return Mha::load(path.string(), options); });
@@ -198,7 +203,9 @@ void bind_scratch(nb::module_& module) {
       "__init__",
       [](Scratch* self, int64_t embed_size, int64_t num_heads, const char* width, const char* dtype,
          uint64_t seed) {
-        new (self) Scratch(embed_size, num_heads, head_width(width), seed, float_dtype(dtype));
+        led_by("FromScratchMultiHeadAttention", [&] {
+          new (self) Scratch(embed_size, num_heads, head_width(width), seed, float_dtype(dtype));
+        });
       },
       nb::arg("embed_size"), nb::arg("num_heads"), nb::arg("head_width"), nb::arg("dtype"),
       nb::arg("seed"));

@@ -7,6 +7,7 @@
 #include <string>
 #include <utility>
 
+#include "renames.h"
 #include "words.h"
 
 namespace polyhead::python {
@@ -56,8 +57,10 @@ AttentionOptions Options::of_part(const ConstTensorView& mask, uint32_t part) co
   AttentionOptions options = base_;
   options.dropout_call = part;
   if (score_mod_) options.score_mod = score_mod_->mod();
-  structure_.add_to(&options, {sinks.view, slopes.view, lengths.view, queries.view, keys.view,
-                               cu_q.view, cu_k.view});
+  led_by(function_.c_str(), [&] {
+    structure_.add_to(&options, {sinks.view, slopes.view, lengths.view, queries.view, keys.view,
+                                 cu_q.view, cu_k.view});
+  });
   if (mask.defined() && mask.dtype() == DType::kBool) {
     options.masks.push_back(Mask::boolean(mask, MaskSense::kIncluded));
   } else if (mask.defined()) {
@@ -75,15 +78,18 @@ void bind_op_options(nb::module_& module) {
              std::optional<const char*> weights, const char* empty_rows_word, nb::handle window,
              std::optional<int64_t> query_offset, double softcap,
              const std::optional<StructureArrays>& structure, nb::object score_mod) {
-            const AttentionOptions options{.scale = scale,
-                                           .softcap = softcap,
-                                           .empty_rows = empty_rows(empty_rows_word),
-                                           .weights = weights_mode(weights),
-                                           .dropout_p = dropout_p,
-                                           .seed = seed};
-            new (self) Options(function, attn_mask, options,
-                               Structure(is_causal, causal_align, window_of(window), query_offset),
-                               structure, std::move(score_mod));
+            led_by(function, [&] {
+              const AttentionOptions options{.scale = scale,
+                                             .softcap = softcap,
+                                             .empty_rows = empty_rows(empty_rows_word),
+                                             .weights = weights_mode(weights),
+                                             .dropout_p = dropout_p,
+                                             .seed = seed};
+              new (self)
+                  Options(function, attn_mask, options,
+                          Structure(is_causal, causal_align, window_of(window), query_offset),
+                          structure, std::move(score_mod));
+            });
           },
           nb::arg("function"), nb::arg("attn_mask").none(), nb::arg("dropout_p"), nb::arg("seed"),
           nb::arg("is_causal"), nb::arg("scale").none(), nb::arg("causal_align"),

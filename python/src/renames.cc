@@ -10,4 +10,9 @@ std::string renamed(std::string text, const Renames& names) {
   return text;
 }
 
+std::string led(const std::string& text, const char* function) {
+  const std::string title = std::string(function) + ": ";
+  return text.starts_with(title) ? text : title + text;
+}
+
 }  // namespace polyhead::python

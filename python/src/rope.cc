@@ -4,6 +4,7 @@
 #include <polyhead/error.h>
 
 #include <string>
+#include <type_traits>
 
 namespace polyhead::python {
 
@@ -31,7 +32,8 @@ Number number_of(const std::string& name, nb::handle given) {
   Number number{};
   if (nb::try_cast(given, number)) return number;
   const std::string got = nb::repr(given).c_str();
-  throw nb::type_error(("rope: " + name + ": got " + got + "; need a number").c_str());
+  const char* const need = std::is_integral_v<Number> ? "; need an int" : "; need a number";
+  throw nb::type_error(("rope: " + name + ": got " + got + need).c_str());
 }
 
 void set_field(Rope* rope, const std::string& name, nb::handle given) {
@@ -68,7 +70,7 @@ Rope rope_of(nb::handle given) {
     throw nb::type_error(("rope: got " + type + "; need a dict").c_str());
   }
   if (!nb::cast<nb::dict>(given).contains("pairs")) {
-    throw InvalidArgument("rope.pairs: not said; need 'halves' or 'interleaved'");
+    throw InvalidArgument("rope: pairs: not said; need 'halves' or 'interleaved'");
   }
   for (const auto& [name, value] : nb::cast<nb::dict>(given)) {
     std::string text;

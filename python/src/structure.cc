@@ -65,7 +65,9 @@ const char* placed_by(const QueryOffset& offset) {
 }  // namespace
 
 Renames names_of(const AttentionOptions& options, const char* function) {
-  Renames names = {{"attention_forward", function}, {"attention_backward", function}};
+  Renames names = {{"attention_forward", function},
+                   {"attention_backward", function},
+                   {"WeightsMode::kNone", "None"}};
   for (size_t i = 0; i < options.masks.size(); ++i) {
     const std::string mask = "masks[" + std::to_string(i) + "]";
     names.insert(names.end(), {{mask + ".offset", "query_offset"},

@@ -51,7 +51,10 @@ DType float_dtype(const char* word) {
 }
 
 int64_t given(std::optional<int64_t> size, const char* argument) {
-  if (size == 0) throw InvalidArgument(std::string(argument) + ": got 0; need at least 1, or None");
+  if (size.value_or(1) < 1) {
+    throw InvalidArgument(std::string(argument) + ": got " + std::to_string(*size) +
+                          "; need at least 1, or None");
+  }
   return size.value_or(0);
 }
 

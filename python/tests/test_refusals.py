@@ -292,11 +292,40 @@ def attend_cache(**changed):
     (attend_packed, {"cu_seqlens_q": np.array([0, 5])}, "packed_attention: cu_seqlens_q: the last is 5"),
     (attend_cache, {"attn_mask": FULL[..., :2]}, "KvCache.attend: attn_mask: size 3 is 2"),
     (lambda **other: polyhead.KvCache(num_kv_heads=2, head_dim=8, num_pages=2).append(X, X[:, :1]), {},
-     "KvCache.append: value: ")])
+     "KvCache.append: value: "),
+    (attend, {"weights": "x"}, "scaled_dot_product_attention: weights: got 'x'; need"),
+    (attend, {"query_offset": 3}, "scaled_dot_product_attention: query_offset: nothing compares"),
+    (attend, {"scale": 2**2000}, "scaled_dot_product_attention: scale: got a number too large"),
+    (forward, {"empty_rows": "x"}, "MultiheadAttention: empty_rows: got 'x'"),
+    (scratch, {"head_width": "x"}, "FromScratchMultiHeadAttention: head_width: got 'x'"),
+    (module, {"embed_dim": 2**40, "num_heads": 1}, "MultiheadAttention: tensor: shape is"),
+    (module, {"kdim": -1}, "MultiheadAttention: kdim: got -1; need at least 1, or None"),
+    (new_cache, {"batch": 0}, "KvCache: batch: got 0; must be between 1 and"),
+    (new_cache, {"window": -1}, "KvCache: window: got -1; need at least 1, or None"),
+    (new_cache, {"v_head_dim": -1}, "KvCache: v_head_dim: got -1; need at least 1, or None"),
+    (attend_cache, {"query": X[0].swapaxes(0, 1), "cu_seqlens_q": np.array([0, 3]), "weights": "average"},
+     "KvCache.attend: weights: wanted, with cu_seqlens_q; must be None"),
+    (lambda **other: module().forward_cached(
+        X[0, 0], new_cache(head_dim=4), lengths=np.array([1])), {},
+     "MultiheadAttention: lengths: given, with an unbatched query; must be None")])
 def test_pythons_names(call, arguments, said):
     with pytest.raises(ValueError) as it:
         call(**arguments)
     assert str(it.value).startswith(said) and "masks[" not in str(it.value), it.value
+
+
+@pytest.mark.parametrize("call, said", [
+    (lambda: new_cache(num_pages=2**30, head_dim=2**16), "KvCache: num_pages: got 1073741824, which take"),
+    (lambda: module(head_dim=2**42), "MultiheadAttention: sizes: take more memory than there is"),
+    (lambda: append(sequence="x"), "KvCache.append: sequence: got str; need an int"),
+    (lambda: attend_cache(is_causal=3), "KvCache.attend: is_causal: got int"),
+    (lambda: module().cache_config("x", 1), "MultiheadAttention: batch: got str"),
+    (lambda: attend(window=3), "scaled_dot_product_attention: window: got 3"),
+    (lambda: load(names=3), "from_safetensors: names: got int; need a dict")])
+def test_what_other_errors_say(call, said):
+    with pytest.raises((MemoryError, TypeError)) as it:
+        call()
+    assert str(it.value).startswith(said)
 
 
 @pytest.mark.parametrize("call, good", [

@@ -101,19 +101,22 @@ def test_what_is_not_given_is_the_default():
     (lambda: Mha(8, 4, num_kv_heads=0), ValueError, "num_kv_heads: got 0; need at least 1"),
     (lambda: Mha(8, 4, head_dim=-1), ValueError, "head_dim: got -1"),
     (lambda: Mha(8, 4, qk_norm=True, qk_norm_eps=-1.0), ValueError, "qk_norm_eps: got -1"),
-    (lambda: Mha(8, 4, rope={}), ValueError, "rope.pairs: not said"),
-    (lambda: Mha(8, 4, rope={"base": 100.0}), ValueError, "rope.pairs: not said"),
+    (lambda: Mha(8, 4, rope={}), ValueError, "MultiheadAttention: rope: pairs: not said"),
+    (lambda: Mha(8, 4, rope={"base": 100.0}), ValueError, "MultiheadAttention: rope: pairs: not said"),
     (lambda: Mha(8, 4, rope={"pairs": "thirds"}), ValueError,
      "rope: pairs: got 'thirds'; need 'halves' or 'interleaved'"),
     (lambda: Mha(8, 4, rope={"pairs": "halves", "theta": 1}), ValueError, "rope: got 'theta'; need"),
     (lambda: Mha(8, 4, rope={"pairs": "halves", "base": "x"}), TypeError, "rope: base: got 'x'; need a number"),
+    (lambda: Mha(8, 4, rope={"pairs": "halves", "rotary_dim": 4.0}), TypeError,
+     "rope: rotary_dim: got 4.0; need an int"),
     (lambda: Mha(8, 4, rope={"pairs": "halves", "scaling": "yarn"}), ValueError,
      "rope: scaling: got 'yarn'"),
     (lambda: Mha(8, 4, rope="halves"), TypeError, "rope: got str; need a dict"),
-    (lambda: Mha(8, 4, rope={"pairs": "halves", 3: "x"}), TypeError, "^rope: names must be strings$"),
+    (lambda: Mha(8, 4, rope={"pairs": "halves", 3: "x"}), TypeError,
+     "^MultiheadAttention: rope: names must be strings$"),
     (lambda: Mha(8, 4, rope={"pairs": "halves", "\ud800": 1}), TypeError,
-     "^rope: names must be strings$"),
-], ids=range(13))
+     "^MultiheadAttention: rope: names must be strings$"),
+], ids=range(14))
 def test_refused(make, error, words):
     with pytest.raises(error, match=words):
         make()
