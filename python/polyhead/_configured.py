@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Generic, NoReturn, TypeVar
 
 import numpy as np
 
+T = TypeVar("T")
+
+
+class Fixed(Generic[T]):
+    """An argument of the constructor: an attribute that can be read, not written."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: Configured | None, owner: Any = None) -> T:
+        if instance is None:
+            return self  # type: ignore[return-value]
+        value = instance._config[self._name]
+        return dict(value) if isinstance(value, dict) else value  # type: ignore[return-value]
+
+    def __set__(self, instance: Configured, value: NoReturn) -> None:
+        raise AttributeError(f"{type(instance).__name__}: {self._name}: is fixed by the constructor; need "
+                             "another object for another value")
+
 
 class Configured:
-    """The arguments can be read as attributes, not written."""
+    """What its constructor was given, in full: in _config, and as attributes."""
 
     _config: dict[str, Any]
-
-    def __getattr__(self, name: str) -> Any:
-        config = self.__dict__.get("_config", {})
-        if name in config:
-            value = config[name]
-            return dict(value) if isinstance(value, dict) else value
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name in self.__dict__.get("_config", {}):
-            raise AttributeError(f"{type(self).__name__}: {name}: is fixed by the constructor; need "
-                                 "another object for another value")
-        super().__setattr__(name, value)
 
     def __repr__(self) -> str:
         options = ", ".join(f"{name}={value!r}" for name, value in self._config.items())
@@ -49,6 +55,6 @@ def _is_torchs(dtype: Any) -> bool:
 def _numpys_name(dtype: Any) -> str:
     """Nothing of what is no dtype."""
     try:
-        return np.dtype(dtype).name
+        return str(np.dtype(dtype).name)
     except (TypeError, ValueError):
         return ""

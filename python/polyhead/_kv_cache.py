@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from polyhead import _core
 from polyhead._arguments import explained, index_of, pair_of, plain_bool, refuse_masked, type_name
-from polyhead._configured import Configured, dtype_name
+from polyhead._configured import Configured, Fixed, dtype_name
 from polyhead._score_mod import block_function
 from polyhead._typing import Array, EmptyRows, FloatArray, ScoreFunction, Weights, Window
 
@@ -40,14 +40,14 @@ class KvCache(Configured):
     ValueError for numbers that do not fit, MemoryError. It cannot be copied or pickled.
     """
 
-    batch: int
-    num_kv_heads: int
-    head_dim: int
-    v_head_dim: int
-    dtype: str
-    page_len: int
-    num_pages: int
-    window: int | None
+    batch = Fixed[int]()
+    num_kv_heads = Fixed[int]()
+    head_dim = Fixed[int]()
+    v_head_dim = Fixed[int]()
+    dtype = Fixed[str]()
+    page_len = Fixed[int]()
+    num_pages = Fixed[int]()
+    window = Fixed["int | None"]()
 
     # over-budget: 8 parameters; the library's own names fix them.
     def __init__(

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Union
+from typing import Any, Literal, TypeVar, Union
 
 import numpy as np
 import numpy.typing as npt
 
 from polyhead import _core
 from polyhead._arguments import explained, index_of, plain_bool, refuse_masked
-from polyhead._configured import Configured, dtype_name
+from polyhead._configured import Configured, Fixed, dtype_name
 from polyhead._kv_cache import KvCache, core_of
 from polyhead._typing import Array, CausalAlign, EmptyRows, FloatArray, HeadWidth, Path, Rope
 
 Names = Union[Mapping[str, str], Literal["bert", "vit", "llama"], None]
+
+# The classes and those derived of them, as their own constructors from files give them.
+Mha = TypeVar("Mha", bound="MultiheadAttention")
+Scratch = TypeVar("Scratch", bound="FromScratchMultiHeadAttention")
 
 
 class _Module(Configured):
@@ -108,21 +112,21 @@ class MultiheadAttention(_Module):
     beside it.
     """
 
-    embed_dim: int
-    num_heads: int
-    dropout: float
-    bias: bool
-    add_bias_kv: bool
-    add_zero_attn: bool
-    kdim: int
-    vdim: int
-    batch_first: bool
-    dtype: str
-    num_kv_heads: int
-    head_dim: int
-    qk_norm: bool
-    qk_norm_eps: float
-    rope: Rope | None
+    embed_dim = Fixed[int]()
+    num_heads = Fixed[int]()
+    dropout = Fixed[float]()
+    bias = Fixed[bool]()
+    add_bias_kv = Fixed[bool]()
+    add_zero_attn = Fixed[bool]()
+    kdim = Fixed[int]()
+    vdim = Fixed[int]()
+    batch_first = Fixed[bool]()
+    dtype = Fixed[str]()
+    num_kv_heads = Fixed[int]()
+    head_dim = Fixed[int]()
+    qk_norm = Fixed[bool]()
+    qk_norm_eps = Fixed[float]()
+    rope = Fixed["Rope | None"]()
 
     # over-budget: 17 parameters; the public names fix them.
     def __init__(
@@ -145,10 +149,10 @@ class MultiheadAttention(_Module):
     # over-budget: 9 parameters; the public names fix them.
     @classmethod
     def from_safetensors(
-            cls, path: Path, prefix: str = "", *, num_heads: int | None = None,
+            cls: type[Mha], path: Path, prefix: str = "", *, num_heads: int | None = None,
             batch_first: bool | None = None, add_zero_attn: bool | None = None,
             dropout: float | None = None, names: Names = None, rope: Rope | None = None,
-            qk_norm_eps: float | None = None) -> MultiheadAttention:
+            qk_norm_eps: float | None = None) -> Mha:
         """A module with the parameters that `path` holds under `prefix`; without one, of the only
         module in the file. float16 and bfloat16 are widened. What no tensor tells is in the metadata
         of a file that save_safetensors wrote, and may be left out here:
@@ -253,10 +257,10 @@ class FromScratchMultiHeadAttention(_Module):
     seed        of the initial parameters: torch's distributions, our own numbers
     """
 
-    embed_size: int
-    num_heads: int
-    head_width: str
-    dtype: str
+    embed_size = Fixed[int]()
+    num_heads = Fixed[int]()
+    head_width = Fixed[str]()
+    dtype = Fixed[str]()
 
     def __init__(
             self, embed_size: int, num_heads: int, head_width: HeadWidth = "split",
@@ -269,8 +273,8 @@ class FromScratchMultiHeadAttention(_Module):
 
     @classmethod
     def from_safetensors(
-            cls, path: Path, prefix: str = "", *, num_heads: int | None = None,
-            names: Mapping[str, str] | None = None) -> FromScratchMultiHeadAttention:
+            cls: type[Scratch], path: Path, prefix: str = "", *, num_heads: int | None = None,
+            names: Mapping[str, str] | None = None) -> Scratch:
         """As MultiheadAttention.from_safetensors; the head width is read from the shapes."""
         module = cls.__new__(cls)
         try:

@@ -31,3 +31,19 @@ polyhead.scaled_dot_product_attention(x, x, x, weights="all")  # type: ignore[ca
 polyhead.packed_attention(x, x, x, np.array([0, 2]), window=3)  # type: ignore[arg-type]
 polyhead.KvCache(num_kv_heads=2, head_dim=8, num_pages="1")  # type: ignore[arg-type]
 polyhead.MultiheadAttention("64", 8)  # type: ignore[arg-type]
+
+
+class Sub(polyhead.MultiheadAttention):
+    """A user's own."""
+
+
+class SubScratch(polyhead.FromScratchMultiHeadAttention):
+    """A user's own."""
+
+
+derived: Sub = Sub.from_safetensors("file")
+other: SubScratch = SubScratch.from_safetensors("file")
+pages: int = cache.page_len
+turns: object = attention.rope
+cache.page_len = 3  # type: ignore[assignment]
+attention.rope = None  # type: ignore[assignment]

@@ -59,7 +59,8 @@ def behind_a_graph_break() -> Callable[..., Tensor]:
     """forward_cached, for torch.compile to call and not to look into: a cache is no tensor."""
     global _unseen  # pylint: disable=global-statement
     if _unseen is None:
-        _unseen = torch.compiler.disable(forward_cached, reason="it changes a KvCache")
+        _unseen = torch.compiler.disable(  # type: ignore[no-untyped-call]
+            forward_cached, reason="it changes a KvCache")
     return _unseen
 
 
