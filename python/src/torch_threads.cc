@@ -45,13 +45,14 @@ struct CloseLibrary {
 
 // The OpenMP that the library at `path`, which is loaded, works with; false if it has none.
 bool lend_openmp_of(const char* path) {
-  std::unique_ptr<void, CloseLibrary> library(dlopen(path, RTLD_LAZY | RTLD_NOLOAD));
+  // Never unloaded: its function may be called at any time.
+  constexpr int kFlags = RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE;
+  const std::unique_ptr<void, CloseLibrary> library(dlopen(path, kFlags));
   void* const gomp_parallel = library ? dlsym(library.get(), "GOMP_parallel") : nullptr;
   if (gomp_parallel == nullptr) return false;
   lend_executor(run_on_openmp, gomp_parallel);
   static std::once_flag is_lent;
-  std::call_once(is_lent, [&] {
-    static_cast<void>(library.release());  // open for good: its function may be called at any time
+  std::call_once(is_lent, [] {
     // OpenMP's threads are not there in a forked child, and it would wait for them.
     pthread_atfork(nullptr, nullptr, [] { lend_executor(nullptr, nullptr); });
   });

@@ -209,7 +209,7 @@ def test_a_draw_is_torchs_where_shapes_are():
     ({"num_kv_heads": "2"}, TypeError, "num_kv_heads: got str; need an int"),
     ({"qk_norm": True, "qk_norm_eps": -1.0}, ValueError, "qk_norm_eps: got -1"),
     ({"qk_norm": 1}, TypeError, "qk_norm: got int; need True or False"),
-    ({"rope": {"base": 3.0}}, ValueError, "rope.pairs: not said"),
+    ({"rope": {"base": 3.0}}, ValueError, "rope: pairs: not said; need"),
     ({"rope": "halves"}, TypeError, "rope: got str; need a dict"),
     ({"rope": HALVES}, ValueError, "rotary_dim"),  # heads of 3
     ({"embed_dim": 0, "num_kv_heads": 1}, ValueError, "must be greater than 0, got embed_dim=0"),
