@@ -87,8 +87,8 @@ __attribute__((noinline)) void score_keys(const RowTile<T>& tile, const Row<T>* 
   constexpr size_t kN = kLanes<T>, kKeys = 2 * kN;
   const size_t dims = tile.in.head_dim;
   const int lines = lines_meanwhile(tile, kN);
-  const ptrdiff_t step = lines * Errand<T>::kLine / static_cast<ptrdiff_t>(kN);
-  Errand<T> ahead = *stretch.next_keys;
+  const ptrdiff_t step = lines * Lines<T>::kLine / static_cast<ptrdiff_t>(kN);
+  Errand<T> ahead = *stretch.while_scored;
   for (size_t first = 0; first < stretch.count; first += kKeys) {
     const size_t keys = at_most(stretch.count - first, kKeys);
     if (!any_row_sees(tile, first, keys)) continue;
@@ -100,7 +100,7 @@ __attribute__((noinline)) void score_keys(const RowTile<T>& tile, const Row<T>* 
       score_square<kRows>(party, stretch, square, ahead.take(lines, party->query), step);
     }
   }
-  *stretch.next_keys = ahead;
+  *stretch.while_scored = ahead;
 }
 
 // bias[j] += T(factor) * T(number) for the numbers of row r.

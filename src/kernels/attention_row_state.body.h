@@ -3,18 +3,6 @@
 
 inline constexpr size_t kStretch = 256;  // keys whose scores wait in L1; divides kChunk
 
-// Keys of a stretch. Far ones come 16 KiB at a time, which a second party of rows finds in L1.
-// Where one party has more arithmetic to do than one row, 64 KiB leave what is fetched more time to
-// arrive: 1.00 of a stream's rate after 0.95, heads 32:8, D = 128; but one row loses 3 % by it and
-// two parties 14 % (Zen 5, 2026-11, bench/decode).
-template <class T>
-POLYHEAD_INLINE size_t stretch_of(const AttentionTile<T>& in) {
-  if (!in.keys_are_far || in.head_dim == 0) return kStretch;
-  const size_t bytes = (in.rows > 1 && in.rows <= 4 ? size_t{64} : size_t{16}) << 10;
-  const size_t fits = bytes / (sizeof(T) * in.head_dim);
-  return fits < 32 ? 32 : at_most(fits / 32 * 32, kStretch);
-}
-
 // Rows that go through a stretch together, in registers: so many vectors of scores or of sums.
 template <class T>
 inline constexpr size_t kRowsTogether = kLanes<T> < 8 ? 1 : 4;
@@ -61,17 +49,16 @@ struct RowTile {
   uint16_t* seen_keys;  // [256] those of a stretch that masks leave to one row
 };
 
-// Rows to bring into the cache, line after line as they lie in memory, while something else goes
-// on: so a stream from memory does not stop, and the hardware sees it coming.
+// The lines of the first rows of a matrix, as they lie in memory; none where columns are apart.
 template <class T>
-struct Errand {
+struct Lines {
   static constexpr ptrdiff_t kLine = 64 / sizeof(T);
   const T *at = nullptr, *row_end = nullptr;
   ptrdiff_t gap = 0, columns = 0;
   size_t rows_left = 0;
 
-  Errand() = default;
-  POLYHEAD_INLINE Errand(const Strided<const T>& matrix, size_t rows, size_t width) {
+  Lines() = default;
+  POLYHEAD_INLINE Lines(const Strided<const T>& matrix, size_t rows, size_t width) {
     if (rows == 0 || width == 0 || matrix.column_stride != 1) return;
     const bool dense = matrix.row_stride == static_cast<ptrdiff_t>(width);
     at = matrix.data;
@@ -81,12 +68,32 @@ struct Errand {
     rows_left = dense ? 0 : rows - 1;
   }
 
+  POLYHEAD_INLINE void pass_one() {
+    at += kLine;
+    if (at < row_end || rows_left == 0) return;
+    --rows_left;
+    at = row_end + gap;
+    row_end = at + columns;
+  }
+};
+
+// What to bring into the cache, line after line, while something else goes on: so a stream from
+// memory does not stop, and the hardware sees it coming.
+template <class T>
+struct Errand {
+  Lines<T> now, then;
+
+  Errand() = default;
+  POLYHEAD_INLINE Errand(const Lines<T>& first, const Lines<T>& second) : now(first), then(second) {
+    if (now.at == now.row_end) go_on();
+  }
+
   // So many lines, for the caller to ask for one by one; where no so many follow each other, they
   // are asked for here, and the caller gets what it has in any case.
   POLYHEAD_INLINE const T* take(int lines, const T* otherwise) {
-    if (row_end - at > lines * kLine) {
-      const T* first = at;
-      at += lines * kLine;
+    if (now.row_end - now.at > lines * Lines<T>::kLine) {
+      const T* first = now.at;
+      now.at += lines * Lines<T>::kLine;
       return first;
     }
     fetch(lines);
@@ -94,14 +101,17 @@ struct Errand {
   }
 
   POLYHEAD_INLINE void fetch(int lines) {
-    for (; lines > 0 && at < row_end; --lines) {
-      __builtin_prefetch(at);
-      at += kLine;
-      if (at < row_end || rows_left == 0) continue;
-      --rows_left;
-      at = row_end + gap;
-      row_end = at + columns;
+    for (; lines > 0 && now.at < now.row_end; --lines) {
+      __builtin_prefetch(now.at);
+      now.pass_one();
+      if (now.at >= now.row_end) go_on();
     }
+  }
+
+ private:
+  POLYHEAD_INLINE void go_on() {
+    now = then;
+    then = {};
   }
 };
 
@@ -115,8 +125,8 @@ POLYHEAD_INLINE int lines_meanwhile(const RowTile<T>& tile, size_t vecs) {
 // Up to 256 keys on their way through all rows.
 template <class T>
 struct Stretch {
-  Strided<const T> key, value;        // from its first key on
-  Errand<T>*next_keys, *next_values;  // of the next stretch, to be fetched ahead
+  Strided<const T> key, value;            // from its first key on
+  Errand<T>*while_scored, *while_summed;  // what is read next, to be fetched ahead
   size_t count;
   size_t column;     // of its first key in probs
   uint32_t granule;  // of its first key, for dropout

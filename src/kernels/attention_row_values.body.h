@@ -26,6 +26,7 @@ inline constexpr EveryKey kEveryKey;
 template <int kVecs, class T>
 __attribute__((noinline)) void accumulate_row(const SeenKeys<T>& seen, Row<T>& row, size_t dims) {
   constexpr size_t kWidth = kVecs * kLanes<T>;
+  constexpr int kLines = (kWidth * sizeof(T) + 63) / 64;  // to fetch for each key
   const Vec<T> sum_before = row.sum;
   Errand<T> errand = *seen.errand;
   for (size_t d = 0; d < dims; d += kWidth) {
@@ -38,10 +39,13 @@ __attribute__((noinline)) void accumulate_row(const SeenKeys<T>& seen, Row<T>& r
       const size_t key = seen.keys[n];
       const Vec<T> p = broadcast(seen.probs + key);
       const T* v = value + static_cast<ptrdiff_t>(key) * seen.value.row_stride;
-      errand.fetch(kVecs);
+      const T* ahead = errand.take(kLines, row.out);
       sum += p;
 #pragma GCC unroll 8
-      for (int i = 0; i < kVecs; ++i) acc[i] = fma(p, load(v + i * kLanes<T>), acc[i]);
+      for (int i = 0; i < kVecs; ++i) {
+        acc[i] = fma(p, load(v + i * kLanes<T>), acc[i]);
+        if (i < kLines) __builtin_prefetch(ahead + i * Lines<T>::kLine);
+      }
     }
 #pragma GCC unroll 8
     for (int i = 0; i < kVecs; ++i) store(row.next_out + first + i * kLanes<T>, acc[i]);
@@ -92,7 +96,7 @@ __attribute__((noinline)) void accumulate_rows(const RowTile<T>& tile, Row<T>* p
   const size_t dims = tile.in.v_head_dim, count = stretch.count;
   const ptrdiff_t row_stride = stretch.value.row_stride;
   const int lines = lines_meanwhile(tile, kVecs);
-  Errand<T> errand = *stretch.next_values;
+  Errand<T> errand = *stretch.while_summed;
   const T* probs[kRows];
   Vec<T> before[kRows], sum[kRows];
   for (int r = 0; r < kRows; ++r) {
@@ -128,7 +132,7 @@ __attribute__((noinline)) void accumulate_rows(const RowTile<T>& tile, Row<T>* p
       store(party[r].next_out + first + i * kLanes<T>, acc[r][i]);
     }
   }
-  *stretch.next_values = errand;
+  *stretch.while_summed = errand;
   for (int r = 0; r < kRows; ++r) {
     party[r].sum = sum[r];
     std::swap(party[r].out, party[r].next_out);
@@ -213,7 +217,7 @@ POLYHEAD_INLINE void add_waiting(const RowTile<T>& tile, const Stretch<T>& stret
     Row<T>& row = tile.rows[r];
     if (!row.waits) continue;
     accumulate<T>({kEveryKey.keys, stretch.count, row.probs + stretch.column, stretch.value,
-                   stretch.next_values},
+                   stretch.while_summed},
                   row, tile.in.v_head_dim);
   }
 }
@@ -229,7 +233,7 @@ POLYHEAD_INLINE void fold_scores(const RowTile<T>& tile, Row<T>& row, const Stre
     return;
   }
   SeenKeys<T> seen{kEveryKey.keys + begin, end - begin, row.probs + stretch.column, stretch.value,
-                   stretch.next_values};
+                   stretch.while_summed};
   if (row.has_bias) {
     seen.keys = tile.seen_keys;
     seen.count = 0;
