@@ -33,15 +33,32 @@ polyhead_status keep(polyhead_status status, const char* function, const char* w
   return status;
 }
 
+// Where a message that opens with a C++ function or class goes on; null: it opens otherwise.
+const char* after_cpp_name(const char* what) {
+  for (const char* name :
+       {"attention_", "KvCache", "MultiheadAttention", "FromScratchMultiHeadAttention"}) {
+    if (std::strncmp(what, name, std::strlen(name)) != 0) continue;
+    const char* colon = std::strstr(what, ": ");
+    return colon == nullptr ? nullptr : colon + 2;
+  }
+  return nullptr;
+}
+
+// A refusal, in the name of the C function.
+polyhead_status keep_refusal(polyhead_status status, const char* function, const char* what) {
+  const char* rest = after_cpp_name(what);
+  return rest == nullptr ? keep(status, nullptr, what) : keep(status, function, rest);
+}
+
 }  // namespace
 
 polyhead_status keep_current_exception(const char* function) noexcept {
   try {
     throw;
   } catch (const InvalidArgument& error) {
-    return keep(POLYHEAD_INVALID_ARGUMENT, nullptr, error.what());
+    return keep_refusal(POLYHEAD_INVALID_ARGUMENT, function, error.what());
   } catch (const Unsupported& error) {
-    return keep(POLYHEAD_UNSUPPORTED, nullptr, error.what());
+    return keep_refusal(POLYHEAD_UNSUPPORTED, function, error.what());
   } catch (const IoError& error) {
     return keep(POLYHEAD_FILE, nullptr, error.what());
   } catch (const std::bad_alloc&) {

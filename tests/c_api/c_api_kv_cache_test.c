@@ -376,7 +376,8 @@ static void test_step(void) {
   EXPECT(cached.batch == kBatch && cached.num_pages == kPages && cached.dtype == POLYHEAD_FLOAT32);
   EXPECT(cached.num_kv_heads == kHeads && cached.head_dim == kEmbed);
   EXPECT(cached.page_len == 256 && cached.window == 0);
-  EXPECT_FAILS(INVALID, "batch: got -1", polyhead_mha_cache_config(g_mha, -1, kPages, &cached));
+  EXPECT_FAILS(INVALID, "polyhead_mha_cache_config: batch: got -1",
+               polyhead_mha_cache_config(g_mha, -1, kPages, &cached));
   EXPECT_FAILS(INVALID, "num_pages: got 0", polyhead_mha_cache_config(g_mha, kBatch, 0, &cached));
   EXPECT_OK(polyhead_kv_cache_reset(g_cache));
   test_step_arguments();
