@@ -29,8 +29,8 @@ struct KeyBand {
   int64_t first, last, end;
 };
 
-// The keys and values of a sequence that a cache keeps in pages: those of positions p are in page
-// pages[p / page_len - first_page], at row p % page_len. What is before first_page is gone.
+// The keys and values of a sequence that a cache keeps in pages: those of position p are in page
+// pages[p / page_len - first_page], at p % page_len. What is before first_page is gone.
 struct CachedSequence {
   const int32_t* pages = nullptr;
   int64_t first_page = 0, length = 0;
@@ -40,8 +40,9 @@ struct AttentionCall {
   ConstTensorView query = {};  // [B, H, L, D]
   ConstTensorView key = {};    // [B, Hkv, S, D]
   ConstTensorView value = {};  // [B, Hkv, S, Dv]
-  // Undefined in a call without a cache. In one with, key and value are all pages of it, [P, Hkv,
-  // page_len, D] and Dv; every sequence has its own pages and S = longest_cached.
+  // Undefined in a call without a cache. In one with, value is all pages of it, [P, Hkv, page_len,
+  // Dv], and so is key, by blocks of 32 positions: [P, Hkv, 32, page_len / 32 * D]. Every sequence
+  // has its own pages and S = longest_cached.
   std::span<const CachedSequence> cached = {};
   int64_t longest_cached = 0;
   // Columns appended after the S keys, the same for every batch item, never masked: torch's bias_k
@@ -69,6 +70,7 @@ struct AttentionCall {
   int64_t head_dim() const { return query.size(3); }
   int64_t v_head_dim() const { return value.size(3); }
   int64_t num_extra() const { return extra_key.defined() ? extra_key.size(1) : 0; }
+  int64_t page_len() const { return value.size(2); }  // of a cache
   int64_t kv_head(int64_t head) const { return head / (num_heads() / num_kv_heads()); }
 
   bool packed() const { return cu_seqlens_q.defined(); }

@@ -56,14 +56,10 @@ class Row {
         hidden_(scores_.size()) {}
 
   double key(int64_t j, int64_t d) const {
-    const int64_t kv_head = call_.kv_head(h_), s = call_.kv_len();
-    return j < s ? at(call_.key, item(j), kv_head, row(j), d)
-                 : at(call_.extra_key.unsqueezed(0), 0, kv_head, j - s, d);
+    return number(call_.key, call_.extra_key, call_.head_dim(), j, d);
   }
   double value(int64_t j, int64_t d) const {
-    const int64_t kv_head = call_.kv_head(h_), s = call_.kv_len();
-    return j < s ? at(call_.value, item(j), kv_head, row(j), d)
-                 : at(call_.extra_value.unsqueezed(0), 0, kv_head, j - s, d);
+    return number(call_.value, call_.extra_value, call_.v_head_dim(), j, d);
   }
 
   // scores = scale * q . k + bias; probs = exp(scores - lse); masked pairs have score -inf. Dropout
@@ -150,13 +146,17 @@ class Row {
 
  private:
   bool own(int64_t j) const { return j < call_.kv_len(); }
-  // Where key j is in the call's key: there, or in a page of a cache.
-  int64_t item(int64_t j) const {
-    if (call_.cached.empty()) return b_;
+  // Column d of row j: of the call's own, or in a page of a cache, or of those that are appended.
+  double number(const ConstTensorView& of, const ConstTensorView& extra, int64_t columns, int64_t j,
+                int64_t d) const {
+    const int64_t kv_head = call_.kv_head(h_), s = call_.kv_len();
+    if (j >= s) return at(extra.unsqueezed(0), 0, kv_head, j - s, d);
+    if (call_.cached.empty()) return at(of, b_, kv_head, j, d);
     const CachedSequence& from = call_.cached[static_cast<size_t>(b_)];
-    return from.pages[j / call_.key.size(2) - from.first_page];
+    const int64_t page = from.pages[j / call_.page_len() - from.first_page];
+    const int64_t in_page = j % call_.page_len(), of_block = of.size(2);
+    return at(of, page, kv_head, in_page % of_block, in_page / of_block * columns + d);
   }
-  int64_t row(int64_t j) const { return call_.cached.empty() ? j : j % call_.key.size(2); }
   double softcapped(double score) const {
     return call_.softcap > 0 ? call_.softcap * std::tanh(score / call_.softcap) : score;
   }

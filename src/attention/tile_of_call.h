@@ -72,7 +72,7 @@ void place_keys(const AttentionCall& call, const Place& at, const Sequence& of,
   if (paged) {
     const CachedSequence& from = call.cached[static_cast<size_t>(at.sequence)];
     tile->pages = {.pages = from.pages,
-                   .page_len = static_cast<size_t>(call.key.size(2)),
+                   .page_len = static_cast<size_t>(call.page_len()),
                    .first_page = static_cast<size_t>(from.first_page),
                    .key_step = call.key.stride(0),
                    .value_step = call.value.stride(0)};

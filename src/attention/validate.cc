@@ -58,11 +58,11 @@ class Checker : private CallChecks {
       size(call_.key, "key", 0, "batch", call_.batch());
       size(call_.value, "value", 0, "batch", call_.batch());
       size(call_.value, "value", 2, "kv_len", call_.kv_len());
+      size(call_.key, "key", 3, "head_dim", call_.head_dim());
+      bounded(call_.key, "key");
     }
-    size(call_.key, "key", 3, "head_dim", call_.head_dim());
     size(call_.value, "value", 1, "num_kv_heads", call_.num_kv_heads());
     bounded(call_.query, "query");
-    bounded(call_.key, "key");
     bounded(call_.value, "value");
     const int64_t heads = call_.num_heads(), kv_heads = call_.num_kv_heads();
     if (heads != 0 && (kv_heads == 0 || heads % kv_heads != 0)) {

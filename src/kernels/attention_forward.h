@@ -64,7 +64,11 @@ struct TileMask {
 
 inline constexpr int kMaxTileMasks = 8;
 
-// Keys and values in pages: key j is row j % page_len of page pages[j / page_len - first_page].
+// Keys and values in pages: those of j are in page pages[j / page_len - first_page], at r = j %
+// page_len. Values are its rows. Its keys lie in blocks of 32, [D, 32] each, so that vectors of
+// them are read as they lie: element d of r is at ((r / 32) * D + d) * 32 + r % 32.
+inline constexpr size_t kKeyBlock = 32;
+
 struct KeyPages {
   const int32_t* pages = nullptr;  // null: all rows follow each other
   size_t page_len = 0;             // a multiple of 32
@@ -114,7 +118,7 @@ template <class T>
 struct AttentionTile {
   Strided<const T> query, key, value;
   Strided<T> out;
-  KeyPages pages;  // of key and value, which then point at page 0
+  KeyPages pages;  // of key and value, which then point at page 0; key is [32, page_len / 32 * D]
   ChunkSums<T> chunks;
   Strided<const T> extra_key, extra_value;  // appended columns, never masked
   // So many rows stand at one position after the other: heads that read the same keys. More than

@@ -83,16 +83,18 @@ POLYHEAD_INLINE void plan_errands(const AttentionTile<T>& in, const KeyRun<T>& r
   const KeyRun<T> next = has_next ? keys_from(in, key + count) : KeyRun<T>{};
   if (!values_pass_once(in)) {
     const size_t rows = at_most(next.count, stretch_of(in));
-    *while_scored = {Lines<T>(next.key, rows, dims), {}};
+    *while_scored = {Lines<T>(keys_in_memory(in, next.key, 0), rows, dims), {}};
     *while_summed = {Lines<T>(next.value, rows, v_dims), {}};
     return;
   }
   const size_t keys = at_most(count, rows_in<T>(16, dims));
   const size_t values = at_most(count, rows_in<T>(16, v_dims));
-  *while_scored = {Lines<T>(rows_from(run.key, keys), count - keys, dims),
+  const Strided<const T> in_turn = keys_in_memory(in, run.key, 0);
+  *while_scored = {Lines<T>(rows_from(in_turn, keys), count - keys, dims),
                    Lines<T>(run.value, values, v_dims)};
-  *while_summed = {Lines<T>(rows_from(run.value, values), count - values, v_dims),
-                   Lines<T>(next.key, at_most(next.count, rows_in<T>(16, dims)), dims)};
+  *while_summed = {
+      Lines<T>(rows_from(run.value, values), count - values, v_dims),
+      Lines<T>(keys_in_memory(in, next.key, 0), at_most(next.count, rows_in<T>(16, dims)), dims)};
 }
 
 // At most `most` keys from `key` on, as many as follow each other, each row as far as it sees.
@@ -111,7 +113,8 @@ POLYHEAD_INLINE size_t fold_stretch(const RowTile<T>& tile, size_t key, size_t m
                            count,
                            in.wants_weights ? key : 0,
                            static_cast<uint32_t>(key / kGranule),
-                           key};
+                           key,
+                           in_pages(in)};
   const size_t rows = in.rows;
   for (size_t r = 0; r < rows; ++r) {
     Row<T>& row = tile.rows[r];
@@ -159,7 +162,7 @@ POLYHEAD_INLINE void fold_all_keys(const RowTile<T>& tile) {
   const size_t rows = tile.in.rows, dims = tile.in.v_head_dim;
   const KeySpan seen = keys_seen_by(tile.in);
   const size_t stretch = stretch_of(tile.in);
-  size_t key = seen.begin;
+  size_t key = in_pages(tile.in) ? seen.begin / kKeyBlock * kKeyBlock : seen.begin;
   do {
     const size_t chunk = key / kChunk, chunk_end = at_most(seen.end, chunk * kChunk + kChunk);
     if (takes_chunks(tile.in)) {
@@ -182,8 +185,8 @@ template <class T>
 __attribute__((noinline)) void fold_extra_columns(const RowTile<T>& tile) {
   const AttentionTile<T>& in = tile.in;
   Errand<T> nothing;
-  const Stretch<T> stretch{in.extra_key, in.extra_value,   &nothing,         &nothing,
-                           in.num_extra, extra_column(in), kAppendedGranule, 0};
+  const Stretch<T> stretch{in.extra_key,     in.extra_value,   &nothing, &nothing, in.num_extra,
+                           extra_column(in), kAppendedGranule, 0,        false};
   for (size_t r = 0; r < in.rows; ++r) {
     begin_row_chunk(tile.rows[r], in.v_head_dim);
     tile.rows[r].has_bias = false;

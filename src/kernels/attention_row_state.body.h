@@ -131,6 +131,7 @@ struct Stretch {
   size_t column;     // of its first key in probs
   uint32_t granule;  // of its first key, for dropout
   size_t first_key;  // in the call
+  bool in_blocks;    // of pages: `key` is the first block's [D, 32], the next follow it
 };
 
 template <class T>

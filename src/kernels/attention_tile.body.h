@@ -49,7 +49,13 @@ POLYHEAD_INLINE T sink_of(const AttentionTile<T>& in, size_t row) {
   return in.sinks[static_cast<ptrdiff_t>(row % in.group) * in.sink_stride];
 }
 
-// Keys and values from some key on, and how many of them follow each other without a gap.
+template <class T>
+POLYHEAD_INLINE bool in_pages(const AttentionTile<T>& in) {
+  return in.pages.pages != nullptr;
+}
+
+// Keys and values from some key on, and how many of them follow each other without a gap; keys in
+// pages, by blocks.
 template <class T>
 struct KeyRun {
   Strided<const T> key, value;
@@ -60,17 +66,30 @@ template <class T>
 POLYHEAD_INLINE KeyRun<T> keys_from(const AttentionTile<T>& in, size_t first) {
   KeyRun<T> run{in.key, in.value, in.kv_len - first};
   size_t row = first;
-  if (in.pages.pages != nullptr) {
+  if (in_pages(in)) {
     const size_t page_len = in.pages.page_len, page = first / page_len;
     const ptrdiff_t at = in.pages.pages[page - in.pages.first_page];
     row = first - page * page_len;
     run.count = at_most(page_len - row, run.count);
     run.key.data += at * in.pages.key_step;
     run.value.data += at * in.pages.value_step;
+    const size_t block = row / kKeyBlock * kKeyBlock;
+    run.key.data += static_cast<ptrdiff_t>(block * in.head_dim + row - block);
+  } else {
+    run.key.data += static_cast<ptrdiff_t>(row) * run.key.row_stride;
   }
-  run.key.data += static_cast<ptrdiff_t>(row) * run.key.row_stride;
   run.value.data += static_cast<ptrdiff_t>(row) * run.value.row_stride;
   return run;
+}
+
+// Rows of D numbers that lie where the keys do which keys_from finds at `first`: of a block the
+// part that is as long.
+template <class T>
+POLYHEAD_INLINE Strided<const T> keys_in_memory(const AttentionTile<T>& in,
+                                                const Strided<const T>& key, size_t first) {
+  if (!in_pages(in)) return key;
+  const size_t row = first % kKeyBlock;
+  return {key.data - row + row * in.head_dim, static_cast<ptrdiff_t>(in.head_dim), 1};
 }
 
 // What a tile does about a chunk: another thread may do so.

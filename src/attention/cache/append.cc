@@ -8,33 +8,28 @@
 namespace polyhead {
 namespace {
 
-// Rows [first, first + count) of [n, columns] to `to`, one after the other.
 template <class T>
-void copy_rows(const ConstTensorView& from, int64_t first, int64_t count, T* to) {
-  const int64_t columns = from.size(1), row_stride = from.stride(0), step = from.stride(1);
-  const T* row = static_cast<const T*>(from.data()) + first * row_stride;
-  for (int64_t r = 0; r < count; ++r, row += row_stride, to += columns) {
-    if (step == 1) {
-      std::copy_n(row, columns, to);
-    } else {
-      for (int64_t c = 0; c < columns; ++c) to[c] = row[c * step];
-    }
+void copy_row(const T* from, int64_t columns, int64_t from_step, T* to, int64_t to_step) {
+  if (from_step == 1 && to_step == 1) {
+    std::copy_n(from, columns, to);
+  } else {
+    for (int64_t c = 0; c < columns; ++c) to[c * to_step] = from[c * from_step];
   }
 }
 
-// All of [n, columns], to the last n positions of a sequence's head.
+// All of [n, columns], to the last n positions of a sequence's head in `pages`: state.key or
+// state.value.
 template <class T>
-void write_positions(const TensorView& pages, const SequencePages& of, int64_t head,
-                     const ConstTensorView& from) {
-  const int64_t page_len = pages.size(2), count = from.size(0), position = of.length - count;
-  for (int64_t done = 0; done < count;) {
-    const int64_t at = position + done, row = at % page_len;
-    const int64_t run = std::min(page_len - row, count - done);
+void write_positions(const TensorView& pages, int64_t page_len, const SequencePages& of,
+                     int64_t head, const ConstTensorView& from) {
+  const int64_t count = from.size(0), columns = from.size(1), of_block = pages.size(2);
+  const T* row = static_cast<const T*>(from.data());
+  for (int64_t at = of.length - count; at < of.length; ++at, row += from.stride(0)) {
     const int64_t page = of.pages[static_cast<size_t>(at / page_len - of.first_page)];
+    const int64_t in_page = at % page_len, block = in_page / of_block;
     T* to = static_cast<T*>(pages.data()) + page * pages.stride(0) + head * pages.stride(1) +
-            row * pages.stride(2);
-    copy_rows(from, done, run, to);
-    done += run;
+            in_page % of_block * pages.stride(2) + block * columns * pages.stride(3);
+    copy_row(row, columns, from.stride(1), to, pages.stride(3));
   }
 }
 
@@ -70,8 +65,9 @@ void append_added(KvCache::State* state, const ConstTensorView& key, const Const
     const SequencePages& of = state->pool.sequence(n);
     const auto write = [&](const TensorView& pages, const ConstTensorView& from) {
       const ConstTensorView rows = state->added.rows(from, n).select(0, 0).select(0, head);
-      pages.dtype() == DType::kFloat32 ? write_positions<float>(pages, of, head, rows)
-                                       : write_positions<double>(pages, of, head, rows);
+      pages.dtype() == DType::kFloat32
+          ? write_positions<float>(pages, state->config.page_len, of, head, rows)
+          : write_positions<double>(pages, state->config.page_len, of, head, rows);
     };
     write(state->key, key);
     write(state->value, value);

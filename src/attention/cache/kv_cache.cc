@@ -8,6 +8,7 @@
 #include "attention/cache/kv_cache_state.h"
 #include "base/checked_math.h"
 #include "base/message.h"
+#include "kernels/attention_forward.h"
 
 namespace polyhead {
 namespace {
@@ -40,7 +41,7 @@ KvCache::Config checked(KvCache::Config config) {
   return config;
 }
 
-// Not cleared: what is not appended is not read.
+// Not cleared: of what is not appended nothing comes.
 TensorView allocate_pages(const KvCache::Config& config, int64_t columns, PageMemory* memory) {
   const int64_t shape[] = {config.num_pages, config.num_kv_heads, config.page_len, columns};
   int64_t bytes = static_cast<int64_t>(dtype_bytes(config.dtype));
@@ -84,11 +85,20 @@ void require_sequence(const char* function, const KvCache::Config& config, int64
                message("between 0 and ", config.batch - 1));
 }
 
+// Keys of a page, by blocks: see State.
+TensorView in_blocks(const TensorView& pages) {
+  const int64_t of_head = pages.stride(1);
+  constexpr auto kBlock = static_cast<int64_t>(kKeyBlock);
+  const int64_t shape[] = {pages.size(0), pages.size(1), kBlock, of_head / kBlock};
+  const int64_t strides[] = {pages.stride(0), of_head, 1, kBlock};
+  return {pages.data(), pages.dtype(), shape, strides};
+}
+
 }  // namespace
 
 KvCache::State::State(const Config& given)
     : config(checked(given)),
-      key(allocate_pages(config, config.head_dim, &key_memory)),
+      key(in_blocks(allocate_pages(config, config.head_dim, &key_memory))),
       value(allocate_pages(config, config.v_head_dim, &value_memory)),
       pool(config.batch, config.page_len, config.num_pages, config.window),
       cached(static_cast<size_t>(config.batch)),

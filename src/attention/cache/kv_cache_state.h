@@ -27,7 +27,10 @@ struct KvCache::State {
 
   Config config;
   PageMemory key_memory, value_memory;
-  TensorView key, value;  // [num_pages, Hkv, page_len, D] and Dv
+  // All pages: value [P, Hkv, page_len, Dv], and key by blocks of 32 positions, whose columns lie
+  // in rows, so that attention reads vectors of keys: [P, Hkv, 32, page_len / 32 * D], strides
+  // {.., .., 1, 32}.
+  TensorView key, value;
   PagePool pool;
   std::vector<CachedSequence> cached;  // what the pool says of each sequence,
   std::vector<int64_t> lengths;        // [B]
