@@ -48,53 +48,23 @@ POLYHEAD_INLINE void end_row_chunk(Row<T>& row, size_t dims) {
   }
 }
 
-// Whether a tile goes through the values of a stretch once: registers hold a sum of each column.
-template <class T>
-POLYHEAD_INLINE bool values_pass_once(const AttentionTile<T>& in) {
-  if (in.rows > 2) return false;
-  const size_t vecs = in.rows == 1 ? 8 : at_most(kColumnVecs<2, T>, 8);
-  return in.v_head_dim <= vecs * kLanes<T>;
-}
-
-// Rows that so many KiB hold, whole vectors of keys at least.
-template <class T>
-POLYHEAD_INLINE size_t rows_in(size_t kib, size_t dims) {
-  const size_t fits = (kib << 10) / (sizeof(T) * (dims == 0 ? 1 : dims));
-  return fits < 32 ? 32 : at_most(fits / 32 * 32, kStretch);
-}
-
-// Keys of a stretch. Where they are far and its values are read in several turns, the later ones
-// find them in a cache: L1, or, where one party has much arithmetic to do meanwhile, L2.
-template <class T>
-POLYHEAD_INLINE size_t stretch_of(const AttentionTile<T>& in) {
-  if (!in.keys_are_far || values_pass_once(in)) return kStretch;
-  return rows_in<T>(in.rows > 1 && in.rows <= 4 ? 64 : 16, in.head_dim);
-}
-
 // What is far is asked for 16 KiB before it is read, in the order in which it is read: keys,
 // values, the keys after them. Half of L1 holds that; more would be gone before it is read (one
 // row, heads 32:32, D = 128: 1.13 times as fast as a stretch of 16 KiB ahead; Zen 5, 2026-11).
-// Values that are read in several turns outrun that: of these the next stretch is fetched.
 template <class T>
 POLYHEAD_INLINE void plan_errands(const AttentionTile<T>& in, const KeyRun<T>& run, size_t key,
                                   size_t count, Errand<T>* while_scored, Errand<T>* while_summed) {
   const size_t dims = in.head_dim, v_dims = in.v_head_dim;
   const bool has_next = key + count < in.band.end;
   const KeyRun<T> next = has_next ? keys_from(in, key + count) : KeyRun<T>{};
-  if (!values_pass_once(in)) {
-    const size_t rows = at_most(next.count, stretch_of(in));
-    *while_scored = {Lines<T>(keys_in_memory(in, next.key, 0), rows, dims), {}};
-    *while_summed = {Lines<T>(next.value, rows, v_dims), {}};
-    return;
-  }
-  const size_t keys = at_most(count, rows_in<T>(16, dims));
-  const size_t values = at_most(count, rows_in<T>(16, v_dims));
+  const size_t keys = at_most(count, rows_in_16_kib<T>(dims));
+  const size_t values = at_most(count, rows_in_16_kib<T>(v_dims));
   const Strided<const T> in_turn = keys_in_memory(in, run.key, 0);
   *while_scored = {Lines<T>(rows_from(in_turn, keys), count - keys, dims),
                    Lines<T>(run.value, values, v_dims)};
-  *while_summed = {
-      Lines<T>(rows_from(run.value, values), count - values, v_dims),
-      Lines<T>(keys_in_memory(in, next.key, 0), at_most(next.count, rows_in<T>(16, dims)), dims)};
+  *while_summed = {Lines<T>(rows_from(run.value, values), count - values, v_dims),
+                   Lines<T>(keys_in_memory(in, next.key, 0),
+                            at_most(next.count, rows_in_16_kib<T>(dims)), dims)};
 }
 
 // At most `most` keys from `key` on, as many as follow each other, each row as far as it sees.
@@ -161,7 +131,6 @@ template <class T>
 POLYHEAD_INLINE void fold_all_keys(const RowTile<T>& tile) {
   const size_t rows = tile.in.rows, dims = tile.in.v_head_dim;
   const KeySpan seen = keys_seen_by(tile.in);
-  const size_t stretch = stretch_of(tile.in);
   size_t key = in_pages(tile.in) ? seen.begin / kKeyBlock * kKeyBlock : seen.begin;
   do {
     const size_t chunk = key / kChunk, chunk_end = at_most(seen.end, chunk * kChunk + kChunk);
@@ -173,7 +142,7 @@ POLYHEAD_INLINE void fold_all_keys(const RowTile<T>& tile) {
       continue;
     } else {
       for (size_t r = 0; r < rows; ++r) begin_row_chunk(tile.rows[r], dims);
-      while (key < chunk_end) key += fold_stretch(tile, key, at_most(chunk_end - key, stretch));
+      while (key < chunk_end) key += fold_stretch(tile, key, at_most(chunk_end - key, kStretch));
       if (leaves_chunk(tile.in)) return leave_rows(tile, sums_of(tile.in, chunk));
     }
     for (size_t r = 0; r < rows; ++r) end_row_chunk(tile.rows[r], dims);

@@ -19,6 +19,18 @@ POLYHEAD_INLINE void for_parties(const RowTile<T>& tile, const Body& body) {
   }
 }
 
+template <class T>
+POLYHEAD_INLINE size_t num_parties(const RowTile<T>& tile) {
+  return (tile.in.rows + kRowsTogether<T> - 1) / kRowsTogether<T>;
+}
+
+// Lines that a party asks for while it reads so many vectors: together they ask for as many as they
+// read.
+template <int kVecs, class T>
+POLYHEAD_INLINE int lines_of(size_t parties) {
+  return static_cast<int>((kVecs * sizeof(Vec<T>) + 64 * parties - 1) / (64 * parties));
+}
+
 // Keys [key, key + keys) of a stretch x columns [d, d + columns) of D.
 struct Square {
   size_t key, keys, d, columns;
@@ -79,18 +91,23 @@ POLYHEAD_INLINE bool any_row_sees(const RowTile<T>& tile, size_t first, size_t n
   return false;
 }
 
+// Some keys of a stretch, which all parties read in turn.
+struct NearKeys {
+  size_t first, count, parties;
+};
+
 // The scores of a party. Two vectors of keys at a time: one's chain waits while the other's square
 // is transposed. The next keys are asked for meanwhile, at the pace at which these are read.
 template <int kRows, class T>
 __attribute__((noinline)) void score_keys(const RowTile<T>& tile, const Row<T>* party,
-                                          const Stretch<T>& stretch) {
+                                          const Stretch<T>& stretch, const NearKeys& of) {
   constexpr size_t kN = kLanes<T>, kKeys = 2 * kN;
   const size_t dims = tile.in.head_dim;
-  const int lines = lines_meanwhile(tile, kN);
+  const int lines = lines_of<kN, T>(of.parties);
   const ptrdiff_t step = lines * Lines<T>::kLine / static_cast<ptrdiff_t>(kN);
   Errand<T> ahead = *stretch.while_scored;
-  for (size_t first = 0; first < stretch.count; first += kKeys) {
-    const size_t keys = at_most(stretch.count - first, kKeys);
+  for (size_t first = of.first; first < of.first + of.count; first += kKeys) {
+    const size_t keys = at_most(of.first + of.count - first, kKeys);
     if (!any_row_sees(tile, first, keys)) continue;
     for (size_t d = 0; d < dims; d += kN) {
       Square square{first, at_most(keys, kN), d, at_most(dims - d, kN)};
@@ -106,21 +123,25 @@ __attribute__((noinline)) void score_keys(const RowTile<T>& tile, const Row<T>* 
 // Vectors of keys whose chains go on together, of all rows of a party: so many hide the latency of
 // an FMA, and the registers of AVX2 hold them.
 template <int kRows, class T, int kMost = 8 / (kRows == 3 ? 4 : kRows)>
-inline constexpr int kChains = kKeyBlock > kMost * kLanes<T> ? kMost : kKeyBlock / kLanes<T>;
+inline constexpr int kChains = kKeyBlock > kMost* kLanes<T> ? kMost : kKeyBlock / kLanes<T>;
 
 // s[lanes] of so many keys from `key` on, whose columns are whole vectors, kKeyBlock apart.
 // innermost kernel
 template <int kRows, class T>
 POLYHEAD_INLINE void score_columns(const Row<T>* party, const T* key, size_t dims, size_t to,
-                                   Errand<T>& errand) {
+                                   size_t parties, Errand<T>& errand) {
   constexpr int kVecs = kChains<kRows, T>;
-  constexpr size_t kTogether = 4;  // columns
-  constexpr int kLines = (kTogether * kVecs * sizeof(Vec<T>) + 63) / 64;
+  constexpr int kTogether = 4;  // columns
+  const int lines = lines_of<kTogether * kVecs, T>(parties);
+  const ptrdiff_t step = lines * Lines<T>::kLine / (kTogether * kVecs);
   Vec<T> s[kRows][kVecs] = {};
-  const auto add_column = [&](size_t d) {
+  const auto add_column = [&](size_t d, const T* ahead) {
     Vec<T> keys[kVecs];
 #pragma GCC unroll 8
-    for (int i = 0; i < kVecs; ++i) keys[i] = load(key + d * kKeyBlock + i * kLanes<T>);
+    for (int i = 0; i < kVecs; ++i) {
+      keys[i] = load(key + d * kKeyBlock + i * kLanes<T>);
+      __builtin_prefetch(ahead + i * step);
+    }
 #pragma GCC unroll 4
     for (int r = 0; r < kRows; ++r) {
       const Vec<T> q = broadcast(party[r].query + d);
@@ -130,17 +151,11 @@ POLYHEAD_INLINE void score_columns(const Row<T>* party, const T* key, size_t dim
   };
   size_t d = 0;
   for (; d + kTogether <= dims; d += kTogether) {
-    const T* ahead = errand.take(kLines, party->query);
+    const T* ahead = errand.take(lines, party->query);
 #pragma GCC unroll 4
-    for (size_t k = 0; k < kTogether; ++k) {
-      add_column(d + k);
-#pragma GCC unroll 8
-      for (int n = 0; n < kLines; ++n) {
-        if (n % kTogether == k) __builtin_prefetch(ahead + n * Lines<T>::kLine);
-      }
-    }
+    for (int k = 0; k < kTogether; ++k) add_column(d + k, ahead + k * kVecs * step);
   }
-  for (; d < dims; ++d) add_column(d);
+  for (; d < dims; ++d) add_column(d, party->query);
 #pragma GCC unroll 4
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 8
@@ -151,15 +166,16 @@ POLYHEAD_INLINE void score_columns(const Row<T>* party, const T* key, size_t dim
 // score_keys of keys in blocks: whole blocks, past the last key what comes is masked.
 template <int kRows, class T>
 __attribute__((noinline)) void score_blocks(const RowTile<T>& tile, const Row<T>* party,
-                                            const Stretch<T>& stretch) {
+                                            const Stretch<T>& stretch, const NearKeys& of) {
   constexpr size_t kBlock = kKeyBlock, kKeys = kChains<kRows, T> * kLanes<T>;
-  const size_t dims = tile.in.head_dim;
+  const size_t dims = tile.in.head_dim, end = of.first + of.count;
   Errand<T> ahead = *stretch.while_scored;
-  for (size_t first = 0; first < stretch.count; first += kBlock) {
-    if (!any_row_sees(tile, first, at_most(stretch.count - first, kBlock))) continue;
+  for (size_t first = of.first; first < end; first += kBlock) {
+    if (!any_row_sees(tile, first, at_most(end - first, kBlock))) continue;
     const T* block = stretch.key.data + first * dims;
     for (size_t at = 0; at < kBlock; at += kKeys) {
-      score_columns<kRows>(party, block + at, dims, stretch.column + first + at, ahead);
+      const size_t to = stretch.column + first + at;
+      score_columns<kRows>(party, block + at, dims, to, of.parties, ahead);
     }
   }
   *stretch.while_scored = ahead;

@@ -115,13 +115,6 @@ struct Errand {
   }
 };
 
-// Lines to fetch while a party reads `vecs` vectors of a stretch: as many, over all parties.
-template <class T>
-POLYHEAD_INLINE int lines_meanwhile(const RowTile<T>& tile, size_t vecs) {
-  const size_t parties = tile.in.rows > kRowsTogether<T> ? 2 : 1;
-  return static_cast<int>((vecs * kLanes<T> * sizeof(T) + 64 * parties - 1) / (64 * parties));
-}
-
 // Up to 256 keys on their way through all rows.
 template <class T>
 struct Stretch {
@@ -138,6 +131,21 @@ template <class T>
 POLYHEAD_INLINE Strided<const T> rows_from(Strided<const T> matrix, size_t row) {
   matrix.data += static_cast<ptrdiff_t>(row) * matrix.row_stride;
   return matrix;
+}
+
+// Calls use(first, count) for the keys of a stretch. What is far, all parties read 16 KiB of before
+// they go on: the later ones, and a later turn of the same, find it in L1.
+template <class T>
+POLYHEAD_INLINE size_t rows_in_16_kib(size_t dims) {
+  const size_t fits = (size_t{16} << 10) / (sizeof(T) * (dims == 0 ? 1 : dims));
+  return fits < kKeyBlock ? kKeyBlock : at_most(fits / kKeyBlock * kKeyBlock, kStretch);
+}
+
+template <class T, class Use>
+POLYHEAD_INLINE void for_near_keys(const RowTile<T>& tile, size_t count, size_t dims,
+                                   const Use& use) {
+  const size_t most = tile.in.keys_are_far ? rows_in_16_kib<T>(dims) : kStretch;
+  for (size_t first = 0; first < count; first += most) use(first, at_most(count - first, most));
 }
 
 // Where the appended columns stand in probs: past whole vectors of every ISA.

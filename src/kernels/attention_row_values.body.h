@@ -91,21 +91,22 @@ POLYHEAD_INLINE void accumulate(const SeenKeys<T>& seen, Row<T>& row, size_t dim
 // innermost kernel
 template <int kRows, int kVecs, class T>
 __attribute__((noinline)) void accumulate_rows(const RowTile<T>& tile, Row<T>* party,
-                                               const Stretch<T>& stretch) {
+                                               const Stretch<T>& stretch, const NearKeys& of) {
   constexpr size_t kWidth = kVecs * kLanes<T>;
-  const size_t dims = tile.in.v_head_dim, count = stretch.count;
-  const ptrdiff_t row_stride = stretch.value.row_stride;
-  const int lines = lines_meanwhile(tile, kVecs);
+  const size_t dims = tile.in.v_head_dim;
+  const Strided<const T> value = rows_from(stretch.value, of.first);
+  const int lines = lines_of<kVecs, T>(of.parties);
+  const ptrdiff_t step = lines * Lines<T>::kLine / kVecs;
   Errand<T> errand = *stretch.while_summed;
   const T* probs[kRows];
   Vec<T> before[kRows], sum[kRows];
   for (int r = 0; r < kRows; ++r) {
-    probs[r] = party[r].probs + stretch.column;
+    probs[r] = party[r].probs + stretch.column + of.first;
     sum[r] = before[r] = party[r].sum;
   }
   for (size_t d = 0; d < dims; d += kWidth) {
     const size_t first = at_most(d, dims - kWidth);
-    const T* v = stretch.value.data + first;
+    const T* v = value.data + first;
     Vec<T> acc[kRows][kVecs];
 #pragma GCC unroll 32
     for (int n = 0; n < kRows * kVecs; ++n) {
@@ -113,17 +114,20 @@ __attribute__((noinline)) void accumulate_rows(const RowTile<T>& tile, Row<T>* p
       acc[r][i] = load(party[r].out + first + i * kLanes<T>);
       sum[r] = before[r];
     }
-    for (size_t key = 0; key < count; ++key, v += row_stride) {
-      errand.fetch(lines);
-      Vec<T> value[kVecs];
+    for (size_t key = 0; key < of.count; ++key, v += value.row_stride) {
+      const T* ahead = errand.take(lines, probs[0]);
+      Vec<T> vecs[kVecs];
 #pragma GCC unroll 8
-      for (int i = 0; i < kVecs; ++i) value[i] = load(v + i * kLanes<T>);
+      for (int i = 0; i < kVecs; ++i) {
+        vecs[i] = load(v + i * kLanes<T>);
+        __builtin_prefetch(ahead + i * step);
+      }
 #pragma GCC unroll 4
       for (int r = 0; r < kRows; ++r) {
         const Vec<T> p = broadcast(probs[r] + key);
         sum[r] += p;
 #pragma GCC unroll 8
-        for (int i = 0; i < kVecs; ++i) acc[r][i] = fma(p, value[i], acc[r][i]);
+        for (int i = 0; i < kVecs; ++i) acc[r][i] = fma(p, vecs[i], acc[r][i]);
       }
     }
 #pragma GCC unroll 32
@@ -148,15 +152,18 @@ inline constexpr int kColumnVecs =
 template <class T>
 POLYHEAD_INLINE void accumulate_together(const RowTile<T>& tile, const Stretch<T>& stretch) {
   const size_t dims = tile.in.v_head_dim;
-  for_parties(tile, [&](auto rows, Row<T>* party) {
-    constexpr int kMost = kColumnVecs<rows, T> < 8 ? kColumnVecs<rows, T> : 8;
-    if (dims >= kMost * kLanes<T>) {
-      accumulate_rows<rows, kMost>(tile, party, stretch);
-    } else if (dims >= 2 * kLanes<T>) {
-      accumulate_rows<rows, 2>(tile, party, stretch);
-    } else {
-      accumulate_rows<rows, 1>(tile, party, stretch);
-    }
+  for_near_keys(tile, stretch.count, dims, [&](size_t first, size_t count) {
+    const NearKeys of{first, count, num_parties(tile)};
+    for_parties(tile, [&](auto rows, Row<T>* party) {
+      constexpr int kMost = kColumnVecs<rows, T> < 8 ? kColumnVecs<rows, T> : 8;
+      if (dims >= kMost * kLanes<T>) {
+        accumulate_rows<rows, kMost>(tile, party, stretch, of);
+      } else if (dims >= 2 * kLanes<T>) {
+        accumulate_rows<rows, 2>(tile, party, stretch, of);
+      } else {
+        accumulate_rows<rows, 1>(tile, party, stretch, of);
+      }
+    });
   });
 }
 
