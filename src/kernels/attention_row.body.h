@@ -48,23 +48,22 @@ POLYHEAD_INLINE void end_row_chunk(Row<T>& row, size_t dims) {
   }
 }
 
-// What is far is asked for 16 KiB before it is read, in the order in which it is read: keys,
-// values, the keys after them. Half of L1 holds that; more would be gone before it is read (one
-// row, heads 32:32, D = 128: 1.13 times as fast as a stretch of 16 KiB ahead; Zen 5, 2026-11).
+// What is far is asked for in the order in which it is read: keys, values, the keys after them.
 template <class T>
-POLYHEAD_INLINE void plan_errands(const AttentionTile<T>& in, const KeyRun<T>& run, size_t key,
+POLYHEAD_INLINE void plan_errands(const RowTile<T>& tile, const KeyRun<T>& run, size_t key,
                                   size_t count, Errand<T>* while_scored, Errand<T>* while_summed) {
+  const AttentionTile<T>& in = tile.in;
   const size_t dims = in.head_dim, v_dims = in.v_head_dim;
   const bool has_next = key + count < in.band.end;
   const KeyRun<T> next = has_next ? keys_from(in, key + count) : KeyRun<T>{};
-  const size_t keys = at_most(count, rows_in_16_kib<T>(dims));
-  const size_t values = at_most(count, rows_in_16_kib<T>(v_dims));
+  const size_t keys = at_most(count, tile.pace.lead_keys);
+  const size_t values = at_most(count, tile.pace.lead_values);
   const Strided<const T> in_turn = keys_in_memory(in, run.key, 0);
+  const Strided<const T> next_keys = keys_in_memory(in, next.key, 0);
   *while_scored = {Lines<T>(rows_from(in_turn, keys), count - keys, dims),
                    Lines<T>(run.value, values, v_dims)};
   *while_summed = {Lines<T>(rows_from(run.value, values), count - values, v_dims),
-                   Lines<T>(keys_in_memory(in, next.key, 0),
-                            at_most(next.count, rows_in_16_kib<T>(dims)), dims)};
+                   Lines<T>(next_keys, at_most(next.count, tile.pace.lead_keys), dims)};
 }
 
 // At most `most` keys from `key` on, as many as follow each other, each row as far as it sees.
@@ -75,7 +74,7 @@ POLYHEAD_INLINE size_t fold_stretch(const RowTile<T>& tile, size_t key, size_t m
   const KeyRun<T> run = keys_from(in, key);
   const size_t count = at_most(run.count, most);
   Errand<T> while_scored, while_summed;
-  if (in.keys_are_far) plan_errands(in, run, key, count, &while_scored, &while_summed);
+  if (in.keys_are_far) plan_errands(tile, run, key, count, &while_scored, &while_summed);
   const Stretch<T> stretch{run.key,
                            run.value,
                            &while_scored,

@@ -19,11 +19,6 @@ POLYHEAD_INLINE void for_parties(const RowTile<T>& tile, const Body& body) {
   }
 }
 
-template <class T>
-POLYHEAD_INLINE size_t num_parties(const RowTile<T>& tile) {
-  return (tile.in.rows + kRowsTogether<T> - 1) / kRowsTogether<T>;
-}
-
 // Lines that a party asks for while it reads so many vectors: together they ask for as many as they
 // read.
 template <int kVecs, class T>
@@ -131,7 +126,7 @@ template <int kRows, class T>
 POLYHEAD_INLINE void score_columns(const Row<T>* party, const T* key, size_t dims, size_t to,
                                    size_t parties, Errand<T>& errand) {
   constexpr int kVecs = kChains<kRows, T>;
-  constexpr int kTogether = 4;  // columns
+  constexpr int kTogether = 8;  // columns
   const int lines = lines_of<kTogether * kVecs, T>(parties);
   const ptrdiff_t step = lines * Lines<T>::kLine / (kTogether * kVecs);
   Vec<T> s[kRows][kVecs] = {};
@@ -152,7 +147,7 @@ POLYHEAD_INLINE void score_columns(const Row<T>* party, const T* key, size_t dim
   size_t d = 0;
   for (; d + kTogether <= dims; d += kTogether) {
     const T* ahead = errand.take(lines, party->query);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int k = 0; k < kTogether; ++k) add_column(d + k, ahead + k * kVecs * step);
   }
   for (; d < dims; ++d) add_column(d, party->query);

@@ -72,8 +72,8 @@ POLYHEAD_INLINE void score_stretch(const RowTile<T>& tile, const Stretch<T>& str
   for (size_t r = 0; r < in.rows && dims == 0; ++r) {
     __builtin_memset(tile.rows[r].probs + stretch.column, 0, stretch.count * sizeof(T));
   }
-  for_near_keys(tile, stretch.count, dims, [&](size_t first, size_t count) {
-    const NearKeys of{first, count, num_parties(tile)};
+  for_near_keys(stretch.count, tile.pace.near_keys, [&](size_t first, size_t count) {
+    const NearKeys of{first, count, num_parties(in)};
     for_parties(tile, [&](auto rows, Row<T>* party) {
       stretch.in_blocks ? score_blocks<rows>(tile, party, stretch, of)
                         : score_keys<rows>(tile, party, stretch, of);

@@ -114,20 +114,23 @@ __attribute__((noinline)) void accumulate_rows(const RowTile<T>& tile, Row<T>* p
       acc[r][i] = load(party[r].out + first + i * kLanes<T>);
       sum[r] = before[r];
     }
-    for (size_t key = 0; key < of.count; ++key, v += value.row_stride) {
-      const T* ahead = errand.take(lines, probs[0]);
-      Vec<T> vecs[kVecs];
+    for (size_t key = 0; key < of.count;) {
+      const size_t turn_end = at_most(key + 4, of.count);
+      const T* ahead = errand.take(static_cast<int>(turn_end - key) * lines, probs[0]);
+      for (; key < turn_end; ++key, v += value.row_stride, ahead += lines * Lines<T>::kLine) {
+        Vec<T> vecs[kVecs];
 #pragma GCC unroll 8
-      for (int i = 0; i < kVecs; ++i) {
-        vecs[i] = load(v + i * kLanes<T>);
-        __builtin_prefetch(ahead + i * step);
-      }
+        for (int i = 0; i < kVecs; ++i) vecs[i] = load(v + i * kLanes<T>);
 #pragma GCC unroll 4
-      for (int r = 0; r < kRows; ++r) {
-        const Vec<T> p = broadcast(probs[r] + key);
-        sum[r] += p;
+        for (int r = 0; r < kRows; ++r) {
+          const Vec<T> p = broadcast(probs[r] + key);
+          sum[r] += p;
 #pragma GCC unroll 8
-        for (int i = 0; i < kVecs; ++i) acc[r][i] = fma(p, vecs[i], acc[r][i]);
+          for (int i = 0; i < kVecs; ++i) acc[r][i] = fma(p, vecs[i], acc[r][i]);
+#pragma GCC unroll 8
+          for (int i = r * kVecs / kRows; i < (r + 1) * kVecs / kRows; ++i)
+            __builtin_prefetch(ahead + i * step);
+        }
       }
     }
 #pragma GCC unroll 32
@@ -152,8 +155,8 @@ inline constexpr int kColumnVecs =
 template <class T>
 POLYHEAD_INLINE void accumulate_together(const RowTile<T>& tile, const Stretch<T>& stretch) {
   const size_t dims = tile.in.v_head_dim;
-  for_near_keys(tile, stretch.count, dims, [&](size_t first, size_t count) {
-    const NearKeys of{first, count, num_parties(tile)};
+  for_near_keys(stretch.count, tile.pace.near_values, [&](size_t first, size_t count) {
+    const NearKeys of{first, count, num_parties(tile.in)};
     for_parties(tile, [&](auto rows, Row<T>* party) {
       constexpr int kMost = kColumnVecs<rows, T> < 8 ? kColumnVecs<rows, T> : 8;
       if (dims >= kMost * kLanes<T>) {
