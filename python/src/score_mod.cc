@@ -55,7 +55,8 @@ void ScoreFunction::change(const ScoreBlock& block, void* self) {
     block.dtype == DType::kFloat32 ? change_scores<float>(block, own->function_)
                                    : change_scores<double>(block, own->function_);
   } catch (...) {
-    own->raised_ = std::current_exception();
+    // Another thread's call may have begun in the middle of this one, and raised before it.
+    if (!own->raised_) own->raised_ = std::current_exception();
   }
 }
 

@@ -115,7 +115,7 @@ def test_what_it_raises_is_raised_once(threads):
     with pytest.raises(ZeroDivisionError, match="^of mine$"):
         sdpa(*inputs, score_mod=fail)
     polyhead.set_num_threads(2)
-    assert len(calls) == 1
+    assert 1 <= len(calls) <= threads  # those that had begun
     sdpa(*inputs)
 
 
