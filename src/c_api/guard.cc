@@ -21,7 +21,7 @@ void append(size_t* length, const char* text) {
   g_message[*length] = '\0';
 }
 
-// `what` reads `function: argument: ...` if it is ours; `function` leads the others.
+// `function: what`; null: what alone.
 polyhead_status keep(polyhead_status status, const char* function, const char* what) {
   size_t length = 0;
   if (function != nullptr) {
@@ -60,7 +60,7 @@ polyhead_status keep_current_exception(const char* function) noexcept {
   } catch (const Unsupported& error) {
     return keep_refusal(POLYHEAD_UNSUPPORTED, function, error.what());
   } catch (const IoError& error) {
-    return keep(POLYHEAD_FILE, nullptr, error.what());
+    return keep_refusal(POLYHEAD_FILE, function, error.what());
   } catch (const std::bad_alloc&) {
     return keep(POLYHEAD_MEMORY, function, "out of memory");
   } catch (const std::length_error&) {

@@ -12,6 +12,7 @@
 #include "kernels/attention_granule.body.h"
 #include "kernels/attention_average.body.h"
 #include "kernels/attention_store.body.h"
+#include "kernels/attention_row_ahead.body.h"
 #include "kernels/attention_row_state.body.h"
 #include "kernels/attention_row_keys.body.h"
 #include "kernels/attention_row_scores.body.h"
@@ -77,7 +78,7 @@ POLYHEAD_INLINE void fold_key_granule(Tile<T, NV>& tile, size_t first) {
   if (!see_granule(tile, first, &granule)) return skip_granules(tile, first, first + 1);
   if (in.keys_are_far && first + (kAhead + 1) * kGranule <= in.band.end) {
     const KeyRun<T> ahead = keys_from(in, first + kAhead * kGranule);
-    prefetch_rows<kGranule>(keys_in_memory(in, ahead.key, first), 0, in.head_dim);
+    prefetch_rows<kGranule>(ahead.key_lines, 0, in.head_dim);
     prefetch_rows<kGranule>(ahead.value, 0, in.v_head_dim);
   }
   if (tile.chunk.num_pending == tile.pending_limit) drain_pending<NV>(tile.chunk);

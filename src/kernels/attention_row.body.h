@@ -48,24 +48,6 @@ POLYHEAD_INLINE void end_row_chunk(Row<T>& row, size_t dims) {
   }
 }
 
-// What is far is asked for in the order in which it is read: keys, values, the keys after them.
-template <class T>
-POLYHEAD_INLINE void plan_errands(const RowTile<T>& tile, const KeyRun<T>& run, size_t key,
-                                  size_t count, Errand<T>* while_scored, Errand<T>* while_summed) {
-  const AttentionTile<T>& in = tile.in;
-  const size_t dims = in.head_dim, v_dims = in.v_head_dim;
-  const bool has_next = key + count < in.band.end;
-  const KeyRun<T> next = has_next ? keys_from(in, key + count) : KeyRun<T>{};
-  const size_t keys = at_most(count, tile.pace.lead_keys);
-  const size_t values = at_most(count, tile.pace.lead_values);
-  const Strided<const T> in_turn = keys_in_memory(in, run.key, 0);
-  const Strided<const T> next_keys = keys_in_memory(in, next.key, 0);
-  *while_scored = {Lines<T>(rows_from(in_turn, keys), count - keys, dims),
-                   Lines<T>(run.value, values, v_dims)};
-  *while_summed = {Lines<T>(rows_from(run.value, values), count - values, v_dims),
-                   Lines<T>(next_keys, at_most(next.count, tile.pace.lead_keys), dims)};
-}
-
 // At most `most` keys from `key` on, as many as follow each other, each row as far as it sees.
 // Returns how many.
 template <class T>
@@ -73,28 +55,21 @@ POLYHEAD_INLINE size_t fold_stretch(const RowTile<T>& tile, size_t key, size_t m
   const AttentionTile<T>& in = tile.in;
   const KeyRun<T> run = keys_from(in, key);
   const size_t count = at_most(run.count, most);
-  Errand<T> while_scored, while_summed;
-  if (in.keys_are_far) plan_errands(tile, run, key, count, &while_scored, &while_summed);
-  const Stretch<T> stretch{run.key,
-                           run.value,
-                           &while_scored,
-                           &while_summed,
-                           count,
-                           in.wants_weights ? key : 0,
-                           static_cast<uint32_t>(key / kGranule),
-                           key,
-                           in_pages(in)};
-  const size_t rows = in.rows;
-  for (size_t r = 0; r < rows; ++r) {
-    Row<T>& row = tile.rows[r];
-    const bool masks = in.num_masks > 0 || row.key_begin > key;
-    row.has_bias = masks && sum_masks(in, row, r, key, count);
-  }
-  if (in.mod != nullptr && in.mod->is_empty != nullptr) hide_empty(tile, stretch);
+  Errands<T> errands;
+  if (in.keys_are_far) errands = errands_of(in, tile.pace, key, count, keys_seen_by(in).end);
+  const Stretch<T> stretch{.key = run.key,
+                           .value = run.value,
+                           .errands = &errands,
+                           .count = count,
+                           .column = in.wants_weights ? key : 0,
+                           .granule = static_cast<uint32_t>(key / kGranule),
+                           .first_key = key,
+                           .in_blocks = in_pages(in)};
+  hide_stretch(tile, stretch);
   score_stretch(tile, stretch);
   cap_stretch(tile, stretch);
   modify_stretch(tile, stretch);
-  for (size_t r = 0; r < rows; ++r) {
+  for (size_t r = 0; r < in.rows; ++r) {
     Row<T>& row = tile.rows[r];
     row.waits = false;
     if (row.key_end > key) fold_row(tile, row, stretch, at_most(count, row.key_end - key));
@@ -130,6 +105,7 @@ template <class T>
 POLYHEAD_INLINE void fold_all_keys(const RowTile<T>& tile) {
   const size_t rows = tile.in.rows, dims = tile.in.v_head_dim;
   const KeySpan seen = keys_seen_by(tile.in);
+  // Whole blocks. What comes before the first key seen is in a page that is kept, and is masked.
   size_t key = in_pages(tile.in) ? seen.begin / kKeyBlock * kKeyBlock : seen.begin;
   do {
     const size_t chunk = key / kChunk, chunk_end = at_most(seen.end, chunk * kChunk + kChunk);
@@ -152,9 +128,15 @@ POLYHEAD_INLINE void fold_all_keys(const RowTile<T>& tile) {
 template <class T>
 __attribute__((noinline)) void fold_extra_columns(const RowTile<T>& tile) {
   const AttentionTile<T>& in = tile.in;
-  Errand<T> nothing;
-  const Stretch<T> stretch{in.extra_key,     in.extra_value,   &nothing, &nothing, in.num_extra,
-                           extra_column(in), kAppendedGranule, 0,        false};
+  Errands<T> nothing;
+  const Stretch<T> stretch{.key = in.extra_key,
+                           .value = in.extra_value,
+                           .errands = &nothing,
+                           .count = in.num_extra,
+                           .column = extra_column(in),
+                           .granule = kAppendedGranule,
+                           .first_key = 0,
+                           .in_blocks = false};
   for (size_t r = 0; r < in.rows; ++r) {
     begin_row_chunk(tile.rows[r], in.v_head_dim);
     tile.rows[r].has_bias = false;

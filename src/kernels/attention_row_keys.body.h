@@ -19,13 +19,6 @@ POLYHEAD_INLINE void for_parties(const RowTile<T>& tile, const Body& body) {
   }
 }
 
-// Lines that a party asks for while it reads so many vectors: together they ask for as many as they
-// read.
-template <int kVecs, class T>
-POLYHEAD_INLINE int lines_of(size_t parties) {
-  return static_cast<int>((kVecs * sizeof(Vec<T>) + 64 * parties - 1) / (64 * parties));
-}
-
 // Keys [key, key + keys) of a stretch x columns [d, d + columns) of D.
 struct Square {
   size_t key, keys, d, columns;
@@ -86,11 +79,6 @@ POLYHEAD_INLINE bool any_row_sees(const RowTile<T>& tile, size_t first, size_t n
   return false;
 }
 
-// Some keys of a stretch, which all parties read in turn.
-struct NearKeys {
-  size_t first, count, parties;
-};
-
 // The scores of a party. Two vectors of keys at a time: one's chain waits while the other's square
 // is transposed. The next keys are asked for meanwhile, at the pace at which these are read.
 template <int kRows, class T>
@@ -100,7 +88,7 @@ __attribute__((noinline)) void score_keys(const RowTile<T>& tile, const Row<T>* 
   const size_t dims = tile.in.head_dim;
   const int lines = lines_of<kN, T>(of.parties);
   const ptrdiff_t step = lines * Lines<T>::kLine / static_cast<ptrdiff_t>(kN);
-  Errand<T> ahead = *stretch.while_scored;
+  Errand<T> ahead = stretch.errands->while_scored;
   for (size_t first = of.first; first < of.first + of.count; first += kKeys) {
     const size_t keys = at_most(of.first + of.count - first, kKeys);
     if (!any_row_sees(tile, first, keys)) continue;
@@ -112,20 +100,23 @@ __attribute__((noinline)) void score_keys(const RowTile<T>& tile, const Row<T>* 
       score_square<kRows>(party, stretch, square, ahead.take(lines, party->query), step);
     }
   }
-  *stretch.while_scored = ahead;
+  stretch.errands->while_scored = ahead;
 }
 
 // Vectors of keys whose chains go on together, of all rows of a party: so many hide the latency of
 // an FMA, and the registers of AVX2 hold them.
-template <int kRows, class T, int kMost = 8 / (kRows == 3 ? 4 : kRows)>
-inline constexpr int kChains = kKeyBlock > kMost* kLanes<T> ? kMost : kKeyBlock / kLanes<T>;
+template <int kRows, class T>
+constexpr int num_chains() {
+  constexpr int kMost = 8 / (kRows == 3 ? 4 : kRows), kOfBlock = kKeyBlock / kLanes<T>;
+  return kMost < kOfBlock ? kMost : kOfBlock;
+}
 
 // s[lanes] of so many keys from `key` on, whose columns are whole vectors, kKeyBlock apart.
 // innermost kernel
 template <int kRows, class T>
 POLYHEAD_INLINE void score_columns(const Row<T>* party, const T* key, size_t dims, size_t to,
                                    size_t parties, Errand<T>& errand) {
-  constexpr int kVecs = kChains<kRows, T>;
+  constexpr int kVecs = num_chains<kRows, T>();
   constexpr int kTogether = 8;  // columns
   const int lines = lines_of<kTogether * kVecs, T>(parties);
   const ptrdiff_t step = lines * Lines<T>::kLine / (kTogether * kVecs);
@@ -162,9 +153,9 @@ POLYHEAD_INLINE void score_columns(const Row<T>* party, const T* key, size_t dim
 template <int kRows, class T>
 __attribute__((noinline)) void score_blocks(const RowTile<T>& tile, const Row<T>* party,
                                             const Stretch<T>& stretch, const NearKeys& of) {
-  constexpr size_t kBlock = kKeyBlock, kKeys = kChains<kRows, T> * kLanes<T>;
+  constexpr size_t kBlock = kKeyBlock, kKeys = num_chains<kRows, T>() * kLanes<T>;
   const size_t dims = tile.in.head_dim, end = of.first + of.count;
-  Errand<T> ahead = *stretch.while_scored;
+  Errand<T> ahead = stretch.errands->while_scored;
   for (size_t first = of.first; first < end; first += kBlock) {
     if (!any_row_sees(tile, first, at_most(end - first, kBlock))) continue;
     const T* block = stretch.key.data + first * dims;
@@ -173,5 +164,29 @@ __attribute__((noinline)) void score_blocks(const RowTile<T>& tile, const Row<T>
       score_columns<kRows>(party, block + at, dims, to, of.parties, ahead);
     }
   }
-  *stretch.while_scored = ahead;
+  stretch.errands->while_scored = ahead;
+}
+
+template <class T>
+POLYHEAD_INLINE void score_stretch(const RowTile<T>& tile, const Stretch<T>& stretch) {
+  const AttentionTile<T>& in = tile.in;
+  const size_t dims = in.head_dim;
+  if (in.rows == 1 && stretch.count == 1) {
+    const Row<T>& row = *tile.rows;
+    const T* key = stretch.key.data;
+    const ptrdiff_t step = stretch.key.column_stride;
+    const Vec<T> s =
+        step == 1 ? score_pair(row.query, key, 1, dims) : score_pair(row.query, key, step, dims);
+    return store(row.probs + stretch.column, s);
+  }
+  for (size_t r = 0; r < in.rows && dims == 0; ++r) {
+    __builtin_memset(tile.rows[r].probs + stretch.column, 0, stretch.count * sizeof(T));
+  }
+  for_near_keys(stretch.count, tile.pace.near_keys, [&](size_t first, size_t count) {
+    const NearKeys of{first, count, num_parties(in)};
+    for_parties(tile, [&](auto rows, Row<T>* party) {
+      stretch.in_blocks ? score_blocks<rows>(tile, party, stretch, of)
+                        : score_keys<rows>(tile, party, stretch, of);
+    });
+  });
 }

@@ -57,30 +57,6 @@ __attribute__((noinline)) bool sum_masks(const AttentionTile<T>& in, const Row<T
   return changes;
 }
 
-template <class T>
-POLYHEAD_INLINE void score_stretch(const RowTile<T>& tile, const Stretch<T>& stretch) {
-  const AttentionTile<T>& in = tile.in;
-  const size_t dims = in.head_dim;
-  if (in.rows == 1 && stretch.count == 1) {
-    const Row<T>& row = *tile.rows;
-    const T* key = stretch.key.data;
-    const ptrdiff_t step = stretch.key.column_stride;
-    const Vec<T> s =
-        step == 1 ? score_pair(row.query, key, 1, dims) : score_pair(row.query, key, step, dims);
-    return store(row.probs + stretch.column, s);
-  }
-  for (size_t r = 0; r < in.rows && dims == 0; ++r) {
-    __builtin_memset(tile.rows[r].probs + stretch.column, 0, stretch.count * sizeof(T));
-  }
-  for_near_keys(stretch.count, tile.pace.near_keys, [&](size_t first, size_t count) {
-    const NearKeys of{first, count, num_parties(in)};
-    for_parties(tile, [&](auto rows, Row<T>* party) {
-      stretch.in_blocks ? score_blocks<rows>(tile, party, stretch, of)
-                        : score_keys<rows>(tile, party, stretch, of);
-    });
-  });
-}
-
 // Some of a row's scores, from key `at` of a stretch on.
 template <class T>
 POLYHEAD_INLINE TileScores scores_of(const Stretch<T>& stretch, size_t r, size_t at, size_t count,
@@ -109,6 +85,18 @@ __attribute__((noinline)) void hide_empty(const RowTile<T>& tile, const Stretch<
       for (size_t j = at; j < at + count; ++j) row.bias[j] = kMasked<T>;
     }
   }
+}
+
+// What masks, the band and the caller's score_mod hide of a stretch, and what they add.
+template <class T>
+POLYHEAD_INLINE void hide_stretch(const RowTile<T>& tile, const Stretch<T>& stretch) {
+  const AttentionTile<T>& in = tile.in;
+  for (size_t r = 0; r < in.rows; ++r) {
+    Row<T>& row = tile.rows[r];
+    const bool masks = in.num_masks > 0 || row.key_begin > stretch.first_key;
+    row.has_bias = masks && sum_masks(in, row, r, stretch.first_key, stretch.count);
+  }
+  if (in.mod != nullptr && in.mod->is_empty != nullptr) hide_empty(tile, stretch);
 }
 
 // Changes the scores of a row; where they become -inf its bias says so, as for a mask. Those that

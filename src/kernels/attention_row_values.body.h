@@ -26,7 +26,7 @@ inline constexpr EveryKey kEveryKey;
 template <int kVecs, class T>
 __attribute__((noinline)) void accumulate_row(const SeenKeys<T>& seen, Row<T>& row, size_t dims) {
   constexpr size_t kWidth = kVecs * kLanes<T>;
-  constexpr int kLines = (kWidth * sizeof(T) + 63) / 64;  // to fetch for each key
+  constexpr int kLines = lines_of<kVecs, T>(1);
   const Vec<T> sum_before = row.sum;
   Errand<T> errand = *seen.errand;
   for (size_t d = 0; d < dims; d += kWidth) {
@@ -97,7 +97,7 @@ __attribute__((noinline)) void accumulate_rows(const RowTile<T>& tile, Row<T>* p
   const Strided<const T> value = rows_from(stretch.value, of.first);
   const int lines = lines_of<kVecs, T>(of.parties);
   const ptrdiff_t step = lines * Lines<T>::kLine / kVecs;
-  Errand<T> errand = *stretch.while_summed;
+  Errand<T> errand = stretch.errands->while_summed;
   const T* probs[kRows];
   Vec<T> before[kRows], sum[kRows];
   for (int r = 0; r < kRows; ++r) {
@@ -139,7 +139,7 @@ __attribute__((noinline)) void accumulate_rows(const RowTile<T>& tile, Row<T>* p
       store(party[r].next_out + first + i * kLanes<T>, acc[r][i]);
     }
   }
-  *stretch.while_summed = errand;
+  stretch.errands->while_summed = errand;
   for (int r = 0; r < kRows; ++r) {
     party[r].sum = sum[r];
     std::swap(party[r].out, party[r].next_out);
@@ -227,7 +227,7 @@ POLYHEAD_INLINE void add_waiting(const RowTile<T>& tile, const Stretch<T>& stret
     Row<T>& row = tile.rows[r];
     if (!row.waits) continue;
     accumulate<T>({kEveryKey.keys, stretch.count, row.probs + stretch.column, stretch.value,
-                   stretch.while_summed},
+                   &stretch.errands->while_summed},
                   row, tile.in.v_head_dim);
   }
 }
@@ -243,7 +243,7 @@ POLYHEAD_INLINE void fold_scores(const RowTile<T>& tile, Row<T>& row, const Stre
     return;
   }
   SeenKeys<T> seen{kEveryKey.keys + begin, end - begin, row.probs + stretch.column, stretch.value,
-                   stretch.while_summed};
+                   &stretch.errands->while_summed};
   if (row.has_bias) {
     seen.keys = tile.seen_keys;
     seen.count = 0;

@@ -60,11 +60,12 @@ template <class T>
 struct KeyRun {
   Strided<const T> key, value;
   size_t count;
+  Strided<const T> key_lines;  // rows of D that lie where the keys do: in a block all together
 };
 
 template <class T>
 POLYHEAD_INLINE KeyRun<T> keys_from(const AttentionTile<T>& in, size_t first) {
-  KeyRun<T> run{in.key, in.value, in.kv_len - first};
+  KeyRun<T> run{in.key, in.value, in.kv_len - first, {}};
   size_t row = first;
   if (in_pages(in)) {
     const size_t page_len = in.pages.page_len, page = first / page_len;
@@ -73,23 +74,15 @@ POLYHEAD_INLINE KeyRun<T> keys_from(const AttentionTile<T>& in, size_t first) {
     run.count = at_most(page_len - row, run.count);
     run.key.data += at * in.pages.key_step;
     run.value.data += at * in.pages.value_step;
+    run.key_lines = {run.key.data + row * in.head_dim, static_cast<ptrdiff_t>(in.head_dim), 1};
     const size_t block = row / kKeyBlock * kKeyBlock;
     run.key.data += static_cast<ptrdiff_t>(block * in.head_dim + row - block);
   } else {
     run.key.data += static_cast<ptrdiff_t>(row) * run.key.row_stride;
+    run.key_lines = run.key;
   }
   run.value.data += static_cast<ptrdiff_t>(row) * run.value.row_stride;
   return run;
-}
-
-// Rows of D numbers that lie where the keys do which keys_from finds at `first`: of a block the
-// part that is as long.
-template <class T>
-POLYHEAD_INLINE Strided<const T> keys_in_memory(const AttentionTile<T>& in,
-                                                const Strided<const T>& key, size_t first) {
-  if (!in_pages(in)) return key;
-  const size_t row = first % kKeyBlock;
-  return {key.data - row + row * in.head_dim, static_cast<ptrdiff_t>(in.head_dim), 1};
 }
 
 // What a tile does about a chunk: another thread may do so.

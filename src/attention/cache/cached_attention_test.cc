@@ -30,6 +30,33 @@ class CachedAttention : public ::testing::TestWithParam<DType> {
             .regime = Regime::kPeaked};
   }
 
+  // The last q_len queries, over the cache and over tensors with key lengths, on two plans.
+  static void expect_as_masked_tensors(const CacheBesideTensors& beside, int64_t q_len,
+                                       const std::string& what) {
+    AttentionCall call = beside.problem.call();
+    const int64_t first = call.q_len() - q_len;
+    const std::vector<Mask> cached = narrowed(beside.problem.masks, 2, first, q_len);
+    std::vector<Mask> masks = cached;
+    masks.push_back(Mask::key_lengths({beside.lengths.data(), {2}}));
+    call.query = call.query.narrow(2, first, q_len);
+    call.masks = masks;
+    AttentionOptions options{.masks = cached, .weights = call.weights_mode};
+    for (const std::string plan : {"", "reference"}) {
+      const AttentionRun want = run_attention_case(call, plan);
+      AttentionRun got = run_attention_case(call, plan);
+      for (const GuardedTensor* of : {&got.out, &got.lse, &got.lse_rest, &got.weights}) {
+        fill(of->view(), 77);
+      }
+      options.plan = plan.empty() ? nullptr : plan.c_str();
+      attention_forward(call.query, beside.cache, options,
+                        {.out = got.out.view(),
+                         .lse = got.lse.view(),
+                         .weights = got.weights.view(),
+                         .lse_rest = got.lse_rest.view()});
+      expect_same_run(got, want, what + " " + plan);
+    }
+  }
+
   // Appends so many positions and attends from them, again and again, against one pass over all.
   static void expect_one_pass(const CacheBesideTensors& beside, const AttentionOptions& options,
                               const std::vector<int64_t>& chunks, const std::string& what) {
@@ -233,35 +260,22 @@ TEST_P(CachedAttention, ScoreModByPosition) {
   }
 }
 
-// Tensor masks and weights, S being the longest length: as tensors with key lengths.
+// Tensor masks and weights, S being the longest length: as tensors with key lengths. All queries,
+// and so few that lanes are keys.
 TEST_P(CachedAttention, MasksAndWeightsOverTheLongest) {
   AttentionCase spec = usual();
   spec.masks = {{.dims = "bhls"}, {.kind = Mask::Kind::kAdditive, .dims = "h1s"}};
   for (const WeightsMode mode : {WeightsMode::kPerHead, WeightsMode::kAverage}) {
     spec.weights = mode;
-    CacheBesideTensors beside(spec, 70, config_of(spec, 32, 70));
-    beside.append({70, 41});
-    AttentionCall call = beside.problem.call();
-    std::vector<Mask> masks = beside.problem.masks, cached = masks;
-    masks.push_back(Mask::key_lengths({beside.lengths.data(), {2}}));
-    call.masks = masks;
-    AttentionOptions options{.masks = cached, .weights = mode};
-    for_each_isa([&](const std::string& isa) {
-      for (const std::string plan : {"", "reference"}) {
-        const AttentionRun want = run_attention_case(call, plan);
-        AttentionRun got = run_attention_case(call, plan);
-        for (const GuardedTensor* of : {&got.out, &got.lse, &got.lse_rest, &got.weights}) {
-          fill(of->view(), 77);
+    for (const int64_t longest : {70, 49}) {
+      CacheBesideTensors beside(spec, longest, config_of(spec, 32, 70));
+      beside.append({longest, 33});
+      for_each_isa([&](const std::string& isa) {
+        for (const int64_t q_len : {longest, int64_t{3}, int64_t{1}}) {
+          expect_as_masked_tensors(beside, q_len, isa + ", queries " + std::to_string(q_len));
         }
-        options.plan = plan.empty() ? nullptr : plan.c_str();
-        attention_forward(beside.problem.query.view(), beside.cache, options,
-                          {.out = got.out.view(),
-                           .lse = got.lse.view(),
-                           .weights = got.weights.view(),
-                           .lse_rest = got.lse_rest.view()});
-        expect_same_run(got, want, isa + " " + plan);
-      }
-    });
+      });
+    }
   }
 }
 
@@ -284,8 +298,8 @@ TEST_P(CachedAttention, ForgettingIsAWindow) {
   }
 }
 
-// A row that no query sees may hold anything, and neither what is forgotten, nor other sequences'
-// pages, nor what was never written is read: pages start as what memory held.
+// A row that no query sees may hold anything, and of what is forgotten, of other sequences' pages
+// and of what was never written nothing comes into a result: pages start as what memory held.
 TEST_P(CachedAttention, PagesUsedBefore) {
   AttentionCase spec = usual();
   CacheBesideTensors beside(spec, 100, config_of(spec, 32, 100));
@@ -298,9 +312,37 @@ TEST_P(CachedAttention, PagesUsedBefore) {
   beside.cache.reset();
   beside.append({37, 64});
   for_each_isa([&](const std::string& isa) {
-    for (const int64_t q_len : {1, 4, 30}) {
+    for (const int64_t q_len : {1, 2, 4, 30}) {
       beside.expect_as_tensors(q_len, {.masks = {kCausal}}, isa);
       beside.expect_as_tensors(q_len, {}, isa + ", none hidden");
+    }
+  });
+}
+
+// Keys in the block in which a window begins, before it: their scores are made and hidden.
+TEST_P(CachedAttention, NaNBeforeAWindow) {
+  const AttentionCase spec = usual();
+  CacheBesideTensors clean(spec, 60, config_of(spec, 32, 60)),
+      poisoned(clean.problem.spec, 60, config_of(spec, 32, 60));
+  for (const GuardedTensor* of : {&poisoned.problem.key, &poisoned.problem.value}) {
+    fill(of->view().narrow(2, 0, 45), std::numeric_limits<double>::quiet_NaN());
+  }
+  clean.append(60);
+  poisoned.append(60);
+  const auto same = [](auto score, int, int, int, int) { return score; };
+  const std::vector<Mask> window = {Mask::window(10, 0)};
+  const AttentionOptions cases[] = {{.masks = window},
+                                    {.softcap = 3, .masks = window},
+                                    {.score_mod = per_score(same), .masks = window}};
+  for_each_isa([&](const std::string& isa) {
+    for (const AttentionOptions& options : cases) {
+      for (const int64_t q_len : {1, 2, 4, 5}) {
+        const ConstTensorView query = clean.problem.query.view().narrow(2, 60 - q_len, q_len);
+        Tensor out(spec.dtype, {2, spec.heads, q_len, spec.v_head_dim}), want(out);
+        attention_forward(query, clean.cache, options, {.out = want});
+        attention_forward(query, poisoned.cache, options, {.out = out});
+        expect_same_bits(out, want, isa + ", queries " + std::to_string(q_len));
+      }
     }
   });
 }

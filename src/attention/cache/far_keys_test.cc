@@ -1,6 +1,5 @@
-// Keys and values of more than 8 MiB in all are taken to lie in memory: they are fetched ahead, in
-// shorter stretches. No bit depends on it: each sequence by itself, of less than that, has the
-// same.
+// Keys and values of more than 8 MiB in all are taken to lie in memory: they are fetched ahead. No
+// bit depends on it: each sequence by itself, of less than that, has the same.
 #include <string>
 #include <vector>
 

@@ -41,7 +41,7 @@ KvCache::Config checked(KvCache::Config config) {
   return config;
 }
 
-// Not cleared: of what is not appended nothing comes.
+// Not cleared: attention scores whole blocks, and masks what was not appended.
 TensorView allocate_pages(const KvCache::Config& config, int64_t columns, PageMemory* memory) {
   const int64_t shape[] = {config.num_pages, config.num_kv_heads, config.page_len, columns};
   int64_t bytes = static_cast<int64_t>(dtype_bytes(config.dtype));
