@@ -71,16 +71,28 @@ POLYHEAD_INLINE void skip_granules(Tile<T, NV>& tile, size_t begin, size_t end) 
   }
 }
 
+// Asks for a granule of keys and values that comes after the one at `first`: of far ones that so
+// far ahead. Near ones lie in a cache but for those that no tile has seen: tiles go from the last
+// rows to the first, so a window's next one sees keys before this one's, as many as it has rows.
 template <class T, int NV>
-POLYHEAD_INLINE void fold_key_granule(Tile<T, NV>& tile, size_t first) {
+POLYHEAD_INLINE void fetch_ahead(const Tile<T, NV>& tile, size_t first, const KeySpan& seen) {
+  const AttentionTile<T>& in = tile.in;
+  const size_t rows = round_up(position_of(in, in.rows), kGranule);
+  if (!in.keys_are_far && (first < rows || first >= seen.begin + rows)) return;
+  const size_t next = in.keys_are_far ? first + kAhead * kGranule : first - rows;
+  if (next + kGranule > in.band.end) return;
+  if (in_pages(in) && next / in.pages.page_len < in.pages.first_page) return;  // forgotten
+  const KeyRun<T> ahead = keys_from(in, next);
+  prefetch_rows<kGranule>(ahead.key_lines, 0, in.head_dim);
+  prefetch_rows<kGranule>(ahead.value, 0, in.v_head_dim);
+}
+
+template <class T, int NV>
+POLYHEAD_INLINE void fold_key_granule(Tile<T, NV>& tile, size_t first, const KeySpan& seen) {
   const AttentionTile<T>& in = tile.in;
   Granule<T> granule;
   if (!see_granule(tile, first, &granule)) return skip_granules(tile, first, first + 1);
-  if (in.keys_are_far && first + (kAhead + 1) * kGranule <= in.band.end) {
-    const KeyRun<T> ahead = keys_from(in, first + kAhead * kGranule);
-    prefetch_rows<kGranule>(ahead.key_lines, 0, in.head_dim);
-    prefetch_rows<kGranule>(ahead.value, 0, in.v_head_dim);
-  }
+  fetch_ahead(tile, first, seen);
   if (tile.chunk.num_pending == tile.pending_limit) drain_pending<NV>(tile.chunk);
   granule.probs = probs_of(tile, first / kGranule);
   take_granule(tile, granule, in.key, static_cast<uint32_t>(first / kGranule));
@@ -125,7 +137,7 @@ POLYHEAD_INLINE void fold_keys(Tile<T, NV>& tile) {
       continue;
     } else {
       begin_chunk(tile);
-      for (; key < chunk_end; key += kGranule) fold_key_granule(tile, key);
+      for (; key < chunk_end; key += kGranule) fold_key_granule(tile, key, seen);
       if (leaves_chunk(tile.in)) return leave_sums(tile, sums_of(tile.in, chunk));
     }
     end_chunk(tile);
