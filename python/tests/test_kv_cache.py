@@ -277,28 +277,34 @@ def test_threads_that_attend_and_change():
 
 
 def test_an_append_goes_before_later_readers():
-    cache = polyhead.KvCache(num_kv_heads=2, head_dim=64, num_pages=9)
-    key = normal(1, 1, 2, 2048, 64)
-    cache.append(key, np.zeros_like(key))
-    query, called, ran_before = normal(2, 1, 2, 1, 64), threading.Event(), []
+    cache, query, key, value = filled(40, num_pages=8)
+    attends, appends, reads = threading.Event(), threading.Event(), []
 
-    def attend():
-        late = 0
-        for _ in range(1000):
-            is_late = called.is_set()
-            if cache.attend(query).any():  # the append is there
-                break
-            late += is_late
-        ran_before.append(late)
+    def keep_attending(scores, batch, head, queries, keys):
+        attends.set()
+        appends.wait()
+        return scores
 
-    readers = [threading.Thread(target=attend) for _ in range(16)]
-    for reader in readers:
-        reader.start()
-    called.set()
-    cache.append(key[:, :, :1], np.ones_like(key[:, :, :1]))
-    for reader in readers:
-        reader.join()
-    assert sum(ran_before) <= 3 * len(readers)  # those that ran, and those just to begin
+    def read():
+        while not appends.is_set():
+            reads.append(cache.attend(query[:, :, -1:]))
+
+    threads = [
+        threading.Thread(target=cache.attend, args=(query,), kwargs={"score_mod": keep_attending}),
+        threading.Thread(target=cache.append, args=(key, value)), threading.Thread(target=read)]
+    threads[0].start()
+    attends.wait()
+    threads[1].start()
+    threads[2].start()
+    seen, deadline = -1, time.monotonic() + 10
+    while len(reads) > seen and time.monotonic() < deadline:  # until the reader waits too
+        seen = len(reads)
+        time.sleep(0.3)
+    reader_waits = len(reads) == seen
+    appends.set()
+    for thread in threads:
+        thread.join()
+    assert reader_waits and cache.lengths.tolist() == [80, 80]
 
 
 def test_a_score_mod_reads_the_cache_beside_an_append():
