@@ -1,4 +1,4 @@
-// What the calls of overhead.py cost without Python: one line each, "name microseconds".
+// What the calls of overhead.py cost without Python: one line each, "name|microseconds".
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -18,7 +18,7 @@ constexpr int64_t kLen = 16, kHeads = 8;
 // The shortest of many groups: what others on the machine took is left out.
 void print(const std::string& name, const std::function<void()>& call) {
   using Clock = std::chrono::steady_clock;
-  constexpr int kGroups = 4000, kCalls = 5;
+  constexpr int kGroups = 1000, kCalls = 5;
   double least = 1e9;
   for (int group = 0; group < kGroups; ++group) {
     const Clock::time_point start = Clock::now();
@@ -26,7 +26,7 @@ void print(const std::string& name, const std::function<void()>& call) {
     const std::chrono::duration<double, std::micro> spent = Clock::now() - start;
     least = std::min(least, spent.count() / kCalls);
   }
-  std::printf("%s %.2f\n", name.c_str(), least);
+  std::printf("%s|%.2f\n", name.c_str(), least);
 }
 
 Tensor numbers(std::initializer_list<int64_t> shape) {
