@@ -12,6 +12,7 @@
 #include "testing/attention_check.h"
 #include "testing/compare.h"
 #include "testing/elements.h"
+#include "testing/score_mods.h"
 
 namespace polyhead::oracle {
 namespace {
@@ -67,6 +68,11 @@ TEST(AttentionOptions, EachChangesTheAnswer) {
        [](AttentionProblem& p) {
          static constexpr int32_t kIds[] = {1, 2, 1, 1, 3, 1, 2, 1, 1, 1, 2, 3};
          p.masks.push_back(Mask::segments({kIds, {9}}, {kIds, {12}}));
+       }},
+      {"score_mod",
+       [](AttentionProblem& p) {
+         static const Slopes kSlopes;
+         p.spec.score_mod = per_score(kSlopes);
        }},
       {"dropout", [](AttentionProblem& p) { p.spec.dropout_p = 0.1; }},
       {"extra columns",

@@ -90,6 +90,18 @@ Tensor filled(int64_t width, double value, DType dtype) {
   return tensor;
 }
 
+template <class T>
+LayerNormBlock<T> block_of(const ConstTensorView& x, const ConstTensorView& weight,
+                           double epsilon) {
+  LayerNormBlock<T> block;
+  block.width = static_cast<size_t>(weight.size(0));
+  block.rows = static_cast<size_t>(x.numel()) / block.width;
+  block.epsilon = static_cast<T>(epsilon);
+  block.x = x.data_as<T>();
+  block.weight = weight.data_as<T>();
+  return block;
+}
+
 }  // namespace
 
 LayerNorm::LayerNorm(int64_t width, double epsilon, DType dtype)
@@ -129,12 +141,7 @@ void LayerNorm::forward_into(const ConstTensorView& x, const TensorView& y) cons
   require_same_or_apart(require, y, "y", x);
   with_float_type(x.dtype(), [&](auto type) {
     using T = decltype(type);
-    LayerNormBlock<T> block;
-    block.width = static_cast<size_t>(weight_.size(0));
-    block.rows = static_cast<size_t>(x.numel()) / block.width;
-    block.epsilon = static_cast<T>(epsilon_);
-    block.x = x.data_as<T>();
-    block.weight = weight_.data_as<T>();
+    LayerNormBlock<T> block = block_of<T>(x, weight_, epsilon_);
     block.bias = bias_.data_as<T>();
     block.y = y.data_as<T>();
     run_forward(block);
@@ -154,12 +161,7 @@ void LayerNorm::backward(const ConstTensorView& x, const ConstTensorView& d_y,
   }
   with_float_type(x.dtype(), [&](auto type) {
     using T = decltype(type);
-    LayerNormBlock<T> block;
-    block.width = static_cast<size_t>(weight_.size(0));
-    block.rows = static_cast<size_t>(x.numel()) / block.width;
-    block.epsilon = static_cast<T>(epsilon_);
-    block.x = x.data_as<T>();
-    block.weight = weight_.data_as<T>();
+    LayerNormBlock<T> block = block_of<T>(x, weight_, epsilon_);
     block.d_y = d_y.data_as<T>();
     if (d_x.defined()) block.d_x = d_x.data_as<T>();
     block.d_weight = d_weight_.data_as<T>();

@@ -13,34 +13,16 @@ Tensor relu(const ConstTensorView& x) {
 }
 
 void relu_into(const ConstTensorView& x, const TensorView& y) {
-  const Require require("relu");
-  require_float(require, x, "x");
-  require_dense(require, x, "x");
-  require_like(require, y, "y", x);
-  with_float_type(x.dtype(), [&](auto type) {
-    using T = decltype(type);
-    const T* from = x.data_as<T>();
-    T* to = y.data_as<T>();
-    for_each_piece(static_cast<size_t>(x.numel()), 1, [&](size_t i, size_t end) {
-      for (; i < end; ++i) to[i] = from[i] <= T{0} ? T{0} : from[i];  // false for NaN
-    });
+  map_into("relu", x, y, 1, []<class T>(const T* from, size_t count, T* to) {
+    for (size_t i = 0; i < count; ++i) to[i] = from[i] <= T{0} ? T{0} : from[i];  // false for NaN
   });
 }
 
 void relu_backward(const ConstTensorView& x, const ConstTensorView& d_y, const TensorView& d_x) {
-  const Require require("relu_backward");
-  require_float(require, x, "x");
-  require_dense(require, x, "x");
-  require_like(require, d_y, "d_y", x);
-  require_like(require, d_x, "d_x", x);
-  with_float_type(x.dtype(), [&](auto type) {
-    using T = decltype(type);
-    const T *at = x.data_as<T>(), *from = d_y.data_as<T>();
-    T* to = d_x.data_as<T>();
-    for_each_piece(static_cast<size_t>(x.numel()), 1, [&](size_t i, size_t end) {
-      for (; i < end; ++i) to[i] = at[i] <= T{0} ? T{0} : from[i];
-    });
-  });
+  map_backward("relu_backward", x, d_y, d_x, 1,
+               []<class T>(const T* at, const T* from, size_t count, T* to) {
+                 for (size_t i = 0; i < count; ++i) to[i] = at[i] <= T{0} ? T{0} : from[i];
+               });
 }
 
 void add_to(const TensorView& sum, const ConstTensorView& x) {
