@@ -76,14 +76,15 @@ class KvCache {
 //
 // The queries are the last L positions of each sequence, so append first. Positions are what masks
 // compare: Mask::causal() and windows, with either alignment, see what each position may see; a
-// number as offset, 0 too, places query 0 at that position. With cu_seqlens_q, query [1, H, total,
+// number as offset, 0 too, places query 0 at that position, and the cache's window, if it has one,
+// goes by it: masks of another offset are then refused. With cu_seqlens_q, query [1, H, total,
 // D], sequences have different numbers of queries, none included; cu_seqlens_k is not given, and
 // segments and tensor masks cannot say another thing of each sequence's keys. A score_mod gets
 // positions as its queries, whatever the masks' offsets are. Key lengths and dropout are refused.
 //
 // Throws InvalidArgument before any output is touched: as attention_forward, and if a sequence with
-// queries is empty or shorter than they are, or has forgotten keys that they see. Safe from many
-// threads.
+// queries is empty, has forgotten keys that they see or, where masks, the window or a score_mod
+// compare positions, is shorter than they are. Safe from many threads.
 void attention_forward(const ConstTensorView& query, const KvCache& cache,
                        const AttentionOptions& options, const AttentionOutputs& outputs);
 

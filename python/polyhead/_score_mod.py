@@ -24,6 +24,9 @@ def block_function(score_mod: ScoreFunction | None, function: str) -> Callable[.
         changed = score_mod(scores, batch, head, queries, keys)
         if changed is None:
             raise TypeError(f"{function}: score_mod: returned None; need the new scores")
+        if np.shape(changed) != scores.shape:
+            raise ValueError(f"{function}: score_mod: returned shape {list(np.shape(changed))}; need "
+                             f"that of its scores, {list(scores.shape)}")
         np.copyto(scores, changed, casting="same_kind")
 
     return change

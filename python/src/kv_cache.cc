@@ -59,13 +59,15 @@ void append(SharedCache& cache, nb::handle key, nb::handle value, nb::handle len
 }
 
 // [B, H, L, D], or with cu_seqlens_q [tokens, H, D]: as the library has it.
-ConstTensorView queries_of(const ConstTensorView& query, bool is_packed) {
-  if (query.rank() == (is_packed ? 3 : 4)) return is_packed ? batch_of_one(query) : query;
+ConstTensorView queries_of(const ConstTensorView& query, bool is_packed, int64_t head_dim) {
+  const bool fits =
+      query.rank() == (is_packed ? 3 : 4) && (!is_packed || query.size(2) == head_dim);
+  if (fits) return is_packed ? batch_of_one(query) : query;
+  const std::string width = std::to_string(head_dim);
   throw InvalidArgument("KvCache.attend: query: shape is " + query.shape_string() + "; need " +
-                        (is_packed
-                             ? "[tokens, heads, head_dim], with cu_seqlens_q"
-                             : "[batch, heads, length, head_dim], or [tokens, heads, head_dim] and "
-                               "cu_seqlens_q"));
+                        (is_packed ? "[tokens, heads, " + width + "], with cu_seqlens_q"
+                                   : "[batch, heads, length, " + width + "], or [tokens, heads, " +
+                                         width + "] and cu_seqlens_q"));
 }
 
 // [B, H, L, S] or [B, L, S], as long as the longest sequence is now.
@@ -81,25 +83,28 @@ nb::object attend(const SharedCache& cache, nb::handle query, const Options& opt
   const Input q = input(query, "KvCache.attend: query", dtype_name(cache.config().dtype));
   const AttentionOptions of_call = options.of_part(options.mask(), 0);
   const bool is_packed = of_call.cu_seqlens_q.defined();
-  const ConstTensorView queries = queries_of(q.view, is_packed);
+  const ConstTensorView queries = queries_of(q.view, is_packed, cache.config().head_dim);
   std::vector<int64_t> shape(q.view.shape().begin(), q.view.shape().end());
   shape.back() = cache.config().v_head_dim;
   const NewArray out = new_array(shape, cache.config().dtype);
-  const NewArray weights = new_weights(cache, queries, options.weights());
-  cache.read([&](const KvCache& unchanged) {
-    if (weights.view.defined() &&
-        longest_of(unchanged) != weights.view.size(weights.view.rank() - 1)) {
-      throw InvalidArgument(
-          "KvCache.attend: weights: the longest sequence was changed by another thread; need one "
-          "that stays");
-    }
+  NewArray weights;
+  const auto fits = [&](const KvCache& unchanged) {
+    return !weights.view.defined() ||
+           longest_of(unchanged) == weights.view.size(weights.view.rank() - 1);
+  };
+  const auto attend_if_fits = [&](const KvCache& unchanged) {
+    if (!fits(unchanged)) return false;
     in_names([&] { return names_of(of_call, options.function().c_str()); },
              [&] {
                attention_forward(
                    queries, unchanged, of_call,
                    {.out = is_packed ? batch_of_one(out.view) : out.view, .weights = weights.view});
              });
-  });
+    return true;
+  };
+  do {  // again where another thread has changed the cache before it was read
+    weights = new_weights(cache, queries, options.weights());
+  } while (!cache.read(attend_if_fits));
   options.rethrow();
   if (!weights.view.defined()) return out.array;
   return nb::make_tuple(out.array, weights.array);

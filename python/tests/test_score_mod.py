@@ -119,13 +119,15 @@ def test_what_it_raises_is_raised_once(threads):
     sdpa(*inputs)
 
 
-@pytest.mark.parametrize("result, error, words", [
-    (None, TypeError, "score_mod: returned None; need the new scores"),
-    ("x", TypeError, "Cannot cast|could not convert"), (np.zeros((3, 1000)), ValueError, "broadcast"),
-    (1j, TypeError, "Cannot cast")], ids=str)
-def test_wrong_results(result, error, words):
+@pytest.mark.parametrize("result_of, error, words", [
+    (lambda scores: None, TypeError, "score_mod: returned None; need the new scores"),
+    (lambda scores: "x", ValueError, r"score_mod: returned shape \[\]; need that of its scores, \[\d"),
+    (lambda scores: scores[:1, :1], ValueError, r"score_mod: returned shape \[1, 1\]; need"),
+    (lambda scores: np.zeros((3, 1000)), ValueError, r"score_mod: returned shape \[3, 1000\]; need"),
+    (lambda scores: scores * 1j, TypeError, "Cannot cast")], ids=range(5))
+def test_wrong_results(result_of, error, words):
     with pytest.raises(error, match=words):
-        sdpa(*random_inputs(7), score_mod=lambda *block: result)
+        sdpa(*random_inputs(7), score_mod=lambda scores, *where: result_of(scores))
 
 
 def test_wrong_functions():

@@ -39,13 +39,17 @@ void check_tensor(const polyhead_tensor& tensor, const Place& place) {
   if (tensor.rank > 0 && tensor.shape == nullptr) {
     fail(place, message("shape is null with rank ", tensor.rank), "given");
   }
+  const size_t bytes = dtype_bytes(static_cast<DType>(tensor.dtype));
   bool empty = false;
+  auto total = static_cast<int64_t>(bytes);
   for (int32_t i = 0; i < tensor.rank; ++i) {
     const int64_t size = tensor.shape[i];
     if (size < 0) fail(place, message("shape[", i, "] is ", size), "0 or more");
     empty |= size == 0;
+    if (!checked_multiply(total, std::max<int64_t>(size, 1), &total)) {
+      fail(place, "the sizes make 2^63 bytes or more", "smaller");
+    }
   }
-  const size_t bytes = dtype_bytes(static_cast<DType>(tensor.dtype));
   if (!empty && tensor.data == nullptr) fail(place, "data is null", "given");
   if (reinterpret_cast<uintptr_t>(tensor.data) % bytes != 0) {
     fail(place, "data is not aligned", message("aligned to ", bytes, " bytes"));
@@ -128,7 +132,9 @@ int32_t checked_enum(int32_t value, int32_t count, const Place& place) {
   return value;
 }
 
-void require_zero(int32_t reserved, const Place& place) { checked_enum(reserved, 1, place); }
+void require_zero(int32_t reserved, const Place& place) {
+  if (reserved != 0) fail(place, message("is ", reserved), "0");
+}
 
 void copy_options(void* to, size_t known, const void* from, const Place& place) {
   const size_t size = checked_struct_size(from, place);

@@ -2,6 +2,7 @@
 // implies.
 #include <algorithm>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -33,13 +34,32 @@ Mask at_positions(const Mask& mask) {
   return Mask::window(mask.left(), mask.right(), kEnd);
 }
 
+// Where the caller's masks place the queries, which the cache's window goes by; at the end of their
+// sequences if none does.
+QueryOffset place_of_queries(const std::vector<Mask>& masks) {
+  std::optional<QueryOffset> place;
+  for (size_t n = 0; n < masks.size(); ++n) {
+    if (!compares_positions(masks[n])) continue;
+    const QueryOffset next = at_positions(masks[n]).offset();
+    const bool agrees =
+        !place || (next.is_number() == place->is_number() && next.number() == place->number());
+    if (!agrees) {
+      refuse(message("masks[", n, "]"), "places the queries elsewhere than a mask before it does",
+             "one offset for all, over a cache with a window");
+    }
+    place = next;
+  }
+  return place.value_or(CausalAlign::kBottomRight);
+}
+
 // The caller's masks, then each sequence's length and the cache's window.
-std::vector<Mask> masks_over(const KvCache::State& cache, const AttentionOptions& options) {
+std::vector<Mask> masks_over(const KvCache::State& cache, const AttentionOptions& options,
+                             QueryOffset place) {
   std::vector<Mask> masks;
   masks.reserve(options.masks.size() + 2);
   for (const Mask& mask : options.masks) masks.push_back(at_positions(mask));
   masks.push_back(lengths_mask(cache));
-  if (cache.config.window > 0) masks.push_back(window_mask(cache.config));
+  if (cache.config.window > 0) masks.push_back(window_mask(cache.config, place));
   return masks;
 }
 
@@ -74,7 +94,7 @@ void require_fit(const ConstTensorView& query, const KvCache::Config& config,
 }
 
 // Queries are positions that have been appended, and see nothing that is forgotten.
-void require_positions(const AttentionCall& call, const KvCache::State& cache) {
+void require_positions(const AttentionCall& call, const KvCache::State& cache, QueryOffset place) {
   const bool counts = std::any_of(call.masks.begin(), call.masks.end(), compares_positions) ||
                       call.score_mod.forward != nullptr;
   for (int64_t n = 0; n < cache.config.batch; ++n) {
@@ -85,12 +105,13 @@ void require_positions(const AttentionCall& call, const KvCache::State& cache) {
              message(q_len, " queries of sequence ", n, ", which has ", length, " positions"),
              "no more than these: append first");
     }
-    const int64_t seen = cache.pool.first_seen_from(std::max<int64_t>(length - q_len, 0));
+    const int64_t first = std::max<int64_t>(place.of(q_len, length), 0);
+    const int64_t seen = cache.pool.first_seen_from(first);
     if (seen < cache.pool.first_kept(n)) {
-      refuse("query",
-             message(q_len, " queries of sequence ", n, ", which see from position ", seen, " on"),
-             message("so few that they see from ", cache.pool.first_kept(n),
-                     " on: the rest is forgotten"));
+      refuse(
+          "query",
+          message(q_len, " queries of sequence ", n, ", which see from position ", seen, " on"),
+          message("those that see from ", cache.pool.first_kept(n), " on: the rest is forgotten"));
     }
   }
 }
@@ -102,14 +123,16 @@ void attention_forward(const ConstTensorView& query, const KvCache& cache,
   DefaultFloatEnv env;
   const KvCache::State& state = *cache.state_;
   require_fit(query, state.config, options);
-  const std::vector<Mask> masks = masks_over(state, options);
+  const bool forgets = state.config.window > 0;
+  const QueryOffset place = forgets ? place_of_queries(options.masks) : CausalAlign::kBottomRight;
+  const std::vector<Mask> masks = masks_over(state, options, place);
   AttentionCall call = call_of(query, state.key, state.value, options);
   call.cached = state.cached;
   call.longest_cached = *std::max_element(state.lengths.begin(), state.lengths.end());
   call.masks = masks;
   call.outputs = outputs;
   validate(call, "attention_forward");
-  require_positions(call, state);
+  require_positions(call, state, place);
   run_attention(call);
 }
 

@@ -298,6 +298,33 @@ TEST_P(CachedAttention, ForgettingIsAWindow) {
   }
 }
 
+// The cache's window looks back from where a number places the queries, too.
+TEST_P(CachedAttention, ForgettingGoesByTheOffset) {
+  AttentionCase spec = usual();
+  spec.batch = 1;
+  spec.q_len = spec.kv_len = 200;
+  const AttentionProblem problem(spec);
+  KvCache::Config config = config_of(spec, 32, 200);
+  config.window = 40;
+  KvCache cache(config);
+  for (int64_t at = 0; at < 200; at += 20) {
+    cache.append(problem.key.view().narrow(2, at, 20), problem.value.view().narrow(2, at, 20));
+  }
+  ASSERT_EQ(cache.first_kept(0), 128);
+  const ConstTensorView query = problem.query.view().narrow(2, 0, 3);
+  Tensor out(spec.dtype, {1, spec.heads, 3, spec.v_head_dim}), want(out);
+  for_each_isa([&](const std::string& isa) {
+    for (const int64_t offset : {167, 180, 197, 230, 300}) {
+      const std::string what = isa + ", offset " + std::to_string(offset);
+      attention_forward(query, cache, {.masks = {Mask::causal(offset)}}, {.out = out});
+      attention_forward(query, problem.key.view(), problem.value.view(),
+                        {.masks = {Mask::causal(offset), Mask::window(39, 0, offset)}},
+                        {.out = want});
+      expect_same_bits(out, want, what);
+    }
+  });
+}
+
 // A row that no query sees may hold anything, and of what is forgotten, of other sequences' pages
 // and of what was never written nothing comes into a result: pages start as what memory held.
 TEST_P(CachedAttention, PagesUsedBefore) {

@@ -45,8 +45,8 @@ void CachedStep::run(AttentionCall call, const ConstTensorView& key,
     state_.lengths[n] += state_.added.counts()[n];
     state_.cached[n].length = state_.lengths[n];
   }
-  const Mask masks[] = {Mask::causal(CausalAlign::kBottomRight), lengths_mask(state_),
-                        window_mask(state_.config)};
+  constexpr auto kEnd = CausalAlign::kBottomRight;
+  const Mask masks[] = {Mask::causal(kEnd), lengths_mask(state_), window_mask(state_.config, kEnd)};
   call.masks = std::span(masks).first(state_.config.window > 0 ? 3 : 2);
   call.key = state_.key;
   call.value = state_.value;

@@ -55,17 +55,20 @@ TensorView allocate_pages(const KvCache::Config& config, int64_t columns, PageMe
   return {memory->get(), config.dtype, shape};
 }
 
-// [B', Hkv, n, columns] of the cache's dtype; n < 0: any.
+// [B, Hkv, n, columns] of the cache's dtype, for one sequence without B; n < 0: any.
 void require_shape(const KvCache::Config& config, const char* name, const ConstTensorView& view,
-                   int64_t batch, int64_t n, int64_t columns) {
-  const bool fits = view.defined() && view.rank() == 4 && view.size(0) == batch &&
-                    view.size(1) == config.num_kv_heads && (n < 0 || view.size(2) == n) &&
-                    view.size(3) == columns;
+                   bool is_one, int64_t n, int64_t columns) {
+  const int rank = is_one ? 3 : 4;
+  const bool fits = view.defined() && view.rank() == rank &&
+                    (is_one || view.size(0) == config.batch) &&
+                    view.size(rank - 3) == config.num_kv_heads &&
+                    (n < 0 || view.size(rank - 2) == n) && view.size(rank - 1) == columns;
   if (!fits) {
+    const std::string batch = is_one ? "" : message(config.batch, ", ");
     const std::string len = n < 0 ? "n" : std::to_string(n);
     refuse_cache("KvCache::append", name,
                  view.defined() ? "shape is " + view.shape_string() : "not given",
-                 message("[", batch, ", ", config.num_kv_heads, ", ", len, ", ", columns, "]"));
+                 message("[", batch, config.num_kv_heads, ", ", len, ", ", columns, "]"));
   }
   if (view.dtype() != config.dtype) {
     refuse_cache("KvCache::append", name, message("dtype is ", dtype_name(view.dtype())),
@@ -74,9 +77,9 @@ void require_shape(const KvCache::Config& config, const char* name, const ConstT
 }
 
 void require_operands(const KvCache::Config& config, const ConstTensorView& key,
-                      const ConstTensorView& value, int64_t batch) {
-  require_shape(config, "key", key, batch, -1, config.head_dim);
-  require_shape(config, "value", value, batch, key.size(2), config.v_head_dim);
+                      const ConstTensorView& value, bool is_one) {
+  require_shape(config, "key", key, is_one, -1, config.head_dim);
+  require_shape(config, "value", value, is_one, key.size(key.rank() - 2), config.v_head_dim);
 }
 
 void require_sequence(const char* function, const KvCache::Config& config, int64_t sequence) {
@@ -125,7 +128,7 @@ int64_t KvCache::first_kept(int64_t sequence) const {
 
 void KvCache::append(const ConstTensorView& key, const ConstTensorView& value,
                      const ConstTensorView& lengths) {
-  require_operands(config(), key, value, config().batch);
+  require_operands(config(), key, value, false);
   state_->added.count_all(key.size(2), lengths, kAppendedKey);
   require_room(*state_, kAppendedKey);
   append_added(state_.get(), key, value);
@@ -133,15 +136,8 @@ void KvCache::append(const ConstTensorView& key, const ConstTensorView& value,
 
 void KvCache::append(int64_t sequence, const ConstTensorView& key, const ConstTensorView& value) {
   require_sequence("KvCache::append", config(), sequence);
-  for (const auto& [name, view] : {std::pair("key", &key), std::pair("value", &value)}) {
-    if (!view->defined() || view->rank() != 3) {
-      refuse_cache("KvCache::append", name,
-                   view->defined() ? "shape is " + view->shape_string() : "not given",
-                   "a 3-dimensional tensor of one sequence");
-    }
-  }
+  require_operands(config(), key, value, true);
   const ConstTensorView keys = key.unsqueezed(0), values = value.unsqueezed(0);
-  require_operands(config(), keys, values, 1);
   state_->added.count_one(sequence, keys.size(2));
   require_room(*state_, kAppendedKey);
   state_->added.pack();

@@ -49,8 +49,8 @@ void append_added(KvCache::State* state, const ConstTensorView& key, const Const
 inline Mask lengths_mask(const KvCache::State& state) {
   return Mask::key_lengths({state.lengths.data(), {state.config.batch}});
 }
-inline Mask window_mask(const KvCache::Config& config) {
-  return Mask::window(config.window - 1, Mask::kUnbounded, CausalAlign::kBottomRight);
+inline Mask window_mask(const KvCache::Config& config, QueryOffset place) {
+  return Mask::window(config.window - 1, Mask::kUnbounded, place);
 }
 
 }  // namespace polyhead

@@ -9,6 +9,7 @@
 #include <gtest/gtest.h>
 #include <polyhead/error.h>
 #include <polyhead/kv_cache.h>
+#include "base/message.h"
 #include "testing/compare.h"
 #include "testing/elements.h"
 
@@ -202,9 +203,10 @@ TEST_F(KvCacheRefusal, Sequences) {
   expect_refused(
       {{"KvCache::append: sequence: got 2; must be between 0 and 1",
         [&] { cache.append(2, zeros({2, 3, 4}), zeros({2, 3, 3})); }},
-       {"KvCache::append: key: shape is [2, 2, 3, 4]; must be a 3-dimensional tensor of one "
-        "sequence",
+       {"KvCache::append: key: shape is [2, 2, 3, 4]; must be [2, n, 4]",
         [&] { cache.append(0, k, v); }},
+       {"KvCache::append: value: shape is [2, 2, 3]; must be [2, 3, 3]",
+        [&] { cache.append(0, zeros({2, 3, 4}), zeros({2, 2, 3})); }},
        {"KvCache::truncate: sequence: got -1; must be between 0 and 1",
         [&] { cache.truncate(-1, 0); }},
        {"KvCache::reset: sequence: got 2; must be between 0 and 1", [&] { cache.reset(2); }},
@@ -239,14 +241,25 @@ TEST(KvCache, ForgottenPositionsDoNotComeBack) {
       "KvCache::truncate: length: got 40, which would see from 31 on; must be 0, or such that "
       "it sees from 32 on: the rest is forgotten");
   EXPECT_EQ(cache.length(0), 90);
-  const auto attend = [&](int64_t q_len) {
+  const auto attend = [&](int64_t q_len, const std::vector<Mask>& masks = {Mask::causal()}) {
     Tensor query(DType::kFloat32, {1, 2, q_len, 4}), out(DType::kFloat32, {1, 2, q_len, 3});
-    attention_forward(query, cache, {.masks = {Mask::causal()}}, {.out = out});
+    attention_forward(query, cache, {.masks = masks}, {.out = out});
   };
-  EXPECT_EQ(message_of([&] { attend(50); }),
-            "attention_forward: query: 50 queries of sequence 0, which see from position 31 on; "
-            "must be so few that they see from 32 on: the rest is forgotten");
+  const auto refusal = [](int64_t q_len, int64_t first) {
+    return message("attention_forward: query: ", q_len, " queries of sequence 0, which see from ",
+                   "position ", first, " on; must be those that see from 32 on: the rest is ",
+                   "forgotten");
+  };
+  EXPECT_EQ(message_of([&] { attend(50); }), refusal(50, 31));
   attend(49);
+  for (const int64_t offset : {40, 2, -7}) {
+    EXPECT_EQ(message_of([&] { attend(1, {Mask::causal(offset)}); }),
+              refusal(1, std::max<int64_t>(offset - 9, 0)));
+  }
+  attend(1, {Mask::causal(41)});
+  EXPECT_EQ(message_of([&] { attend(1, {Mask::window(3, 0), Mask::causal(50)}); }),
+            "attention_forward: masks[1]: places the queries elsewhere than a mask before it does; "
+            "must be one offset for all, over a cache with a window");
   cache.truncate(0, 41);
   EXPECT_EQ(cache.length(0), 41);
   cache.append(zeros({1, 2, 1, 4}), zeros({1, 2, 1, 3}));
