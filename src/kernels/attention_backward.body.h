@@ -83,7 +83,7 @@ __attribute__((noinline)) void store_d_query(Backward<T, NV>& b) {
   T* chunk = b.scratch.d_query;
   if (b.in.adds_to_query) {
     const Strided<const T> before{to.data, to.row_stride, to.column_stride};
-    for_each_column(b.tile, before, dims, [&](size_t d, size_t lane, Vec<T> sum) {
+    for_each_column(rows_of(b.tile), before, dims, [&](size_t d, size_t lane, Vec<T> sum) {
       T* at = chunk + d * kWidth + lane;
       store(at, sum + load(at));
     });
@@ -99,7 +99,7 @@ POLYHEAD_INLINE void begin_backward(Backward<T, NV>& b, std::byte* workspace) {
   b.scratch = carve_backward(b.in.in, Backward<T, NV>::kWidth, workspace, &bytes);
   b.tile.scratch.query = b.scratch.query;
   b.tile.scratch.bias = b.scratch.bias;
-  load_lanes(b);
+  load_operands(b);
 }
 
 template <class T, int NV>
@@ -133,7 +133,7 @@ void run_delta(const BackwardTile<T>& in, const Strided<const T>& out, T* delta,
   b.tile.draws = &draws;
   begin_backward(b, workspace);
   if (out.data != nullptr) {
-    for_each_column(b.tile, out, in.in.v_head_dim, [&](size_t d, size_t lane, Vec<T> o) {
+    for_each_column(rows_of(b.tile), out, in.in.v_head_dim, [&](size_t d, size_t lane, Vec<T> o) {
       Vec<T>& sum = b.delta[lane / kLanes<T>];
       sum = fma(load(b.scratch.d_out + d * kWidth + lane), o, sum);
     });

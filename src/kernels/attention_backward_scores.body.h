@@ -37,16 +37,13 @@ POLYHEAD_INLINE void probs_again(const Backward<T, NV>& b, const Granule<T>& gra
 
 // The granule's part of d_weights by lanes, zeros past the last key.
 template <class T, int NV>
-__attribute__((noinline)) void load_d_weights(const Backward<T, NV>& b, size_t key, size_t count) {
+POLYHEAD_INLINE void load_d_weights(const Backward<T, NV>& b, size_t key, size_t count) {
   constexpr size_t kWidth = Backward<T, NV>::kWidth;
   T* to = b.scratch.d_weights;
   __builtin_memset(to, 0, kGranule * kWidth * sizeof(T));
   Strided<const T> from = b.in.d_weights;
   from.data += static_cast<ptrdiff_t>(key) * from.column_stride;
-  const Vec<T> share = splat(b.in.weights_share);
-  for_each_column(b.tile, from, count, [&](size_t j, size_t lane, Vec<T> x) {
-    store(to + j * kWidth + lane, x * share);
-  });
+  load_lanes(rows_of(b.tile), from, count, b.in.weights_share, to);
 }
 
 // d_p [8, W] of a granule before dropout, without the weights' part.

@@ -104,12 +104,9 @@ POLYHEAD_INLINE void load_delta(Backward<T, NV>& b, const T* delta) {
 
 // d_out by lanes; queries by lanes, times scale.
 template <class T, int NV>
-__attribute__((noinline)) void load_lanes(Backward<T, NV>& b) {
+__attribute__((noinline)) void load_operands(Backward<T, NV>& b) {
   load_query(b.tile);
-  T* d_out = b.scratch.d_out;
-  for_each_column(b.tile, b.in.d_out, b.in.in.v_head_dim, [&](size_t d, size_t lane, Vec<T> x) {
-    store(d_out + d * Backward<T, NV>::kWidth + lane, x);
-  });
+  load_lanes(rows_of(b.tile), b.in.d_out, b.in.in.v_head_dim, T{1}, b.scratch.d_out);
   load_lse(b);
 }
 

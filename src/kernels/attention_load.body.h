@@ -36,14 +36,24 @@ POLYHEAD_INLINE void load_half_square(const T* row, ptrdiff_t row_stride, size_t
   }
 }
 
-// Transposes [rows of the tile, columns]: calls use(column, first lane, vector of that column); the
-// lanes past the last row are 0.
-template <class T, int NV, class Use>
-POLYHEAD_INLINE void for_each_column(const Tile<T, NV>& tile, const Strided<const T>& source,
+// Rows of a tile that is so many lanes wide.
+struct TileRows {
+  size_t count, width;
+};
+
+template <class T, int NV>
+POLYHEAD_INLINE TileRows rows_of(const Tile<T, NV>& tile) {
+  return {tile.in.rows, Tile<T, NV>::kWidth};
+}
+
+// Transposes [rows, columns]: calls use(column, first lane, vector of that column); the lanes past
+// the last row are 0.
+template <class T, class Use>
+POLYHEAD_INLINE void for_each_column(const TileRows& of, const Strided<const T>& source,
                                      size_t columns, const Use& use) {
   constexpr size_t kN = kLanes<T>;
-  for (size_t first = 0; first < Tile<T, NV>::kWidth; first += kN) {
-    const size_t rows = first < tile.in.rows ? at_most(tile.in.rows - first, kN) : 0;
+  for (size_t first = 0; first < of.width; first += kN) {
+    const size_t rows = first < of.count ? at_most(of.count - first, kN) : 0;
     for (size_t c = 0; c < columns; c += kN) {
       const size_t n = at_most(columns - c, kN);
       const T* row = source.data + static_cast<ptrdiff_t>(first) * source.row_stride +
@@ -67,14 +77,20 @@ POLYHEAD_INLINE void for_each_column(const Tile<T, NV>& tile, const Strided<cons
   }
 }
 
-// scratch.query[d][lane] = scale * query[row][d].
-template <class T, int NV>
-__attribute__((noinline)) void load_query(Tile<T, NV>& tile) {
-  const Vec<T> scale = splat(tile.in.scale);
-  T* query = tile.scratch.query;
-  for_each_column(tile, tile.in.query, tile.in.head_dim, [&](size_t d, size_t lane, Vec<T> q) {
-    store(query + d * Tile<T, NV>::kWidth + lane, q * scale);
+// to[column][lane] = factor * source[row][column]. One for all widths of tiles: it is large.
+template <class T>
+__attribute__((noinline)) void load_lanes(const TileRows& of, const Strided<const T>& source,
+                                          size_t columns, T factor, T* to) {
+  const Vec<T> by = splat(factor);
+  for_each_column(of, source, columns, [&](size_t c, size_t lane, Vec<T> x) {
+    store(to + c * of.width + lane, x * by);
   });
+}
+
+template <class T, int NV>
+POLYHEAD_INLINE void load_query(Tile<T, NV>& tile) {
+  const AttentionTile<T>& in = tile.in;
+  load_lanes(rows_of(tile), in.query, in.head_dim, in.scale, tile.scratch.query);
 }
 
 // Asks for the rows [first, first + kRows) of keys or values.

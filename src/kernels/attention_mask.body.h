@@ -204,7 +204,7 @@ __attribute__((noinline)) void add_numbers(Tile<T, NV>& tile, const TileMask& ma
     numbers = {read, kGranule, 1};
   }
   const T factor = static_cast<T>(mask.factor);
-  for_each_column(tile, numbers, count, [&](size_t j, size_t lane, Vec<T> column) {
+  for_each_column(rows_of(tile), numbers, count, [&](size_t j, size_t lane, Vec<T> column) {
     T* to = tile.scratch.bias + j * kWidth + lane;
     store(to, load(to) + (factor == 1 ? column : column * splat(factor)));
   });

@@ -93,11 +93,11 @@ __attribute__((noinline)) void score_keys(const RowTile<T>& tile, const Row<T>* 
     const size_t keys = at_most(of.first + of.count - first, kKeys);
     if (!any_row_sees(tile, first, keys)) continue;
     for (size_t d = 0; d < dims; d += kN) {
-      Square square{first, at_most(keys, kN), d, at_most(dims - d, kN)};
-      score_square<kRows>(party, stretch, square, ahead.take(lines, party->query), step);
-      if (keys <= kN) continue;
-      square = {first + kN, keys - kN, d, square.columns};
-      score_square<kRows>(party, stretch, square, ahead.take(lines, party->query), step);
+#pragma GCC unroll 1
+      for (size_t k = 0; k < keys; k += kN) {
+        const Square square{first + k, at_most(keys - k, kN), d, at_most(dims - d, kN)};
+        score_square<kRows>(party, stretch, square, ahead.take(lines, party->query), step);
+      }
     }
   }
   stretch.errands->while_scored = ahead;

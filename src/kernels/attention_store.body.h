@@ -102,16 +102,19 @@ struct WeightsOfTile {
   }
 };
 
-// Columns [0, S) stand first in `weights`, the appended ones from the next multiple of 8 on.
+// Columns [0, S) stand first in `weights`, the appended ones from the next multiple of 8 on. A loop
+// over the two: what is in it is large.
 template <class T, int NV, class Source>
 POLYHEAD_INLINE void store_columns(const Tile<T, NV>& tile, const Source& weights) {
-  const size_t kv_len = tile.in.kv_len, padded = round_up(kv_len, kGranule);
-  store_transposed(tile, tile.in.weights, kv_len, weights);
-  if (tile.in.num_extra == 0) return;
-  Strided<T> extra = tile.in.weights;
-  extra.data += static_cast<ptrdiff_t>(kv_len) * extra.column_stride;
-  store_transposed(tile, extra, tile.in.num_extra,
-                   [&](size_t c, size_t i) { return weights(padded + c, i); });
+  const size_t counts[] = {tile.in.kv_len, tile.in.num_extra};
+  Strided<T> to = tile.in.weights;
+  size_t first = 0;
+#pragma GCC unroll 1
+  for (const size_t columns : counts) {
+    store_transposed(tile, to, columns, [&](size_t c, size_t i) { return weights(first + c, i); });
+    to.data += static_cast<ptrdiff_t>(columns) * to.column_stride;
+    first = round_up(columns, kGranule);
+  }
 }
 
 template <class T, int NV>
