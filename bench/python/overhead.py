@@ -74,7 +74,8 @@ def print_costs():
 
 def printed_by(*command):
     """[(what is before the number, the number)]"""
-    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    lines = run.stdout.splitlines()
     return [(name, float(cost)) for name, _, cost in (line.rpartition("|") for line in lines)]
 
 

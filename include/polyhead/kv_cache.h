@@ -77,7 +77,7 @@ class KvCache {
 // The queries are the last L positions of each sequence, so append first. Positions are what masks
 // compare: Mask::causal() and windows, with either alignment, see what each position may see; a
 // number as offset, 0 too, places query 0 at that position, and the cache's window, if it has one,
-// goes by it: masks of another offset are then refused. With cu_seqlens_q, query [1, H, total,
+// goes by it: then all masks by position have that number. With cu_seqlens_q, query [1, H, total,
 // D], sequences have different numbers of queries, none included; cu_seqlens_k is not given, and
 // segments and tensor masks cannot say another thing of each sequence's keys. A score_mod gets
 // positions as its queries, whatever the masks' offsets are. Key lengths and dropout are refused.

@@ -24,9 +24,13 @@ def block_function(score_mod: ScoreFunction | None, function: str) -> Callable[.
         changed = score_mod(scores, batch, head, queries, keys)
         if changed is None:
             raise TypeError(f"{function}: score_mod: returned None; need the new scores")
-        if np.shape(changed) != scores.shape:
-            raise ValueError(f"{function}: score_mod: returned shape {list(np.shape(changed))}; need "
-                             f"that of its scores, {list(scores.shape)}")
+        try:
+            changed = np.asarray(changed)
+        except ValueError as error:
+            raise ValueError(f"{function}: score_mod: returned no array; need the new scores") from error
+        if changed.shape != scores.shape:
+            raise ValueError(f"{function}: score_mod: returned shape {list(changed.shape)}; need that "
+                             f"of its scores, {list(scores.shape)}")
         np.copyto(scores, changed, casting="same_kind")
 
     return change

@@ -60,8 +60,7 @@ void append(SharedCache& cache, nb::handle key, nb::handle value, nb::handle len
 
 // [B, H, L, D], or with cu_seqlens_q [tokens, H, D]: as the library has it.
 ConstTensorView queries_of(const ConstTensorView& query, bool is_packed, int64_t head_dim) {
-  const bool fits =
-      query.rank() == (is_packed ? 3 : 4) && (!is_packed || query.size(2) == head_dim);
+  const bool fits = is_packed ? query.rank() == 3 && query.size(2) == head_dim : query.rank() == 4;
   if (fits) return is_packed ? batch_of_one(query) : query;
   const std::string width = std::to_string(head_dim);
   throw InvalidArgument("KvCache.attend: query: shape is " + query.shape_string() + "; need " +
@@ -88,21 +87,19 @@ nb::object attend(const SharedCache& cache, nb::handle query, const Options& opt
   shape.back() = cache.config().v_head_dim;
   const NewArray out = new_array(shape, cache.config().dtype);
   NewArray weights;
-  const auto fits = [&](const KvCache& unchanged) {
-    return !weights.view.defined() ||
-           longest_of(unchanged) == weights.view.size(weights.view.rank() - 1);
-  };
   const auto attend_if_fits = [&](const KvCache& unchanged) {
-    if (!fits(unchanged)) return false;
+    const TensorView& to = weights.view;
+    if (to.defined() && longest_of(unchanged) != to.size(to.rank() - 1)) return false;
     in_names([&] { return names_of(of_call, options.function().c_str()); },
              [&] {
                attention_forward(
                    queries, unchanged, of_call,
-                   {.out = is_packed ? batch_of_one(out.view) : out.view, .weights = weights.view});
+                   {.out = is_packed ? batch_of_one(out.view) : out.view, .weights = to});
              });
     return true;
   };
   do {  // again where another thread has changed the cache before it was read
+    if (PyErr_CheckSignals() != 0) throw nb::python_error();
     weights = new_weights(cache, queries, options.weights());
   } while (!cache.read(attend_if_fits));
   options.rethrow();

@@ -287,33 +287,41 @@ def test_threads_that_attend_and_change():
 
 def test_an_append_goes_before_later_readers():
     cache, query, key, value = filled(40, num_pages=8)
-    attends, appends, reads = threading.Event(), threading.Event(), []
+    attends, may_finish, reads = threading.Event(), threading.Event(), []
 
     def keep_attending(scores, batch, head, queries, keys):
         attends.set()
-        appends.wait()
+        may_finish.wait()
         return scores
 
     def read():
-        while not appends.is_set():
+        while not may_finish.is_set():
             reads.append(cache.attend(query[:, :, -1:]))
 
-    threads = [
-        threading.Thread(target=cache.attend, args=(query,), kwargs={"score_mod": keep_attending}),
-        threading.Thread(target=cache.append, args=(key, value)), threading.Thread(target=read)]
-    threads[0].start()
-    attends.wait()
-    threads[1].start()
-    threads[2].start()
-    seen, deadline = -1, time.monotonic() + 10
-    while len(reads) > seen and time.monotonic() < deadline:  # until the reader waits too
-        seen = len(reads)
-        time.sleep(0.3)
-    reader_waits = len(reads) == seen
-    appends.set()
+    def started(target, *args, **options):
+        thread = threading.Thread(target=target, args=args, kwargs=options, daemon=True)
+        thread.start()
+        return thread
+
+    def reader_stands_still():
+        seen = -1
+        for _ in range(30):
+            if len(reads) == seen:
+                return True
+            seen = len(reads)
+            time.sleep(0.3)
+        return False
+
+    threads = [started(cache.attend, query, score_mod=keep_attending), started(read)]
+    assert attends.wait(30)
+    while not reads:
+        time.sleep(0.01)
+    threads.append(started(cache.append, key, value))
+    stands_still = reader_stands_still()
+    may_finish.set()
     for thread in threads:
         thread.join()
-    assert reader_waits and cache.lengths.tolist() == [80, 80]
+    assert stands_still and cache.lengths.tolist() == [80, 80]
 
 
 def test_a_score_mod_reads_the_cache_beside_an_append():

@@ -124,7 +124,8 @@ def test_what_it_raises_is_raised_once(threads):
     (lambda scores: "x", ValueError, r"score_mod: returned shape \[\]; need that of its scores, \[\d"),
     (lambda scores: scores[:1, :1], ValueError, r"score_mod: returned shape \[1, 1\]; need"),
     (lambda scores: np.zeros((3, 1000)), ValueError, r"score_mod: returned shape \[3, 1000\]; need"),
-    (lambda scores: scores * 1j, TypeError, "Cannot cast")], ids=range(5))
+    (lambda scores: [[1.0], [1.0, 2.0]], ValueError, "score_mod: returned no array; need"),
+    (lambda scores: scores * 1j, TypeError, "Cannot cast")], ids=range(6))
 def test_wrong_results(result_of, error, words):
     with pytest.raises(error, match=words):
         sdpa(*random_inputs(7), score_mod=lambda scores, *where: result_of(scores))

@@ -47,7 +47,8 @@ void check_tensor(const polyhead_tensor& tensor, const Place& place) {
     if (size < 0) fail(place, message("shape[", i, "] is ", size), "0 or more");
     empty |= size == 0;
     if (!checked_multiply(total, std::max<int64_t>(size, 1), &total)) {
-      fail(place, "the sizes make 2^63 bytes or more", "smaller");
+      fail(place, message("shape[0] to shape[", i, "], but for 0, make 2^63 bytes or more"),
+           "smaller");
     }
   }
   if (!empty && tensor.data == nullptr) fail(place, "data is null", "given");

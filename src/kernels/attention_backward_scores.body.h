@@ -35,7 +35,7 @@ POLYHEAD_INLINE void probs_again(const Backward<T, NV>& b, const Granule<T>& gra
   }
 }
 
-// The granule's part of d_weights by lanes, zeros past the last key.
+// The granule's part of d_weights by lanes, times weights_share, zeros past the last key.
 template <class T, int NV>
 POLYHEAD_INLINE void load_d_weights(const Backward<T, NV>& b, size_t key, size_t count) {
   constexpr size_t kWidth = Backward<T, NV>::kWidth;

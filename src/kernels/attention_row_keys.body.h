@@ -79,8 +79,9 @@ POLYHEAD_INLINE bool any_row_sees(const RowTile<T>& tile, size_t first, size_t n
   return false;
 }
 
-// The scores of a party. Two vectors of keys at a time: one's chain waits while the other's square
-// is transposed. The next keys are asked for meanwhile, at the pace at which these are read.
+// The scores of a party. Two vectors of keys in turn: one's chain waits while the CPU is at the
+// other's square already; a loop over the two, since a square is large. The next keys are asked for
+// meanwhile, at the pace at which these are read.
 template <int kRows, class T>
 __attribute__((noinline)) void score_keys(const RowTile<T>& tile, const Row<T>* party,
                                           const Stretch<T>& stretch, const NearKeys& of) {

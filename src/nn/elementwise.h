@@ -22,7 +22,7 @@ void for_each_piece(size_t count, double cost, const Body& body) {
   });
 }
 
-// map(x, count, y) makes count elements of y, of float or double, which may be those of x.
+// map(x, count, y) makes count elements of y, float or double; y may be x.
 template <class Map>
 void map_into(const char* function, const ConstTensorView& x, const TensorView& y, double cost,
               const Map& map) {
@@ -39,7 +39,7 @@ void map_into(const char* function, const ConstTensorView& x, const TensorView& 
   });
 }
 
-// map(x, d_y, count, d_x) makes count elements of d_x, which may be those of d_y.
+// map(x, d_y, count, d_x) makes count elements of d_x, float or double; d_x may be d_y.
 template <class Map>
 void map_backward(const char* function, const ConstTensorView& x, const ConstTensorView& d_y,
                   const TensorView& d_x, double cost, const Map& map) {

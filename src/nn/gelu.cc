@@ -14,8 +14,8 @@ namespace {
 constexpr double kFlopsPerElement = 30;
 
 template <class T>
-GeluKernel<T> gelu_kernel() {
-  return POLYHEAD_ON_ISA(isa_in_use(), make_gelu_kernel<T>());
+GeluKernel<T> gelu_kernel(Isa isa) {
+  return POLYHEAD_ON_ISA(isa, make_gelu_kernel<T>());
 }
 
 }  // namespace
@@ -27,15 +27,17 @@ Tensor gelu(const ConstTensorView& x) {
 }
 
 void gelu_into(const ConstTensorView& x, const TensorView& y) {
-  map_into("gelu", x, y, kFlopsPerElement, []<class T>(const T* from, size_t count, T* to) {
-    gelu_kernel<T>().forward(from, count, to);
+  const Isa isa = isa_in_use();
+  map_into("gelu", x, y, kFlopsPerElement, [isa]<class T>(const T* from, size_t count, T* to) {
+    gelu_kernel<T>(isa).forward(from, count, to);
   });
 }
 
 void gelu_backward(const ConstTensorView& x, const ConstTensorView& d_y, const TensorView& d_x) {
+  const Isa isa = isa_in_use();
   map_backward("gelu_backward", x, d_y, d_x, kFlopsPerElement,
-               []<class T>(const T* at, const T* from, size_t count, T* to) {
-                 gelu_kernel<T>().backward(at, from, count, to);
+               [isa]<class T>(const T* at, const T* from, size_t count, T* to) {
+                 gelu_kernel<T>(isa).backward(at, from, count, to);
                });
 }
 

@@ -273,7 +273,8 @@ static void test_refused_fields(void) {
   EXPECT_FAILS(INVALID, "d_out: is null", backward());
   g_gradients.d_out = &g_x;
   g_d_x.shape = huge;
-  EXPECT_FAILS(INVALID, "d_query: the sizes make 2^63 bytes or more", backward());
+  EXPECT_FAILS(INVALID, "d_query: shape[0] to shape[0], but for 0, make 2^63 bytes or more",
+               backward());
   g_d_x.shape = kShape;
   g_d_x.dtype = POLYHEAD_BOOL;
   EXPECT_FAILS(INVALID, "d_query: dtype is bool", backward());

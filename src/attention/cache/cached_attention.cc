@@ -35,7 +35,7 @@ Mask at_positions(const Mask& mask) {
 }
 
 // Where the caller's masks place the queries, which the cache's window goes by; at the end of their
-// sequences if none does.
+// sequences if none does. A number is another place than the end, be it the end of one sequence.
 QueryOffset place_of_queries(const std::vector<Mask>& masks) {
   std::optional<QueryOffset> place;
   for (size_t n = 0; n < masks.size(); ++n) {
@@ -44,8 +44,8 @@ QueryOffset place_of_queries(const std::vector<Mask>& masks) {
     const bool agrees =
         !place || (next.is_number() == place->is_number() && next.number() == place->number());
     if (!agrees) {
-      refuse(message("masks[", n, "]"), "places the queries elsewhere than a mask before it does",
-             "one offset for all, over a cache with a window");
+      refuse(message("masks[", n, "]"), "its offset is another than that of a mask before it",
+             "the same for all, over a cache with a window");
     }
     place = next;
   }

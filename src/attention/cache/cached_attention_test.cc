@@ -313,14 +313,19 @@ TEST_P(CachedAttention, ForgettingGoesByTheOffset) {
   ASSERT_EQ(cache.first_kept(0), 128);
   const ConstTensorView query = problem.query.view().narrow(2, 0, 3);
   Tensor out(spec.dtype, {1, spec.heads, 3, spec.v_head_dim}), want(out);
+  Tensor slopes(spec.dtype, {spec.heads});
+  fill(slopes, 0.1);
   for_each_isa([&](const std::string& isa) {
     for (const int64_t offset : {167, 180, 197, 230, 300}) {
-      const std::string what = isa + ", offset " + std::to_string(offset);
-      attention_forward(query, cache, {.masks = {Mask::causal(offset)}}, {.out = out});
-      attention_forward(query, problem.key.view(), problem.value.view(),
-                        {.masks = {Mask::causal(offset), Mask::window(39, 0, offset)}},
-                        {.out = want});
-      expect_same_bits(out, want, what);
+      for (const Mask& mask :
+           {Mask::causal(offset), Mask::window(9, 30, offset),
+            Mask::window(Mask::kUnbounded, 0, offset), Mask::alibi(slopes, offset)}) {
+        attention_forward(query, cache, {.masks = {mask}}, {.out = out});
+        const Mask window = Mask::window(39, Mask::kUnbounded, offset);
+        attention_forward(query, problem.key.view(), problem.value.view(),
+                          {.masks = {mask, window}}, {.out = want});
+        expect_same_bits(out, want, isa + ", offset " + std::to_string(offset));
+      }
     }
   });
 }

@@ -257,9 +257,15 @@ TEST(KvCache, ForgottenPositionsDoNotComeBack) {
               refusal(1, std::max<int64_t>(offset - 9, 0)));
   }
   attend(1, {Mask::causal(41)});
-  EXPECT_EQ(message_of([&] { attend(1, {Mask::window(3, 0), Mask::causal(50)}); }),
-            "attention_forward: masks[1]: places the queries elsewhere than a mask before it does; "
-            "must be one offset for all, over a cache with a window");
+  const std::vector<Mask> two_places[] = {{Mask::window(3, 0), Mask::causal(50)},
+                                          {Mask::causal(50), Mask::window(3, 0)},
+                                          {Mask::causal(50), Mask::window(3, 0, 51)}};
+  for (const std::vector<Mask>& masks : two_places) {
+    EXPECT_EQ(message_of([&] { attend(1, masks); }),
+              "attention_forward: masks[1]: its offset is another than that of a mask before it; "
+              "must be the same for all, over a cache with a window");
+  }
+  attend(1, {Mask::causal(50), Mask::window(3, 0, 50)});
   cache.truncate(0, 41);
   EXPECT_EQ(cache.length(0), 41);
   cache.append(zeros({1, 2, 1, 4}), zeros({1, 2, 1, 3}));
