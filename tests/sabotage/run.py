@@ -95,7 +95,7 @@ DEFECTS = {
         ROW_VALUES, 'if (!(highest > row.limit[0])) continue;', 'if (granule > 0) continue;'),
     'softcap_of_the_wrong_size': (
         'src/kernels/attention_softcap.body.h', 'store(scores + at, t * cap)',
-        'store(scores + at, t * inverse)'),
+        'store(scores + at, t * cap * inverse)'),
     'sink_without_its_weight': (
         'src/kernels/attention_forward.body.h', '= sink == kMasked<T> ? T{0} : T{1};',
         '= T{0} * sink;'),
