@@ -64,8 +64,9 @@ class KvCache(Configured):
             width = head_dim + (head_dim if v_head_dim is None else v_head_dim)
             size = num_pages * num_kv_heads * page_len * width * (
                 8 if dtype_name(dtype) == "float64" else 4)
-            raise MemoryError(f"KvCache: num_pages, page_len: got {num_pages} of {page_len}, which take "
-                              f"{size} bytes; need as many as there is memory for") from None
+            raise MemoryError(
+                f"KvCache: num_pages, page_len: got {num_pages} of {page_len}, which take {size} "
+                "bytes; need as many as there is memory for") from None
         self._config = self._cache.config
 
     @property
@@ -156,8 +157,8 @@ class KvCache(Configured):
 
         The other options are those of scaled_dot_product_attention. Returns out [B, H, L, Dv] or
         [tokens, H, Dv], or (out, weights): new numpy arrays of the cache's dtype. Raises ValueError
-        for what does not fit: a sequence that is empty, shorter than its queries where positions are
-        compared, or has forgotten what they see, too; TypeError for what is no array.
+        for what does not fit: a sequence that is empty, shorter than its queries where positions
+        are compared, or has forgotten what they see, too; TypeError for what is no array.
         """
         is_causal = plain_bool(is_causal)
         try:

@@ -27,10 +27,11 @@ def block_function(score_mod: ScoreFunction | None, function: str) -> Callable[.
         try:
             changed = np.asarray(changed)
         except ValueError as error:
-            raise ValueError(f"{function}: score_mod: returned no array; need the new scores") from error
+            raise ValueError(
+                f"{function}: score_mod: returned no array; need the new scores") from error
         if changed.shape != scores.shape:
-            raise ValueError(f"{function}: score_mod: returned shape {list(changed.shape)}; need that "
-                             f"of its scores, {list(scores.shape)}")
+            raise ValueError(f"{function}: score_mod: returned shape {list(changed.shape)}; need "
+                             f"that of its scores, {list(scores.shape)}")
         np.copyto(scores, changed, casting="same_kind")
 
     return change

@@ -207,7 +207,8 @@ def test_more_memory_than_there_is():
     (lambda c, q, k, v: c.attend(q, cu_seqlens_q=np.array([0, 1, 2])), "need [tokens, heads, 8]"),
     (lambda c, q, k, v: c.attend(q[0, :, :, :4], cu_seqlens_q=np.array([0, 1, 2])),
      "query: shape is [4, 40, 4]; need [tokens, heads, 8], with"),
-    (lambda c, q, k, v: c.append(k[0, :1], v[0], sequence=0), "key: shape is [1, 40, 8]; must be [2, n, 8]"),
+    (lambda c, q, k, v: c.append(k[0, :1], v[0], sequence=0),
+     "key: shape is [1, 40, 8]; must be [2, n, 8]"),
     (lambda c, q, k, v: c.attend(q[..., :4]), "query: shape is [2, 4, 40, 4]"),
     (lambda c, q, k, v: c.attend(q[:, :3]), "num_heads is 3"),
     (lambda c, q, k, v: c.attend(q.astype("float64")), "query: dtype is float64"),
@@ -314,8 +315,10 @@ def test_an_append_goes_before_later_readers():
 
     threads = [started(cache.attend, query, score_mod=keep_attending), started(read)]
     assert attends.wait(30)
-    while not reads:
+    deadline = time.monotonic() + 30
+    while not reads and time.monotonic() < deadline:
         time.sleep(0.01)
+    assert reads
     threads.append(started(cache.append, key, value))
     stands_still = reader_stands_still()
     may_finish.set()

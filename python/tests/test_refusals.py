@@ -315,7 +315,8 @@ def test_pythons_names(call, arguments, said):
 
 
 @pytest.mark.parametrize("call, said", [
-    (lambda: new_cache(num_pages=2**30, head_dim=2**16), "KvCache: num_pages, page_len: got 1073741824 of 256, which take"),
+    (lambda: new_cache(num_pages=2**30, head_dim=2**16),
+     "KvCache: num_pages, page_len: got 1073741824 of 256, which take"),
     (lambda: module(head_dim=2**42), "MultiheadAttention: sizes: take more memory than there is"),
     (lambda: append(sequence="x"), "KvCache.append: sequence: got str; need an int"),
     (lambda: attend_cache(is_causal=3), "KvCache.attend: is_causal: got int"),

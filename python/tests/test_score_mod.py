@@ -121,9 +121,11 @@ def test_what_it_raises_is_raised_once(threads):
 
 @pytest.mark.parametrize("result_of, error, words", [
     (lambda scores: None, TypeError, "score_mod: returned None; need the new scores"),
-    (lambda scores: "x", ValueError, r"score_mod: returned shape \[\]; need that of its scores, \[\d"),
+    (lambda scores: "x", ValueError,
+     r"score_mod: returned shape \[\]; need that of its scores, \[\d"),
     (lambda scores: scores[:1, :1], ValueError, r"score_mod: returned shape \[1, 1\]; need"),
-    (lambda scores: np.zeros((3, 1000)), ValueError, r"score_mod: returned shape \[3, 1000\]; need"),
+    (lambda scores: np.zeros((3, 1000)), ValueError,
+     r"score_mod: returned shape \[3, 1000\]; need"),
     (lambda scores: [[1.0], [1.0, 2.0]], ValueError, "score_mod: returned no array; need"),
     (lambda scores: scores * 1j, TypeError, "Cannot cast")], ids=range(6))
 def test_wrong_results(result_of, error, words):
